@@ -1,0 +1,1 @@
+"""The engine: samples in, events out. It knows nothing of HTTP."""

@@ -1,0 +1,1 @@
+"""Samples to utterances: denoising, voice activity, endpoints, on the stream's own clock."""

@@ -1,0 +1,109 @@
+"""What goes into the engine and what comes out: plain data that can cross a process boundary (design decision 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from mediaserver.audio.clock import SAMPLE_RATE, Samples
+
+
+class Kind(IntEnum):
+    """What a window is for; also its priority, the lowest first."""
+
+    FINAL = 0
+    FIRST_INTERIM = 1
+    INTERIM = 2
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether a newer window of the same session replaces this one."""
+        return self is not Kind.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The audio that one decode sees.
+
+    Args:
+        session_id: whose it is.
+        kind: final, first interim of an utterance, or interim.
+        samples: [n] float32, 16 kHz mono.
+        start_sample: stream position of `samples[0]`.
+        language: language code, or None to have it detected.
+        prompt: earlier text, given to the model as context; may be empty.
+    """
+
+    session_id: str
+    kind: Kind
+    samples: Samples
+    start_sample: int
+    language: str | None = None
+    prompt: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the audio in seconds."""
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class HypothesisWord:
+    """A word as decoded; `text` has the leading space and the punctuation that the model wrote.
+
+    `start` and `end` are seconds of stream time; `probability` is the mean over its tokens.
+    """
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What one decode of a window said, after the guards.
+
+    Args:
+        words: in order, times monotonic and inside the window.
+        language: code of the language that was decoded.
+        language_probability: None where the language was given.
+        no_speech_probability: the model's own opinion that nobody speaks.
+        mean_log_probability: per token.
+        rejected: why a guard threw the text away (then `words` is empty), else None.
+        queued_s, compute_s: wait before and duration of the batch it was decoded in.
+        batch_windows: how many windows shared that batch.
+    """
+
+    words: list[HypothesisWord] = field(default_factory=list)
+    language: str = "en"
+    language_probability: float | None = None
+    no_speech_probability: float = 0.0
+    mean_log_probability: float = 0.0
+    rejected: str | None = None
+    queued_s: float = 0.0
+    compute_s: float = 0.0
+    batch_windows: int = 1
+
+
+class Replaced(Exception):  # noqa: N818 - an outcome, not a fault
+    """A newer window of the same session took this interim's place in the queue."""
+
+
+class Decoder(Protocol):
+    """The engine as a session sees it: windows in, hypotheses out."""
+
+    @property
+    def model_name(self) -> str:
+        """The model as it was asked for."""
+        ...
+
+    async def decode(self, window: Window) -> Hypothesis:
+        """Decode one window.
+
+        Raises:
+            Replaced: an interim gave way to a newer one of its session.
+            VoiceForgeError: the engine failed or is closed.
+        """
+        ...

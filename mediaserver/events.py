@@ -1,0 +1,196 @@
+"""What a client can be told: one dataclass an event, and one place for the JSON.
+
+Every time in an event is stream time: samples received ÷ 16 000, in seconds. No event carries wall time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+TIME_DIGITS = 3
+"""Times and probabilities go out with this many decimals: 1 ms is finer than a word boundary is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word with its place on the stream's clock.
+
+    `start` and `end` are seconds of stream time, `confidence` the mean probability of its tokens (0 to 1).
+    """
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all events share; `type` is the name on the wire.
+
+    `droppable` says whether a sink whose client is slow may leave this one out.
+    """
+
+    type: ClassVar[str]
+    droppable: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Event):
+    """The session exists; `config` is what is in force, defaults included."""
+
+    type: ClassVar[str] = "ready"
+    config: dict[str, object]
+    model: str
+    resume_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted(Event):
+    """Somebody began to speak at stream time `at`."""
+
+    type: ClassVar[str] = "speech_started"
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped(Event):
+    """Speech ended at stream time `at`; its final follows."""
+
+    type: ClassVar[str] = "speech_stopped"
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interim(Event):
+    """What is heard so far of an utterance. `stable` is the leading part of `transcript` that only grows."""
+
+    type: ClassVar[str] = "interim"
+    droppable: ClassVar[bool] = True
+    utterance_id: int
+    transcript: str
+    stable: str
+    confidence: float
+    start: float
+    duration: float
+    timestamp: float
+    words: list[Word]
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Final(Event):
+    """The text of a whole utterance, from one decode over all of it. `timestamp` is the stream time of sending."""
+
+    type: ClassVar[str] = "final"
+    utterance_id: int
+    transcript: str
+    confidence: float
+    start: float
+    duration: float
+    timestamp: float
+    language: str | None
+    language_confidence: float | None
+    words: list[Word]
+    speaker: str | None = None
+    is_final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Revision(Event):
+    """A correction of a final, once more speech has been heard; it replaces that final's text and words."""
+
+    type: ClassVar[str] = "revision"
+    utterance_id: int
+    transcript: str
+    confidence: float
+    start: float
+    duration: float
+    timestamp: float
+    words: list[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceEnd(Event):
+    """An utterance is over; `last_word_end` is the stream time at which its last word ends."""
+
+    type: ClassVar[str] = "utterance_end"
+    utterance_id: int
+    last_word_end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata(Event):
+    """The totals of a session, sent once, after its last final."""
+
+    type: ClassVar[str] = "metadata"
+    duration: float
+    speech_duration: float
+    utterances: int
+    concealed_duration: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Event):
+    """The last event of a session. `reason` is one word: `client`, `shutdown`, `timeout`, `peer_lost`, `error` …"""
+
+    type: ClassVar[str] = "closed"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(Event):
+    """The answer to `keep_alive`: the connection and the session live."""
+
+    type: ClassVar[str] = "pong"
+    droppable: ClassVar[bool] = True
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warning(Event):  # noqa: A001 - the wire's own word, used qualified
+    """Something that the client should know and that does not end the session."""
+
+    type: ClassVar[str] = "warning"
+    error: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Error(Event):
+    """A request that failed; the session goes on unless `closed` follows."""
+
+    type: ClassVar[str] = "error"
+    error: dict[str, object] = field(default_factory=dict)
+
+
+def to_dict(event: Event, *, session_id: str, seq: int) -> dict[str, object]:
+    """The event as the native protocol's JSON object; `seq` counts a session's events up by one."""
+    body: dict[str, object] = {"type": event.type, "session_id": session_id, "seq": seq}
+    for item in fields(event):
+        body[item.name] = _plain(getattr(event, item.name))
+    return body
+
+
+def to_json(event: Event, *, session_id: str, seq: int) -> str:
+    """`to_dict` as one line of UTF-8 JSON."""
+    return json.dumps(to_dict(event, session_id=session_id, seq=seq), ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, TIME_DIGITS)
+    if isinstance(value, Word):
+        return {
+            "word": value.word,
+            "start": round(value.start, TIME_DIGITS),
+            "end": round(value.end, TIME_DIGITS),
+            "confidence": round(value.confidence, TIME_DIGITS),
+            "speaker": value.speaker,
+        }
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

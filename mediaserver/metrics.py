@@ -1,0 +1,57 @@
+"""What the engine counts, as Prometheus metrics of one application (no globals: tests run several side by side)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0, 10.0)
+"""From a queue wait that nobody notices to a final that nobody waits for; dense where the promises lie."""
+
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """All metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"voiceforge_{name}", text, labels, registry=self.registry)
+
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = LATENCY_BUCKETS_S
+        ) -> Histogram:
+            return Histogram(f"voiceforge_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+        self.sessions = Gauge("voiceforge_sessions", "Sessions that live now.", ("door",), registry=self.registry)
+        self.sessions_total = counter("sessions_total", "Sessions that ended, by reason.", ("door", "reason"))
+        self.refused_total = counter("refused_total", "Requests for a session that were refused, by code.", ("code",))
+        self.setup_seconds = histogram(
+            "setup_seconds",
+            "From the offer to a stage of setup: answered, connected, first_packet, first_text.",
+            ("stage",),
+        )
+        self.rtp_packets_total = counter(
+            "rtp_packets_total",
+            "RTP packets by fate: received, lost, late, duplicate, recovered (FEC), concealed, reset.",
+            ("fate",),
+        )
+        self.jitter_delay_seconds = histogram("jitter_delay_seconds", "Delay that the jitter buffer holds packets for.")
+        self.audio_seconds_total = counter(
+            "audio_seconds_total", "Audio received, by kind: speech, silence, concealed.", ("kind",)
+        )
+        self.vad_batch_streams = histogram("vad_batch_streams", "Streams in one VAD call.", buckets=BATCH_BUCKETS)
+        self.vad_seconds = histogram("vad_seconds", "Duration of one VAD call.")
+        self.queue_seconds = histogram("queue_seconds", "Wait of a window before its decode.", ("kind",))
+        self.decode_seconds = histogram("decode_seconds", "Duration of one batch's decode.", ("kind",))
+        self.decode_batch_windows = histogram("decode_batch_windows", "Windows in one batch.", buckets=BATCH_BUCKETS)
+        self.windows_total = counter(
+            "windows_total", "Windows by outcome: decoded, replaced, failed, rejected.", ("kind", "outcome")
+        )
+        self.first_text_seconds = histogram(
+            "first_text_seconds", "First-text latency: start of speech to first interim."
+        )
+        self.final_seconds = histogram("final_seconds", "Final latency: end of speech to its final.")
+        self.events_dropped_total = counter("events_dropped_total", "Interims left out for a slow client.")
+        self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop wakes up.")

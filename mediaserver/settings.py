@@ -1,0 +1,217 @@
+"""Every knob, typed, with its unit and its default.
+
+Order of precedence: command-line flags, environment (`VOICEFORGE_*`), `voiceforge.toml`, default. The descriptions
+here are the reference: `voiceforge serve --help` and `docs/settings.md` are made from them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from mediaserver.errors import ConfigError
+
+SETTINGS_FILE = Path("voiceforge.toml")
+
+
+class Denoise(StrEnum):
+    """Noise suppressors; what each costs and does to word errors is in benchmarks/RESULTS.md."""
+
+    OFF = "off"
+    SPEEX = "speex"
+    SPECTRAL_GATE = "spectral_gate"
+
+
+class DenoiseBranch(StrEnum):
+    """Who hears the denoised signal."""
+
+    VAD = "vad"
+    DECODER = "decoder"
+    BOTH = "both"
+
+
+class Group(StrEnum):
+    """Headings of the reference."""
+
+    SERVER = "server"
+    WEBRTC = "webrtc"
+    AUDIO = "audio"
+    DECODER = "decoder"
+    SESSION = "session"
+
+
+def _knob(group: Group, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"group": group.value}, **limits)
+
+
+Milliseconds = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    """The settings of one node."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VOICEFORGE_", toml_file=SETTINGS_FILE, extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+    # server
+    host: str = _knob(Group.SERVER, "127.0.0.1", "Address to listen on. Anything but loopback is open to the network.")
+    port: int = _knob(Group.SERVER, 8080, "TCP port to listen on; 0 takes a free one.", ge=0, le=65535)
+    cors_origins: list[str] = _knob(
+        Group.SERVER,
+        [],
+        "Origins (scheme://host:port) whose pages may call this server; the page it serves itself always may.",
+    )
+    max_sessions: int = _knob(Group.SERVER, 64, "Most sessions at once; further ones get 503 with Retry-After.", ge=1)
+    shutdown_deadline_s: float = _knob(
+        Group.SERVER, 10.0, "Seconds that a stop may take: finals are flushed until then, what is left is cut.", gt=0
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _knob(
+        Group.SERVER, "info", "Least severe line that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = _knob(
+        Group.SERVER, "auto", "`json` one object a line, `console` for people, `auto` console on a terminal."
+    )
+
+    # webrtc
+    announced_address: str | None = _knob(
+        Group.WEBRTC, None, "Public IP address put into candidates in place of the host's own, where a NAT maps it 1:1."
+    )
+    udp_port_min: int = _knob(Group.WEBRTC, 0, "First UDP port for media; 0 lets the system choose.", ge=0, le=65535)
+    udp_port_max: int = _knob(Group.WEBRTC, 0, "Last UDP port for media; 0 lets the system choose.", ge=0, le=65535)
+    ice_servers: list[dict[str, Any]] = _knob(
+        Group.WEBRTC,
+        [],
+        'STUN and TURN servers handed to clients, as JSON: [{"urls": ["turn:…"], "username": "…", "credential": "…"}].',
+    )
+    connect_timeout_s: float = _knob(Group.WEBRTC, 15.0, "Seconds within which a peer must connect.", gt=0)
+    first_media_timeout_s: float = _knob(
+        Group.WEBRTC, 30.0, "Seconds within which a connected peer must send audio.", gt=0
+    )
+    media_pause_warning_s: float = _knob(
+        Group.WEBRTC,
+        15.0,
+        "Seconds without packets after which a client is warned (a muted microphone, a call on hold).",
+        gt=0,
+    )
+    media_pause_timeout_s: float = _knob(
+        Group.WEBRTC, 600.0, "Seconds without packets after which a session is closed.", gt=0
+    )
+    ping_timeout_s: float = _knob(
+        Group.WEBRTC,
+        15.0,
+        "Seconds after which a peer that answers no connectivity check or ping counts as gone.",
+        gt=0,
+    )
+    jitter_target_ms: Milliseconds = _knob(Group.WEBRTC, 40, "Delay in ms that the jitter buffer starts with.", le=200)
+    jitter_max_ms: Milliseconds = _knob(
+        Group.WEBRTC, 200, "Largest delay in ms that the jitter buffer adapts to.", le=1000
+    )
+
+    # audio
+    denoise: Denoise = _knob(
+        Group.AUDIO,
+        Denoise.OFF,
+        "Noise suppressor: `off`, `speex` (cheap, streaming) or `spectral_gate` (noisereduce).",
+    )
+    denoise_branch: DenoiseBranch = _knob(
+        Group.AUDIO,
+        DenoiseBranch.VAD,
+        "Who hears the denoised signal: `vad`, `decoder` or `both`. Whisper hears better without.",
+    )
+    vad_threshold: float = _knob(
+        Group.AUDIO, 0.5, "Speech probability from which a frame counts as speech.", gt=0, lt=1
+    )
+    endpointing_ms: Milliseconds = _knob(Group.AUDIO, 500, "Silence in ms that ends an utterance.", ge=100, le=10_000)
+    pre_roll_ms: Milliseconds = _knob(Group.AUDIO, 300, "Audio in ms kept before speech was noticed.", le=2000)
+    min_speech_ms: Milliseconds = _knob(Group.AUDIO, 250, "Shortest speech in ms that is decoded at all.", le=2000)
+    max_utterance_s: float = _knob(
+        Group.AUDIO, 20.0, "Longest utterance in seconds; longer speech is cut between words.", ge=5, le=28
+    )
+
+    # decoder
+    model: str = _knob(
+        Group.DECODER, "tiny.en", "A catalogued model (`voiceforge models`) or a faster-whisper directory."
+    )
+    model_dir: Path = _knob(Group.DECODER, user_cache_path("voiceforge") / "models", "Where fetched models are kept.")
+    model_fetch: bool = _knob(Group.DECODER, True, "Fetch a missing model at start; otherwise say how to.")
+    language: str | None = _knob(
+        Group.DECODER, None, "Language code (`en`, `de` …) of all sessions; unset is detected."
+    )
+    device: Literal["auto", "cpu", "cuda"] = _knob(
+        Group.DECODER, "auto", "Where Whisper runs; `auto` takes CUDA where there is one."
+    )
+    compute_type: str = _knob(
+        Group.DECODER, "default", "CTranslate2 compute type; `default` is int8 on CPU and float16 on CUDA."
+    )
+    cpu_threads: int = _knob(Group.DECODER, 0, "Cores that decoding may use; 0 is all of them.", ge=0)
+    max_batch: int = _knob(Group.DECODER, 8, "Most windows decoded in one batch (CUDA wants more).", ge=1, le=256)
+    interim_period_ms: Milliseconds = _knob(
+        Group.DECODER, 400, "Least time in ms between two interims of a session; it grows by itself under load.", ge=100
+    )
+
+    # session
+    session_max_s: float = _knob(Group.SESSION, 7200.0, "Longest session in seconds.", gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (given to the constructor) win over environment, that over the file, that over defaults."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class SessionConfig(BaseModel):
+    """What one client may choose for its session, by `configure` or in the URL. Unset fields take the node's setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    language: str | None = Field(None, description="Language code; unset is detected by a multilingual model.")
+    model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
+    interim_results: bool = Field(True, description="Whether interims are sent.")
+    vad_enabled: bool = Field(
+        True, description="Off: everything counts as speech, utterances end by `finalize` or length."
+    )
+    endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
+    vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
+    denoise: Literal["off", "speex", "spectral_gate"] | None = Field(None, description="Noise suppressor.")
+    denoise_branch: Literal["vad", "decoder", "both"] | None = Field(None, description="Who hears the denoised signal.")
+
+    def merged(self, changes: object) -> SessionConfig:
+        """This configuration with the fields of a `configure` message changed.
+
+        Raises:
+            ConfigError: unknown fields or wrong types; the message names each one.
+        """
+        if not isinstance(changes, dict):
+            raise ConfigError(
+                "INVALID_CONFIG", "`config` is not an object.", 'Send {"type":"configure","config":{"language":"en"}}.'
+            )
+        try:
+            return SessionConfig.model_validate({**self.model_dump(exclude_unset=True), **changes})
+        except ValidationError as exc:
+            raise config_error(exc, known=sorted(SessionConfig.model_fields)) from exc
+
+
+def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:
+    """A validation failure as one error that names every field and what is wrong with it."""
+    problems = [
+        f"`{'.'.join(str(part) for part in item['loc'])}`: "
+        + ("is not a known field" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:])
+        for item in exc.errors()
+    ]
+    return ConfigError(
+        "INVALID_CONFIG",
+        "Configuration refused: " + "; ".join(problems) + ".",
+        "Known fields: " + ", ".join(known) + ".",
+    )

@@ -1,0 +1,1 @@
+"""What is done with words once they are known: subtitles and other renderings."""

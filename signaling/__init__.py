@@ -1,0 +1,1 @@
+"""The front door: one aiohttp application, its routes and its command line."""
