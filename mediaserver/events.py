@@ -152,7 +152,7 @@ class Pong(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Warning(Event):  # noqa: A001 - the wire's own word, used qualified
+class Warned(Event):
     """Something that the client should know and that does not end the session."""
 
     type: ClassVar[str] = "warning"
@@ -160,7 +160,7 @@ class Warning(Event):  # noqa: A001 - the wire's own word, used qualified
 
 
 @dataclass(frozen=True, slots=True)
-class Error(Event):
+class Failed(Event):
     """A request that failed; the session goes on unless `closed` follows."""
 
     type: ClassVar[str] = "error"

@@ -31,7 +31,6 @@ class DenoiseBranch(StrEnum):
     """Who hears the denoised signal."""
 
     VAD = "vad"
-    DECODER = "decoder"
     BOTH = "both"
 
 
@@ -122,7 +121,7 @@ class Settings(BaseSettings):
     denoise_branch: DenoiseBranch = _knob(
         Group.AUDIO,
         DenoiseBranch.VAD,
-        "Who hears the denoised signal: `vad`, `decoder` or `both`. Whisper hears better without.",
+        "Who hears the denoised signal: the `vad` alone, or `both` it and the decoder, which hears better without.",
     )
     vad_threshold: float = _knob(
         Group.AUDIO, 0.5, "Speech probability from which a frame counts as speech.", gt=0, lt=1
@@ -185,7 +184,7 @@ class SessionConfig(BaseModel):
     endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
     vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
     denoise: Literal["off", "speex", "spectral_gate"] | None = Field(None, description="Noise suppressor.")
-    denoise_branch: Literal["vad", "decoder", "both"] | None = Field(None, description="Who hears the denoised signal.")
+    denoise_branch: Literal["vad", "both"] | None = Field(None, description="Who hears the denoised signal.")
 
     def merged(self, changes: object) -> SessionConfig:
         """This configuration with the fields of a `configure` message changed.

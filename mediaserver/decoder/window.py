@@ -32,7 +32,6 @@ class Window:
         samples: [n] float32, 16 kHz mono.
         start_sample: stream position of `samples[0]`.
         language: language code, or None to have it detected.
-        prompt: earlier text, given to the model as context; may be empty.
     """
 
     session_id: str
@@ -40,7 +39,6 @@ class Window:
     samples: Samples
     start_sample: int
     language: str | None = None
-    prompt: str = ""
 
     @property
     def duration_s(self) -> float:
@@ -97,6 +95,11 @@ class Decoder(Protocol):
     @property
     def model_name(self) -> str:
         """The model as it was asked for."""
+        ...
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model knows; one alone is never detected."""
         ...
 
     async def decode(self, window: Window) -> Hypothesis:

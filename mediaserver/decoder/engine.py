@@ -1,0 +1,224 @@
+"""One engine for all sessions: windows wait in one queue, and whatever is ready when a slot is free goes as one batch.
+
+A slot is one batch in the making; Whisper's own threads do the work, outside the event loop and outside the GIL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from mediaserver.audio.clock import SAMPLE_RATE
+from mediaserver.decoder.device import Placement
+from mediaserver.decoder.scheduler import Scheduler, Ticket
+from mediaserver.decoder.whisper import WhisperModel, context_frames
+from mediaserver.decoder.window import Hypothesis, Kind, Replaced, Window
+from mediaserver.errors import VoiceForgeError
+from mediaserver.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+MAX_WAITING_FINALS = 1024
+"""Far beyond what a node can be admitted to; a bound, so that a fault upstream cannot fill the memory."""
+
+LATE_FINAL_S = 1.0
+"""A final that waits this long for its decode is late: new sessions are refused until the wait is half of it."""
+
+RETRY_AFTER_S = 10
+"""What a refused client is told: about one utterance's length, after which the queue looks different."""
+
+WARM_UP_S = 1.0
+"""Length of the decode at start that makes the first real one as fast as the second."""
+
+
+class Engine:
+    """Decodes windows of all sessions on one device. Use it from one event loop.
+
+    Args:
+        name: the model's name, as clients see it.
+        directory: where its files are.
+        languages: codes that it knows.
+        placement: device, compute type, slots and threads.
+        max_batch: most windows in a batch.
+        metrics: where waits and durations are counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        directory: Path,
+        languages: tuple[str, ...],
+        placement: Placement,
+        max_batch: int,
+        metrics: Metrics,
+    ) -> None:
+        self._name = name
+        self._directory = directory
+        self._languages = languages
+        self._placement = placement
+        self._metrics = metrics
+        self._futures: dict[int, asyncio.Future[Hypothesis]] = {}  # one a ticket in the scheduler or being decoded
+        self._scheduler = Scheduler(max_batch=max_batch, max_finals=MAX_WAITING_FINALS, on_replaced=self._replaced)
+        self._threads = ThreadPoolExecutor(placement.slots, thread_name_prefix="decode")
+        self._model: WhisperModel | None = None
+        self._slots: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._late = False
+        self._closed = False
+
+    @property
+    def model_name(self) -> str:
+        """The model as it was asked for."""
+        return self._name
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that the model knows."""
+        return self._languages
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded and warm."""
+        return bool(self._slots) and not self._closed
+
+    async def start(self) -> None:
+        """Load the model, warm it up and open the slots.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        loop = asyncio.get_running_loop()
+        self._model = await loop.run_in_executor(self._threads, self._load)
+        self._slots = [
+            asyncio.create_task(self._serve_slot(self._model), name=f"decode-slot-{n}")
+            for n in range(self._placement.slots)
+        ]
+        log.info("model loaded", model=self._name, **self._placement.as_dict())
+
+    async def close(self) -> None:
+        """Stop the slots; windows that still wait fail with ENGINE_CLOSED."""
+        self._closed = True
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(_closed())
+        self._futures.clear()
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    async def decode(self, window: Window) -> Hypothesis:
+        """Decode one window.
+
+        Raises:
+            Replaced: an interim gave way to a newer one of its session.
+            VoiceForgeError: ENGINE_CLOSED, ENGINE_OVERLOADED or DECODE_FAILED.
+        """
+        if self._closed:
+            raise _closed()
+        ticket = Ticket(window, context_frames(window), time.monotonic())
+        future: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        self._futures[id(ticket)] = future
+        try:
+            if not self._scheduler.add(ticket):
+                raise VoiceForgeError(
+                    "ENGINE_OVERLOADED",
+                    "Too many finals wait for their decode.",
+                    "Try again later, or use a smaller model.",
+                    retryable=True,
+                )
+            self._wake.set()
+            return await future
+        finally:
+            self._scheduler.discard(ticket)
+            self._futures.pop(id(ticket), None)
+
+    def overload_retry_after_s(self) -> int | None:
+        """Seconds after which a new session may be let in, or None while finals are on time."""
+        wait_s = self._scheduler.oldest_final_wait_s(time.monotonic())
+        self._late = wait_s > (LATE_FINAL_S / 2 if self._late else LATE_FINAL_S)
+        return RETRY_AFTER_S if self._late else None
+
+    def _load(self) -> WhisperModel:
+        model = WhisperModel(
+            self._directory,
+            device=self._placement.device,
+            compute_type=self._placement.compute_type,
+            workers=self._placement.slots,
+            threads=self._placement.threads,
+        )
+        silence = np.zeros(int(WARM_UP_S * SAMPLE_RATE), dtype=np.float32)
+        model.decode([Window("warm-up", Kind.FINAL, silence, 0)])
+        return model
+
+    async def _serve_slot(self, model: WhisperModel) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = self._scheduler.take()
+            if not batch:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            started_s = time.monotonic()
+            try:
+                hypotheses = await loop.run_in_executor(self._threads, _decode, model, [t.window for t in batch])
+            finally:
+                self._scheduler.done(batch)
+                self._wake.set()  # interims of these sessions may be taken again
+            self._deliver(batch, hypotheses, started_s)
+
+    def _deliver(self, batch: list[Ticket], hypotheses: list[Hypothesis | Exception], started_s: float) -> None:
+        compute_s = time.monotonic() - started_s
+        kind = batch[0].window.kind.name.lower()
+        self._metrics.decode_seconds.labels(kind).observe(compute_s)
+        self._metrics.decode_batch_windows.observe(len(batch))
+        for ticket, hypothesis in zip(batch, hypotheses, strict=True):
+            queued_s = started_s - ticket.queued_at_s
+            self._metrics.queue_seconds.labels(ticket.window.kind.name.lower()).observe(queued_s)
+            future = self._futures.get(id(ticket))
+            if future is None or future.done():
+                continue
+            if isinstance(hypothesis, Exception):
+                self._count(ticket, "failed")
+                future.set_exception(
+                    VoiceForgeError(
+                        "DECODE_FAILED",
+                        "A piece of audio could not be decoded.",
+                        "The session goes on.",
+                        retryable=True,
+                    )
+                )
+                continue
+            self._count(ticket, "rejected" if hypothesis.rejected else "decoded")
+            future.set_result(replace(hypothesis, queued_s=queued_s, compute_s=compute_s, batch_windows=len(batch)))
+
+    def _replaced(self, ticket: Ticket) -> None:
+        self._count(ticket, "replaced")
+        future = self._futures.get(id(ticket))
+        if future is not None and not future.done():
+            future.set_exception(Replaced())
+
+    def _count(self, ticket: Ticket, outcome: str) -> None:
+        self._metrics.windows_total.labels(ticket.window.kind.name.lower(), outcome).inc()
+
+
+def _decode(model: WhisperModel, windows: list[Window]) -> list[Hypothesis | Exception]:
+    """Decode a batch; if it fails, each of its windows alone, so that a bad one takes no neighbour with it."""
+    try:
+        return list(model.decode(windows))
+    except Exception as exc:
+        if len(windows) == 1:
+            log.exception("decode failed", session=windows[0].session_id, duration_s=windows[0].duration_s)
+            return [exc]
+        return [outcome for window in windows for outcome in _decode(model, [window])]
+
+
+def _closed() -> VoiceForgeError:
+    return VoiceForgeError("ENGINE_CLOSED", "The decoder is stopping.", "Connect again later.", retryable=True)

@@ -1,0 +1,107 @@
+"""Guards against invented text: what Whisper writes when there is nothing to write.
+
+Three things give inventions away: they repeat, they come where the model itself doubts that anybody speaks, and they
+are the same few sentences that subtitles of films end with.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from mediaserver.decoder.window import HypothesisWord
+
+TOKENS_PER_SECOND = 7.0
+"""Fast English is about 4 words or 6 tokens a second; more than this is not speech but a loop."""
+
+TOKENS_SPARE = 12
+"""So that one second of very fast speech is not cut."""
+
+MAX_UNIT_WORDS = 8
+"""Longest phrase whose repetition is looked for; loops longer than this have not been seen within 30 s."""
+
+WORD_REPEATS = 6
+"""A single word may be said several times ("zero zero zero", "no, no, no"), hardly six."""
+
+PHRASE_REPEATS = 3
+"""A phrase of two words or more, three times on end, is a loop; two copies of it are kept."""
+
+NO_SPEECH = 0.6
+"""From this no-speech probability on, where the text is improbable too, nobody spoke (Whisper's own rule)."""
+
+LOW_LOG_PROBABILITY = -1.0
+"""Mean log-probability of a token below which a text is a guess (Whisper's own rule)."""
+
+COMPRESSION_RATIO = 2.4
+"""zlib makes honest text about half as long; text that shrinks more than this repeats itself (Whisper's own rule)."""
+
+INVENTIONS = frozenset(
+    {
+        "thank you",
+        "thanks",
+        "thanks for watching",
+        "thank you for watching",
+        "thank you very much",
+        "please subscribe",
+        "subscribe",
+        "bye",
+        "you",
+        "the end",
+        "so",
+        "i'm sorry",
+        "oh",
+    }
+)
+"""What the training data's subtitles say over silence. Kept only where the model is sure of having heard it."""
+
+INVENTION_PROBABILITY = 0.5
+"""Mean word probability from which one of `INVENTIONS` is believed."""
+
+
+def token_budget(speech_s: float) -> int:
+    """How many tokens `speech_s` seconds of speech can hold."""
+    return int(speech_s * TOKENS_PER_SECOND) + TOKENS_SPARE
+
+
+def normalised(text: str) -> str:
+    """A word without case and punctuation: what two hypotheses are compared by."""
+    return "".join(char for char in text.casefold() if char.isalnum() or char == "'")
+
+
+def without_loops(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:
+    """The words up to the first loop; everything after it is the loop's doing and goes too."""
+    keys = [normalised(word.text) for word in words]
+    for start in range(len(keys)):
+        for unit in range(1, min(MAX_UNIT_WORDS, (len(keys) - start) // 2) + 1):
+            repeats = _repeats(keys, start, unit)
+            if repeats >= (WORD_REPEATS if unit == 1 else PHRASE_REPEATS):
+                return list(words[: start + 2 * unit])
+    return list(words)
+
+
+def rejection(
+    words: Sequence[HypothesisWord], *, no_speech_probability: float, mean_log_probability: float
+) -> str | None:
+    """Why this text must not be shown, or None if it may."""
+    if not words:
+        return None
+    if no_speech_probability > NO_SPEECH and mean_log_probability < LOW_LOG_PROBABILITY:
+        return "no_speech"
+    text = "".join(word.text for word in words).strip()
+    encoded = text.encode()
+    if len(encoded) / len(zlib.compress(encoded)) > COMPRESSION_RATIO:
+        return "repetitive"
+    phrase = " ".join(normalised(word.text) for word in words)
+    mean_probability = sum(word.probability for word in words) / len(words)
+    if phrase in INVENTIONS and mean_probability < INVENTION_PROBABILITY:
+        return "invention"
+    return None
+
+
+def _repeats(keys: list[str], start: int, unit: int) -> int:
+    """How often the `unit` keys at `start` stand there on end."""
+    phrase = keys[start : start + unit]
+    repeats = 1
+    while keys[start + repeats * unit : start + (repeats + 1) * unit] == phrase:
+        repeats += 1
+    return repeats

@@ -1,0 +1,39 @@
+"""Words of a hypothesis: putting punctuation where it belongs, and text together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mediaserver.decoder.window import HypothesisWord
+
+OPENING = frozenset("\"'“¿([{-")
+"""Marks that belong to the word after them."""
+
+
+def join_punctuation(words: list[HypothesisWord]) -> list[HypothesisWord]:
+    """Attach marks that stand alone to the word they belong to; a mark has no time or probability of its own."""
+    joined: list[HypothesisWord] = []
+    opening = ""
+    for word in words:
+        bare = word.text.strip()
+        if bare and not any(char.isalnum() for char in bare):
+            if bare in OPENING and word.text.startswith(" "):
+                opening += word.text
+            elif joined:
+                joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
+            continue
+        text = opening + (word.text.lstrip() if opening else word.text)
+        opening = ""
+        joined.append(replace(word, text=text))
+    return joined
+
+
+def text_of(words: Iterable[HypothesisWord]) -> str:
+    """The words as one line of text."""
+    return "".join(word.text for word in words).strip()
+
+
+def confidence_of(words: list[HypothesisWord]) -> float:
+    """Mean probability of the words, 0 where there are none."""
+    return sum(word.probability for word in words) / len(words) if words else 0.0

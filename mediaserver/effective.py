@@ -1,0 +1,82 @@
+"""What holds for one session: its client's choices, and the node's settings for everything that the client left open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mediaserver.audio.endpoint import EndpointerConfig
+from mediaserver.decoder.window import Decoder
+from mediaserver.errors import ConfigError
+from mediaserver.settings import Denoise, DenoiseBranch, SessionConfig, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A session's configuration with nothing left open.
+
+    Args:
+        language: code, or None where it is to be detected.
+        model: the model that the node has loaded.
+        interim_results: whether interims are sent.
+        vad_enabled: off: everything counts as speech.
+        endpointer: what begins and ends an utterance.
+        denoise: which suppressor.
+        denoise_branch: who hears it.
+    """
+
+    language: str | None
+    model: str
+    interim_results: bool
+    vad_enabled: bool
+    endpointer: EndpointerConfig
+    denoise: Denoise
+    denoise_branch: DenoiseBranch
+
+    @classmethod
+    def of(cls, config: SessionConfig, settings: Settings, decoder: Decoder) -> Effective:
+        """Fill in what the client left open.
+
+        Raises:
+            ConfigError: the client wants a model or language that is not there.
+        """
+        if config.model is not None and config.model != decoder.model_name:
+            raise ConfigError(
+                "MODEL_NOT_LOADED",
+                f"`model`: this node has {decoder.model_name!r} loaded, not {config.model!r}.",
+                "Leave `model` out, or start a node with the model that you want.",
+            )
+        if config.language is not None and config.language not in decoder.languages:
+            raise ConfigError(
+                "UNKNOWN_LANGUAGE",
+                f"`language`: {decoder.model_name!r} does not know {config.language!r}.",
+                f"It knows {', '.join(decoder.languages)}.",
+            )
+        only = decoder.languages[0] if len(decoder.languages) == 1 else None
+        return cls(
+            language=only or config.language or settings.language,
+            model=decoder.model_name,
+            interim_results=config.interim_results,
+            vad_enabled=config.vad_enabled,
+            endpointer=EndpointerConfig(
+                threshold=settings.vad_threshold if config.vad_threshold is None else config.vad_threshold,
+                endpointing_ms=settings.endpointing_ms if config.endpointing_ms is None else config.endpointing_ms,
+                pre_roll_ms=settings.pre_roll_ms,
+                min_speech_ms=settings.min_speech_ms,
+                max_utterance_s=settings.max_utterance_s,
+            ),
+            denoise=Denoise(config.denoise or settings.denoise),
+            denoise_branch=DenoiseBranch(config.denoise_branch or settings.denoise_branch),
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """What `ready` tells the client."""
+        return {
+            "language": self.language,
+            "model": self.model,
+            "interim_results": self.interim_results,
+            "vad_enabled": self.vad_enabled,
+            "endpointing_ms": self.endpointer.endpointing_ms,
+            "vad_threshold": self.endpointer.threshold,
+            "denoise": self.denoise.value,
+            "denoise_branch": self.denoise_branch.value,
+        }

@@ -1,0 +1,462 @@
+"""One speaker's stream, from samples to events: the only class that ties the stages together.
+
+Samples go into a bounded ring and to the VAD; its verdicts go to the endpointer; while somebody speaks, windows of the
+utterance are decoded for interims; at its end the whole of it is decoded once more for its final. Finals leave in the
+order of their utterances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from mediaserver.audio.clock import FRAME_SAMPLES, Samples, samples_in, seconds
+from mediaserver.audio.denoise import make_denoiser
+from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Started, TooLong
+from mediaserver.audio.ring import SampleRing
+from mediaserver.audio.vad import VadPool, VadStream, Verdict
+from mediaserver.decoder.window import Decoder, Hypothesis, HypothesisWord, Kind, Replaced, Window
+from mediaserver.decoder.words import confidence_of, text_of
+from mediaserver.effective import Effective
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import (
+    Closed,
+    Event,
+    Failed,
+    Final,
+    Interim,
+    Metadata,
+    Pong,
+    Ready,
+    SpeechStarted,
+    SpeechStopped,
+    UtteranceEnd,
+    Warned,
+    Word,
+)
+from mediaserver.metrics import Metrics
+from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
+from mediaserver.utterance import Utterance
+
+log = structlog.get_logger(__name__)
+
+RING_SPARE_S = 10.0
+"""What the ring holds beyond the longest utterance: pre-roll, endpointing and the time until a cut."""
+
+MAX_WAITING_FINALS = 32
+"""Utterances of one session that may wait for their final. Beyond it the oldest is given up, and the client told."""
+
+LANGUAGE_SURE = 0.8
+"""From this probability on a detected language is kept for the session."""
+
+FLUSH_DEADLINE_S = 10.0
+"""How long a closing session waits for its last finals unless told otherwise."""
+
+
+class Sink(Protocol):
+    """Where a session's events go: one for each protocol."""
+
+    def send(self, event: Event, seq: int) -> None:
+        """Take an event. Never blocks and never raises; an event that is `droppable` may be left out."""
+        ...
+
+
+class Session:
+    """One speaker's stream.
+
+    Args:
+        session_id: for logs and events; not a secret.
+        config: what the client asked for.
+        settings: the node's, for everything that the client left open.
+        decoder: shared by all sessions.
+        vad: shared by all sessions.
+        metrics: shared by all sessions.
+        door: which protocol it came in by, for metrics.
+        sink: where events go.
+
+    Raises:
+        ConfigError: the configuration names a model or language that is not there.
+        VoiceForgeError: a noise suppressor that is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        config: SessionConfig,
+        settings: Settings,
+        decoder: Decoder,
+        vad: VadPool,
+        metrics: Metrics,
+        door: str,
+        sink: Sink,
+    ) -> None:
+        self.id = session_id
+        self.on_close_stream: Callable[[], None] | None = None
+        self._settings = settings
+        self._decoder = decoder
+        self._vad_pool = vad
+        self._metrics = metrics
+        self._door = door
+        self._sink = sink
+        self._config = config
+        self._effective = Effective.of(config, settings, decoder)
+        self._seq = 0  # counts events, sent or left out: a client sees a gap
+        self._log = log.bind(session=session_id)
+
+        self._ring = SampleRing(_ring_samples(settings))
+        self._clean: SampleRing | None = None  # the denoised signal, where the decoder is to hear it
+        self._endpointer = Endpointer(self._effective.endpointer)
+        self._language = self._effective.language
+        self._vad: VadStream | None = None
+        self._delay_samples = 0  # of the denoiser: how much later the VAD hears than the ring does
+        self._open_vad()
+
+        self._utterance: Utterance | None = None
+        self._utterances = 0
+        self._last_speech_sample = 0
+        # Bound: MAX_WAITING_FINALS; the oldest is given up first, for its audio is the next to be overwritten.
+        self._finals: deque[_Pending] = deque()
+        self._finalizer: asyncio.Task[None] | None = None
+        self._interims: set[asyncio.Task[None]] = set()  # one waiting and one being decoded at most
+        self._flush_at: int | None = None
+        self._flushed = asyncio.Event()
+        self._speech_samples = 0
+        self._concealed_samples = 0
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def stream_time_s(self) -> float:
+        """Seconds of audio received, concealed ones included."""
+        return seconds(self._ring.end_position)
+
+    @property
+    def concealed_s(self) -> float:
+        """Seconds of audio that were lost on the way and made up."""
+        return seconds(self._concealed_samples)
+
+    @property
+    def config(self) -> SessionConfig:
+        """What the client asked for so far."""
+        return self._config
+
+    def start(self) -> None:
+        """Tell the client that the session is there."""
+        self._emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
+
+    def push(self, samples: Samples, *, concealed: int = 0) -> None:
+        """Take the next samples of the stream.
+
+        Args:
+            samples: [n] float32, 16 kHz mono, any length.
+            concealed: how many of them were made up for lost ones.
+        """
+        if self._closing is not None:
+            return
+        self._append(samples)
+        self._concealed_samples += concealed
+
+    def configure(self, changes: object) -> None:
+        """Change the configuration from here on.
+
+        Raises:
+            ConfigError: names every field that is unknown or of a wrong type; nothing has changed then.
+        """
+        config = self._config.merged(changes)
+        before, self._effective = self._effective, Effective.of(config, self._settings, self._decoder)
+        self._config = config
+        self._endpointer.config = self._effective.endpointer
+        if before.language != self._effective.language:
+            self._language = self._effective.language
+        if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
+            self._open_vad()
+        self._emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
+
+    def finalize(self) -> None:
+        """End the running utterance with what has been received until now."""
+        self._flush_at = self._ring.end_position
+        self._flush_if_judged()
+
+    def keep_alive(self) -> None:
+        """Answer a client that asks whether the session lives."""
+        self._emit(Pong(timestamp=self.stream_time_s))
+
+    def warn(self, error: VoiceForgeError) -> None:
+        """Tell the client of something that does not end the session."""
+        self._emit(Warned(error=error.as_dict()))
+
+    def fail(self, error: VoiceForgeError) -> None:
+        """Tell the client of a request that failed."""
+        self._emit(Failed(error=error.as_dict()))
+
+    async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
+        """Flush the finals, say how much there was, say `closed`. Further calls wait for the first.
+
+        Args:
+            reason: one word, for the client and the metrics.
+            deadline_s: how long finals may take; what is not there by then is given up, and the client told.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(reason, deadline_s), name=f"close-{self.id}")
+        await asyncio.shield(self._closing)
+
+    # --- samples to utterances
+
+    def _append(self, samples: Samples) -> None:
+        self._ring.append(samples)
+        if self._vad is not None:
+            self._vad.push(samples)
+
+    def _judge(self, verdict: Verdict) -> None:
+        """The VAD's verdict on the next frames, on the event loop."""
+        if self._clean is not None and verdict.denoised is not None:
+            self._clean.append(verdict.denoised)
+        for probability in verdict.probabilities:
+            heard = float(probability) if self._effective.vad_enabled else 1.0
+            edges = self._endpointer.feed(heard)
+            if heard >= self._endpointer.config.threshold:
+                self._last_speech_sample = self._endpointer.position_samples - self._delay_samples
+            for edge in edges:
+                self._turn(edge)
+        self._flush_if_judged()
+        self._request_interim()
+
+    def _flush_if_judged(self) -> None:
+        """Carry out a `finalize` once all whole frames before it have been judged."""
+        if self._flush_at is None or self._endpointer.position_samples + FRAME_SAMPLES <= self._flush_at:
+            return
+        self._flush_at = None
+        for edge in self._endpointer.flush():
+            self._turn(edge)
+        self._flushed.set()
+
+    def _turn(self, edge: Edge) -> None:
+        if isinstance(edge, Started):
+            self._begin(edge)
+        elif isinstance(edge, Ended):
+            self._end(edge)
+        else:
+            self._split(edge)
+
+    def _begin(self, edge: Started) -> None:
+        self._utterances += 1
+        start = max(edge.start_sample - self._delay_samples, self._ring.start_position)
+        speech = max(edge.speech_sample - self._delay_samples, start)
+        self._utterance = Utterance(self._utterances, start_sample=start, speech_sample=speech)
+        self._emit(SpeechStarted(at=seconds(speech)))
+
+    def _end(self, edge: Ended) -> None:
+        utterance, self._utterance = self._utterance, None
+        if utterance is None:
+            return
+        speech_end = max(edge.speech_end_sample - self._delay_samples, utterance.start_sample)
+        self._emit(SpeechStopped(at=seconds(speech_end)))
+        self._enqueue_final(utterance, end_sample=edge.end_sample, speech_end_sample=speech_end, over=True)
+
+    def _split(self, edge: TooLong) -> None:
+        """Long speech without a pause: the words that are stable become a final, the rest goes on."""
+        utterance = self._utterance
+        if utterance is None:
+            return
+        cut = utterance.cut_sample(edge.quietest_sample)
+        self._endpointer.cut(cut + self._delay_samples)
+        self._utterances += 1
+        self._utterance = Utterance(self._utterances, start_sample=cut, speech_sample=cut)
+        self._enqueue_final(utterance, end_sample=cut, speech_end_sample=cut, over=False)
+
+    # --- utterances to words
+
+    def _request_interim(self) -> None:
+        """Have the running utterance decoded if it has grown by a period and somebody still speaks."""
+        utterance = self._utterance
+        if utterance is None or not self._effective.interim_results:
+            return
+        end = self._audio.end_position
+        grown = end - utterance.requested_sample
+        period = samples_in(ms=self._settings.interim_period_ms)
+        # A pause is decoded once, when its silence begins: later windows would say the same.
+        if grown < period or self._last_speech_sample <= utterance.requested_sample:
+            return
+        utterance.requested_sample = end
+        start = utterance.interim_start(end)
+        window = self._window(utterance.next_kind, start, end)
+        task = asyncio.create_task(self._interim(utterance, window), name=f"interim-{self.id}")
+        self._interims.add(task)
+        task.add_done_callback(self._interims.discard)
+
+    async def _interim(self, utterance: Utterance, window: Window) -> None:
+        try:
+            hypothesis = await self._decoder.decode(window)
+        except (Replaced, VoiceForgeError):
+            return  # a newer window says more; a failure has been logged, and the final will tell
+        if utterance is not self._utterance:
+            return
+        window_end = window.start_sample + len(window.samples)
+        view = utterance.heard(hypothesis, window_start_sample=window.start_sample, window_end_sample=window_end)
+        words = [*view.stable, *view.unstable]
+        if not words and not utterance.shown:
+            return
+        if not utterance.shown:
+            utterance.shown = True
+            self._metrics.first_text_seconds.observe(self.stream_time_s - seconds(utterance.speech_sample))
+        self._emit(
+            Interim(
+                utterance_id=utterance.number,
+                transcript=text_of(words),
+                stable=text_of(view.stable),
+                confidence=confidence_of(words),
+                start=seconds(utterance.speech_sample),
+                duration=seconds(window_end - utterance.speech_sample),
+                timestamp=self.stream_time_s,
+                words=_wire(words),
+            )
+        )
+
+    def _enqueue_final(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, over: bool) -> None:
+        end = min(end_sample, self._audio.end_position)
+        window = self._window(Kind.FINAL, utterance.start_sample, end)
+        self._speech_samples += len(window.samples)
+        if len(self._finals) >= MAX_WAITING_FINALS:
+            self._finals.popleft()
+            self.warn(_final_lost())
+        self._finals.append(_Pending(utterance, window, speech_end_sample, over))
+        if self._finalizer is None or self._finalizer.done():
+            self._finalizer = asyncio.create_task(self._finalize_all(), name=f"finals-{self.id}")
+
+    async def _finalize_all(self) -> None:
+        """Decode the waiting utterances in order."""
+        while self._finals:
+            pending = self._finals.popleft()
+            try:
+                hypothesis = await self._decoder.decode(pending.window)
+            except VoiceForgeError as error:
+                self.fail(error)
+                continue
+            self._final(pending, hypothesis)
+
+    def _final(self, pending: _Pending, hypothesis: Hypothesis) -> None:
+        utterance, words = pending.utterance, hypothesis.words
+        if not words and not utterance.shown:
+            return  # a noise: nobody has seen anything of it
+        probability = hypothesis.language_probability
+        if self._language is None and probability is not None and probability >= LANGUAGE_SURE:
+            self._language = hypothesis.language
+        self._metrics.final_seconds.observe(max(0.0, self.stream_time_s - seconds(pending.speech_end_sample)))
+        self._emit(
+            Final(
+                utterance_id=utterance.number,
+                transcript=text_of(words),
+                confidence=confidence_of(words),
+                start=seconds(utterance.speech_sample),
+                duration=seconds(pending.speech_end_sample - utterance.speech_sample),
+                timestamp=self.stream_time_s,
+                language=hypothesis.language,
+                language_confidence=probability,
+                words=_wire(words),
+            )
+        )
+        if pending.over and words:
+            self._emit(UtteranceEnd(utterance_id=utterance.number, last_word_end=words[-1].end))
+
+    def _window(self, kind: Kind, start: int, end: int) -> Window:
+        ring = self._audio if self._audio.start_position <= start else self._ring
+        begin = max(start, ring.start_position)
+        return Window(self.id, kind, ring.read(begin, end), begin, self._language)
+
+    @property
+    def _audio(self) -> SampleRing:
+        """What the decoder hears: the denoised signal where that was asked for."""
+        return self._ring if self._clean is None else self._clean
+
+    def _open_vad(self) -> None:
+        """(Re)open the VAD's stream with the suppressor that the configuration asks for."""
+        denoiser = make_denoiser(self._effective.denoise)
+        if self._vad is None:
+            self._vad = self._vad_pool.open(self._judge, denoiser=denoiser)
+        else:
+            self._vad.reset(denoiser)
+        self._delay_samples = denoiser.delay_samples if denoiser is not None else 0
+        self._clean = None
+        if denoiser is not None and self._effective.denoise_branch is DenoiseBranch.BOTH:
+            heard_until = self._endpointer.position_samples - self._delay_samples
+            self._clean = SampleRing(_ring_samples(self._settings), start_position=heard_until)
+
+    # --- the end
+
+    async def _close(self, reason: str, deadline_s: float) -> None:
+        partial = self._ring.end_position % FRAME_SAMPLES
+        try:
+            async with asyncio.timeout(deadline_s):
+                # Silence fills the last frame up, or the end of a last word would never be judged.
+                if partial:
+                    self._append(np.zeros(FRAME_SAMPLES - partial, dtype=np.float32))
+                self._flushed.clear()
+                self.finalize()
+                await self._flushed.wait()
+                if self._finalizer is not None:
+                    await self._finalizer
+        except TimeoutError:
+            self._log.warning("finals given up", waiting=len(self._finals), deadline_s=deadline_s)
+            self.warn(_final_lost())
+        await self._stop_tasks()
+        if self._vad is not None:
+            self._vad.close()
+        for kind, samples in (
+            ("speech", self._speech_samples),
+            ("silence", max(0, self._ring.end_position - self._speech_samples)),
+            ("concealed", self._concealed_samples),
+        ):
+            self._metrics.audio_seconds_total.labels(kind).inc(seconds(samples))
+        self._emit(
+            Metadata(
+                duration=self.stream_time_s,
+                speech_duration=seconds(self._speech_samples),
+                utterances=self._utterances,
+                concealed_duration=self.concealed_s,
+                model=self._decoder.model_name,
+            )
+        )
+        self._emit(Closed(reason=reason))
+
+    async def _stop_tasks(self) -> None:
+        tasks = [*self._interims, *([self._finalizer] if self._finalizer is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _emit(self, event: Event) -> None:
+        self._sink.send(event, self._seq)
+        self._seq += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An utterance that waits for its final. `over`: it ended with a silence, not with a cut."""
+
+    utterance: Utterance
+    window: Window
+    speech_end_sample: int
+    over: bool
+
+
+def _ring_samples(settings: Settings) -> int:
+    return samples_in(s=settings.max_utterance_s + RING_SPARE_S)
+
+
+def _wire(words: list[HypothesisWord]) -> list[Word]:
+    return [Word(word.text.strip(), word.start, word.end, word.probability) for word in words]
+
+
+def _final_lost() -> VoiceForgeError:
+    return VoiceForgeError(
+        "FINAL_LOST",
+        "The decoder did not keep up: the text of an utterance was given up.",
+        "Open fewer sessions on this node, or use a smaller model.",
+        retryable=True,
+    )
