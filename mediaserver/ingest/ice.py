@@ -1,0 +1,254 @@
+"""Which addresses and ports a peer connection uses, and when a silent peer counts as gone.
+
+aiortc has no setting for either. Both hang on the ICE agent of one peer connection (an `aioice.Connection`), so two of
+its methods are replaced on that one object: no module is patched, and other connections in the process (tests, other
+libraries) stay as they are. `tests/unit/ingest/test_ice.py` fails when a new release moves what is relied on here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.ice import CandidatePair, Connection, StunProtocol
+from aioice.stun import TransactionError
+from aiortc import RTCConfiguration, RTCPeerConnection
+
+from mediaserver.errors import CapacityError
+from mediaserver.settings import Settings
+
+LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
+
+CONSENT_INTERVAL_S = 5.0
+"""Mean time between two checks that the peer still consents to receive (RFC 7675 §5.1)."""
+
+CONSENT_CHECKS_MIN = 3
+"""At least so many checks fall into the time after which a peer counts as gone: one lost packet ends no call."""
+
+PORT_RETRY_AFTER_S = 5
+"""When a client may try again after all UDP ports were taken: about as often as sessions end on a full node."""
+
+ROUTE_PROBE = ("192.0.2.1", 9)
+"""An address that is never in use (RFC 5737); the kernel is only asked which way it would send."""
+
+
+@dataclass(frozen=True, slots=True)
+class IceOptions:
+    """Where media is received.
+
+    Args:
+        addresses: local addresses to offer; empty means all that the host has.
+        announced_address: what clients are told in place of the host's own IPv4 address.
+        ports: UDP ports to choose from; empty lets the system choose.
+        consent_timeout_s: after how long without an answered check a peer counts as gone.
+    """
+
+    addresses: tuple[str, ...]
+    announced_address: str | None
+    ports: range
+    consent_timeout_s: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> IceOptions:
+        """The options of a node. A node that listens on loopback takes media on loopback, and nowhere else."""
+        addresses: tuple[str, ...] = ()
+        if listens_on_loopback(settings):
+            addresses = LOOPBACK_ADDRESSES
+        elif _is_specific(settings.host):
+            addresses = (settings.host,)
+        first, last = settings.udp_port_min, settings.udp_port_max
+        ports = range(first, last + 1) if first else range(0)
+        return cls(addresses, settings.announced_address, ports, settings.ping_timeout_s)
+
+
+def listens_on_loopback(settings: Settings) -> bool:
+    """Whether the node is reached from its own host only."""
+    if settings.host == "localhost":
+        return True
+    try:
+        return ip_address(settings.host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_peer_connection() -> RTCPeerConnection:
+    """A peer connection that asks no STUN server: aiortc's default is a public one, and waits for it for up to 5 s."""
+    return RTCPeerConnection(RTCConfiguration(iceServers=[]))
+
+
+def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callable[[], None]) -> None:
+    """Have a peer connection gather and watch as `options` say. Call it between the two descriptions.
+
+    Args:
+        pc: has its remote description (so its transports exist) and no local one yet (so it has not gathered).
+        options: of the node.
+        on_lost: called once, on the event loop, when the peer answers no check any more.
+    """
+    for connection in connections_of(pc):
+        _Agent(connection, options, on_lost).take_over()
+
+
+def connections_of(pc: RTCPeerConnection) -> list[Connection]:
+    """The ICE agents of a peer connection: one, or two where data channels have a transport of their own."""
+    transports = [receiver.transport.transport for receiver in pc.getReceivers()]
+    if pc.sctp is not None:
+        transports.append(pc.sctp.transport.transport)
+    return list(dict.fromkeys(transport._connection for transport in transports))
+
+
+class _Agent:
+    """The two methods of an ICE agent that are ours.
+
+    Gathering. Symptom: no candidate on loopback, ports that no firewall rule can name, private addresses behind a
+    1:1 NAT. Cause: `aioice` leaves loopback out, binds port 0 and has no mapping. It may go when aioice takes
+    addresses, ports and a mapping as arguments.
+
+    Consent. Symptom: a killed browser is noticed after more than 30 s. Cause: `aioice` counts six failures, 5 s
+    apart. It may go when aioice takes the timeout as an argument.
+    """
+
+    def __init__(self, connection: Connection, options: IceOptions, on_lost: Callable[[], None]) -> None:
+        self._connection = connection
+        self._options = options
+        self._on_lost = on_lost
+
+    def take_over(self) -> None:
+        """Replace the methods on this one object."""
+        self._connection.get_component_candidates = self._gather  # type: ignore[method-assign]
+        self._connection.query_consent = self._watch_consent  # type: ignore[method-assign]
+
+    async def _gather(self, component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:  # noqa: ASYNC109 - aioice's signature
+        """Bind a socket on each address, and say where it is reached.
+
+        Raises:
+            CapacityError: no address has a free port in the range.
+        """
+        offered = [*(self._options.addresses or self._usable(addresses))]
+        announced, mapped = self._options.announced_address, None
+        if announced is not None and ip_address(announced).version == 4:
+            # A 1:1 NAT maps one of the host's addresses: the one by which it reaches the internet. What other IPv4
+            # addresses it has (containers, management) means nothing to those who are told the announced one.
+            mapped = _primary_address(offered)
+            offered = [address for address in offered if address == mapped or ip_address(address).version == 6]
+        found: list[Candidate] = []
+        for address in offered:
+            protocol = await self._bind(address)
+            if protocol is None:
+                continue
+            host, port = protocol.transport.get_extra_info("sockname")[:2]
+            protocol.local_candidate = _host_candidate(component, host, port)
+            self._connection._protocols.append(protocol)
+            found.append(
+                protocol.local_candidate
+                if announced is None or address != mapped
+                else _host_candidate(component, announced, port)
+            )
+        if not found:
+            raise CapacityError(
+                "NO_UDP_PORT",
+                "No UDP port is free for media.",
+                "Widen udp_port_min to udp_port_max (one port per session and address), or try again later.",
+                retry_after_s=PORT_RETRY_AFTER_S,
+            )
+        return found
+
+    @staticmethod
+    def _usable(addresses: list[str]) -> list[str]:
+        """Addresses that somebody else can reach: link-local ones need a scope that candidates cannot carry."""
+        return [address for address in dict.fromkeys(addresses) if not ip_address(address).is_link_local]
+
+    async def _bind(self, address: str) -> StunProtocol | None:
+        """A socket on that address and a free port; None where the host has no such address or no port is free."""
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+        for port in self._ports():
+            sock: socket.socket | None = None
+            try:
+                sock = socket.socket(family, socket.SOCK_DGRAM)
+                sock.setblocking(False)
+                sock.bind((address, port))
+                _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self._connection), sock=sock)
+            except OSError:
+                if sock is not None:
+                    sock.close()
+                continue
+            return protocol
+        return None
+
+    def _ports(self) -> Iterator[int]:
+        """The ports to try, from a random one on: sessions that start together do not run into each other."""
+        ports = self._options.ports
+        if not ports:
+            yield 0
+            return
+        start = random.randrange(len(ports))  # noqa: S311 - spreads load, guards nothing
+        for offset in range(len(ports)):
+            yield ports[(start + offset) % len(ports)]
+
+    async def _watch_consent(self) -> None:
+        """Ask for consent until it has not been given for the timeout, then close the agent (RFC 7675 §5.1)."""
+        connection, timeout_s = self._connection, self._options.consent_timeout_s
+        interval_s = min(CONSENT_INTERVAL_S, timeout_s / CONSENT_CHECKS_MIN)
+        loop = asyncio.get_running_loop()
+        answered_s = loop.time()
+        while True:
+            await asyncio.sleep(interval_s * random.uniform(0.8, 1.2))  # noqa: S311 - RFC 7675: out of step with others
+            for pair in list(connection._nominated.values()):
+                if await self._consents(pair):
+                    answered_s = loop.time()
+            if loop.time() - answered_s >= timeout_s:
+                connection._query_consent_task = None  # or closing would wait for this very task
+                self._on_lost()
+                await connection.close()
+                return
+
+    async def _consents(self, pair: CandidatePair) -> bool:
+        password = self._connection.remote_password
+        if password is None:
+            return False
+        try:
+            await pair.protocol.request(
+                self._connection.build_request(pair, nominate=False),
+                pair.remote_addr,
+                integrity_key=password.encode(),
+                retransmissions=0,
+            )
+        except TransactionError:
+            return False
+        return True
+
+
+def _host_candidate(component: int, host: str, port: int) -> Candidate:
+    return Candidate(
+        foundation=candidate_foundation("host", "udp", host),
+        component=component,
+        transport="udp",
+        priority=candidate_priority(component, "host"),
+        host=host,
+        port=port,
+        type="host",
+    )
+
+
+def _is_specific(host: str) -> bool:
+    try:
+        return not ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _primary_address(addresses: list[str]) -> str | None:
+    """The IPv4 address among these that the host would send to the internet from; else the first."""
+    own = [address for address in addresses if ip_address(address).version == 4]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ROUTE_PROBE)
+            routed: str | None = probe.getsockname()[0]
+        except OSError:
+            routed = None
+    return routed if routed in own else next(iter(own), None)
