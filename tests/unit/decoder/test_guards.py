@@ -1,0 +1,59 @@
+"""Guards against invented text."""
+
+import pytest
+
+from mediaserver.decoder import guards
+from mediaserver.decoder.window import HypothesisWord
+
+
+def said(text: str, probability: float = 0.9) -> list[HypothesisWord]:
+    return [HypothesisWord(" " + word, n * 0.3, n * 0.3 + 0.3, probability) for n, word in enumerate(text.split())]
+
+
+def kept(text: str) -> str:
+    return "".join(word.text for word in guards.without_loops(said(text))).strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("turn off the light, the light, the light, the light and more", "turn off the light, the light,"),
+        ("light light light light light light light", "light light"),
+        ("I mean I mean it", "I mean I mean it"),
+        ("zero zero zero four", "zero zero zero four"),
+        ("no, no, no, no, stop", "no, no, no, no, stop"),
+        ("", ""),
+    ],
+)
+def test_loops_are_cut_and_honest_repetition_stays(text: str, left: str) -> None:
+    assert kept(text) == left
+
+
+def rejection(
+    text: str, *, probability: float = 0.9, no_speech: float = 0.0, log_probability: float = -0.2
+) -> str | None:
+    return guards.rejection(
+        said(text, probability), no_speech_probability=no_speech, mean_log_probability=log_probability
+    )
+
+
+def test_text_where_the_model_doubts_that_anybody_speaks_is_rejected() -> None:
+    assert rejection("hello there", no_speech=0.9, log_probability=-1.5) == "no_speech"
+    assert rejection("hello there", no_speech=0.9, log_probability=-0.2) is None
+
+
+def test_text_that_repeats_itself_is_rejected() -> None:
+    assert rejection("and so it goes on and on " * 12) == "repetitive"
+
+
+def test_the_classic_inventions_need_a_sure_model() -> None:
+    assert rejection("Thank you for watching!", probability=0.3) == "invention"
+    assert rejection("Thank you.", probability=0.9) is None
+
+
+def test_no_words_are_no_reason_to_reject() -> None:
+    assert guards.rejection([], no_speech_probability=1.0, mean_log_probability=-9.0) is None
+
+
+def test_the_token_budget_grows_with_the_speech() -> None:
+    assert guards.token_budget(10.0) > guards.token_budget(1.0) > 0

@@ -1,0 +1,27 @@
+"""Words and their punctuation."""
+
+from mediaserver.decoder.window import HypothesisWord
+from mediaserver.decoder.words import confidence_of, join_punctuation, text_of
+
+
+def word(text: str, probability: float = 0.8) -> HypothesisWord:
+    return HypothesisWord(text, 0.0, 0.1, probability)
+
+
+def test_a_mark_that_stands_alone_joins_the_word_before_it() -> None:
+    joined = join_punctuation([word(" Hello"), word(","), word(" you"), word("?")])
+    assert [item.text for item in joined] == [" Hello,", " you?"]
+
+
+def test_an_opening_mark_joins_the_word_after_it() -> None:
+    joined = join_punctuation([word(" he"), word(" said"), word(' "'), word(" stop"), word('"')])
+    assert text_of(joined) == 'he said "stop"'
+
+
+def test_marks_alone_are_no_words() -> None:
+    assert join_punctuation([word(" ..."), word("!")]) == []
+
+
+def test_confidence_is_the_mean_of_the_words() -> None:
+    assert confidence_of([word("a", 0.4), word("b", 0.8)]) == 0.6000000000000001
+    assert confidence_of([]) == 0.0
