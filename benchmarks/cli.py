@@ -1,0 +1,234 @@
+"""`voiceforge bench …` and `python -m benchmarks …`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from benchmarks import accuracy as accuracy_
+from benchmarks import capacity as capacity_
+from benchmarks import corpus, invention, silent
+from benchmarks import latency as latency_
+from benchmarks.job import Job
+from benchmarks.machine import provenance, typed_command
+from benchmarks.report import Result, markdown, save, show
+from benchmarks.scoring import Normaliser
+from benchmarks.stack import Models, find_models
+from mediaserver.decoder import catalogue
+from mediaserver.errors import VoiceForgeError
+from mediaserver.settings import Settings, config_error
+
+DEFAULT_OUT = Path("benchmarks/out")
+
+Measure = Callable[[Job], Coroutine[Any, Any, Result]]
+
+
+@click.group()
+def bench() -> None:
+    """Measure accuracy, latency, capacity and cost on this machine.
+
+    Each command prints a table and writes NAME.json, NAME.md and NAME.png under --out. Speech comes from --data, a
+    folder with a manifest.jsonl (else $VOICEFORGE_DATA); without one, a little synthetic speech is used, which shows
+    that things run and is no measure of accuracy. Leave the machine alone while one runs. A command ends with status 1
+    if a promise was broken: lost audio, stable text that changed, invented words.
+    """
+
+
+def _common(command: Callable[..., Measure]) -> Callable[..., None]:
+    """The options that all benchmarks have. The wrapped function turns its own options into a measurement."""
+
+    @click.option(
+        "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the corpus (manifest.jsonl)."
+    )
+    @click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_OUT,
+        show_default=True,
+        help="Folder for JSON, Markdown and plot.",
+    )
+    @click.option("--model", help="Model: a catalogued name or a faster-whisper directory.  [default: the setting]")
+    @click.option(
+        "--set",
+        "knobs",
+        multiple=True,
+        metavar="KNOB=VALUE",
+        help="Set a server setting for this run, such as endpointing_ms=300; repeatable.",
+    )
+    @click.option("--short", is_flag=True, help="A small subset: for trying things out, not for publishing.")
+    @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, to be pasted, instead of a table.")
+    @wraps(command)
+    def wrapped(
+        *,
+        data: Path | None,
+        out: Path,
+        model: str | None,
+        knobs: tuple[str, ...],
+        short: bool,
+        as_markdown: bool,
+        **own: Any,
+    ) -> None:
+        try:
+            settings = _settings(model, knobs)
+            _run(command(**own), data=data, out=out, settings=settings, short=short, as_markdown=as_markdown)
+        except VoiceForgeError as error:
+            raise click.ClickException(f"{error.message} {error.hint}") from error
+
+    return wrapped
+
+
+def _settings(model: str | None, knobs: tuple[str, ...]) -> Settings:
+    given: dict[str, Any] = {"model": model} if model is not None else {}
+    for knob in knobs:
+        name, equals, value = knob.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{knob!r} is not KNOB=VALUE.", param_hint="--set")
+        given[name] = value
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        raise config_error(exc, known=sorted(Settings.model_fields)) from exc
+
+
+def _run(measure: Measure, *, data: Path | None, out: Path, settings: Settings, short: bool, as_markdown: bool) -> None:
+    # Warnings of the server belong beside the progress bar, not into the table.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    where = provenance(typed_command())
+    aside = Console(stderr=True)
+    job = Job(corpus.find(data), settings, _models(settings, aside), aside, Normaliser(), short)
+    result = asyncio.run(measure(job))
+    result.details["corpus"] = job.corpus.name
+    result.details["settings"] = settings.model_dump(mode="json", exclude={"ice_servers", "cors_origins", "model_dir"})
+    paths = save(result, where, out)
+    if as_markdown:
+        click.echo(markdown(result, where), nl=False)
+    else:
+        console = Console()
+        show(result, console)
+        console.print(f"[dim]{where.machine}, commit {where.commit}[/dim]", highlight=False)
+    aside.print(f"[dim]written: {', '.join(str(path) for path in paths)}[/dim]", highlight=False)
+    if result.failed:
+        sys.exit(1)
+
+
+def _models(settings: Settings, console: Console) -> Models:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_progress(progress: catalogue.Progress) -> None:
+            if progress.what not in tasks:
+                tasks[progress.what] = bar.add_task(f"{progress.model}: {progress.what}")
+            bar.update(tasks[progress.what], completed=progress.done_bytes, total=progress.total_bytes or None)
+
+        return find_models(settings, on_progress=on_progress)
+
+
+@bench.command()
+@click.option("--category", "categories", multiple=True, help="Only this category of the corpus; repeatable.")
+@click.option("--collection", "collections", multiple=True, help="Only this published set, as its folder is called.")
+@click.option("--language", "languages", multiple=True, help="Only this language code; repeatable.")
+@click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
+@click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Sessions at a time.")
+@click.option("--paced", is_flag=True, help="Play in real time with interims, as live audio comes.")
+@_common
+def accuracy(**own: Any) -> Measure:
+    """Word errors of streaming finals against offline.
+
+    Every recording is transcribed by a session of its own and, as a yardstick, by faster-whisper over the whole file
+    (beam 5, the same weights). WER by category, the difference and its 95 % interval. Takes about 0.15 s per second of
+    audio on two cores with tiny.en (--short: about a minute); --paced takes the audio's length ÷ --at-once.
+    """
+    return lambda job: accuracy_.measure(job, **own)
+
+
+@bench.command()
+@click.option(
+    "--speakers",
+    "counts",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 2),
+    show_default=True,
+    help="How many speak at once; repeatable.",
+)
+@click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
+@_common
+def latency(**own: Any) -> Measure:
+    """First text, word and final latency, flicker, WER and CPU.
+
+    Speakers read distinct utterances with 0.6–1.2 s of room noise between them, in real time. Word latency: from a
+    word's end in the audio to the moment from which it stays on screen unchanged. Final latency: from the end of speech
+    to its final. Flicker: share of displayed words that later change. Takes about 70 s per number of speakers
+    (--short: 40 s).
+    """
+    return lambda job: latency_.measure(job, **own)
+
+
+@bench.command()
+@click.option("--start", type=click.IntRange(1), default=2, show_default=True, help="First number of speakers.")
+@click.option("--most", type=click.IntRange(1), default=256, show_default=True, help="Largest number to try.")
+@click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
+@click.option(
+    "--bound",
+    "bound_s",
+    type=click.FloatRange(0.1),
+    default=capacity_.BOUND_S,
+    show_default=True,
+    help="Word latency in seconds that 95 % of the words must keep.",
+)
+@_common
+def capacity(**own: Any) -> Measure:
+    """The most speakers at once with p95 word latency under 1.5 s.
+
+    The number is doubled until the bound breaks, then narrowed down. Takes 4 to 8 runs of about 45 s (--short: 25 s).
+    """
+    return lambda job: capacity_.measure(job, **own)
+
+
+@bench.command("invention")
+@click.option("--seconds", "seconds_each", type=click.FloatRange(2), help="Length of each noise in seconds.")
+@_common
+def invention_(**own: Any) -> Measure:
+    """Words written where nobody speaks; must be none.
+
+    Silence, white and pink noise, hum, comfort noise and clicks are made here; the corpus adds street, rain, music and
+    the like. Babble is told apart: it consists of voices. Takes 45 s (--short: 15 s).
+    """
+    return lambda job: invention.measure(job, **own)
+
+
+@bench.command("silent")
+@click.option(
+    "--streams",
+    "counts",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 10, 50, 100),
+    show_default=True,
+    help="How many are connected at once; repeatable.",
+)
+@click.option("--seconds", "seconds_each", type=click.FloatRange(2), help="Length of each run in seconds.")
+@_common
+def silent_(**own: Any) -> Measure:
+    """CPU of connected streams in which nobody speaks.
+
+    Comfort noise goes through session and VAD; the driver's own cost is measured alone and subtracted. Takes 45 s per
+    number of streams (--short: 20 s).
+    """
+    return lambda job: silent.measure(job, **own)
