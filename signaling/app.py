@@ -1,0 +1,342 @@
+"""The application: everything is wired here and nowhere else, from settings to a server that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import structlog
+from aiohttp import web
+
+from mediaserver.audio.vad import VadPool
+from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
+from mediaserver.decoder.engine import Engine, open_engine
+from mediaserver.decoder.model_fetch import Progress
+from mediaserver.effective import Effective
+from mediaserver.errors import VoiceForgeError
+from mediaserver.ingest.peer import Peer
+from mediaserver.metrics import Metrics
+from mediaserver.session import Session, Sink
+from mediaserver.settings import SessionConfig, Settings
+from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
+from signaling.problems import problems_middleware
+from signaling.registry import Registry
+from signaling.routes.health import Health
+from signaling.routes.ice import parse_ice_servers
+from signaling.routes.page import STATIC_DIR, Page
+from signaling.routes.whip import PeerFactory, Whip
+from signaling.shutdown import StopSignals, shut_down
+from signaling.telemetry import AccessLogger, configure_logging, run_monitor
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+HANDLERS_END_S = 1.0
+"""How long requests in flight may take to end once all sessions are closed: they have nothing left to wait for."""
+
+EXIT_FAILED = 1
+
+
+@dataclass(slots=True)
+class Models:
+    """What is loaded while the server already listens; None until then."""
+
+    engine: ServedEngine | None = None
+    vad: VadPool | None = None
+
+
+METRICS = web.AppKey("metrics", Metrics)
+REGISTRY = web.AppKey("registry", Registry)
+ADMISSION = web.AppKey("admission", Admission)
+MODELS = web.AppKey("models", Models)
+
+Loading = asyncio.Task[tuple[Engine, VadPool]]
+Loader = Callable[[Settings, Metrics], Coroutine[None, None, tuple[Engine, VadPool]]]
+
+
+def make_app(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    engine: ServedEngine | None = None,
+    vad: VadPool | None = None,
+    make_peer: PeerFactory | None = None,
+    static_dir: Path = STATIC_DIR,
+) -> web.Application:
+    """The front door.
+
+    Args:
+        settings: of this node.
+        metrics: shown at /metrics.
+        engine, vad: used for every session and closed by the caller. None: set them in `app[MODELS]` once they are
+            loaded; until then sessions are refused with MODEL_LOADING.
+        make_peer: makes the server's end of a session; a `Peer` over `engine` and `vad` if None.
+        static_dir: where the built page lies.
+
+    Raises:
+        ConfigError: INVALID_ICE_SERVERS.
+    """
+    models = Models(engine, vad)
+    ice_servers = parse_ice_servers(settings.ice_servers)
+    registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
+    admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
+    gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
+    whip = Whip(
+        registry=registry,
+        admission=admission,
+        make_peer=make_peer or _peer_factory(settings, models, metrics),
+        ice_servers=ice_servers,
+        metrics=metrics,
+    )
+    health = Health(admission=admission, metrics=metrics)
+    page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
+
+    app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
+    app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
+    for door in (whip, health, page):
+        app.add_routes(door.routes())
+    app.on_response_prepare.append(gate.on_response)
+
+    async def monitor(_app: web.Application) -> AsyncIterator[None]:
+        async for _ in run_monitor(metrics):
+            yield
+
+    async def close_sessions(_app: web.Application) -> None:
+        # `serve` has closed them by now (signaling/shutdown.py); whoever runs the application otherwise has not.
+        admission.stop()
+        await registry.close_all("shutdown", deadline_s=settings.shutdown_deadline_s)
+
+    app.cleanup_ctx.append(monitor)
+    app.on_shutdown.append(close_sessions)
+    return app
+
+
+async def serve(settings: Settings, *, load: Loader | None = None) -> None:
+    """Listen, load the models meanwhile, and serve until a signal asks to stop.
+
+    Args:
+        settings: of this node.
+        load: loads engine and VAD; `load_models` if None.
+
+    Raises:
+        VoiceForgeError: PORT_IN_USE, PORT_NOT_PERMITTED, ADDRESS_UNAVAILABLE, or why the models cannot be loaded.
+    """
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    metrics = Metrics()
+    app = make_app(settings, metrics=metrics)
+    signals = StopSignals()
+    runner = web.AppRunner(
+        app,
+        access_log_class=AccessLogger,
+        keepalive_timeout=IDLE_CONNECTION_S,
+        shutdown_timeout=HANDLERS_END_S,
+        auto_decompress=False,  # nothing is taken compressed, so nothing can be a bomb
+    )
+    await runner.setup()
+    try:
+        url = await _listen(runner, settings)
+    except VoiceForgeError:
+        await runner.cleanup()
+        raise
+    signals.install()
+    _announce(url, settings)
+    loading = asyncio.create_task((load or load_models)(settings, metrics), name="load-models")
+    try:
+        await _until_stopped(loading, app[MODELS], signals)
+    finally:
+        completed = await shut_down(
+            admission=app[ADMISSION],
+            registry=app[REGISTRY],
+            then=[("models", lambda: _close_models(loading)), ("http", runner.cleanup)],
+            deadline_s=settings.shutdown_deadline_s,
+            force=signals.force,
+        )
+        signals.remove()
+        if not completed:
+            os._exit(EXIT_FAILED)  # a second signal: threads that still decode or fetch are not waited for
+
+
+def run(settings: Settings) -> int:
+    """`serve` as a whole program; returns its exit code. A failure is a sentence and a hint, not a traceback."""
+    try:
+        asyncio.run(serve(settings))
+    except VoiceForgeError as exc:
+        click.echo(f"{exc.message}\n{exc.hint}", err=True)
+        return EXIT_FAILED
+    return 0
+
+
+async def load_models(settings: Settings, metrics: Metrics) -> tuple[Engine, VadPool]:
+    """Find, check and load both models, off the event loop, with a line for each step that takes time.
+
+    Raises:
+        ModelError: a model is not there, cannot be fetched or cannot be loaded.
+        VoiceForgeError: the device that was asked for is not there.
+    """
+    click.echo(f"Loading the model {settings.model} …")
+    files, vad = await _in_daemon_thread(lambda: _load_files(settings, metrics), name="load-models")
+    try:
+        engine = open_engine(settings, files, metrics)
+    except VoiceForgeError:
+        await vad.close()
+        raise
+    try:
+        await engine.start()
+    except BaseException:
+        await engine.close()
+        await vad.close()
+        raise
+    return engine, vad
+
+
+def _load_files(settings: Settings, metrics: Metrics) -> tuple[ModelFiles, VadPool]:
+    progress = _FetchProgress()
+    files = resolve(
+        settings.model, model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report
+    )
+    vad_path = vad_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report)
+    return files, VadPool(vad_path, metrics=metrics)
+
+
+class _FetchProgress:
+    """A line for every tenth of a fetch: a log keeps lines, so a bar would be hundreds of them."""
+
+    def __init__(self) -> None:
+        self._told: tuple[str, int] | None = None
+
+    def report(self, progress: Progress) -> None:
+        """Called by a fetch on its own thread."""
+        tenth = progress.done_bytes * 10 // progress.total_bytes if progress.total_bytes else 0
+        if self._told == (progress.what, tenth):
+            return
+        self._told = (progress.what, tenth)
+        done_mb, total_mb = progress.done_bytes / 1e6, progress.total_bytes / 1e6
+        of_total = f" of {total_mb:.0f}" if progress.total_bytes else ""
+        click.echo(f"Fetching {progress.model}: {progress.what}, {done_mb:.0f}{of_total} MB")
+
+
+def _peer_factory(settings: Settings, models: Models, metrics: Metrics) -> PeerFactory:
+    """Peers whose sessions share the engine and the VAD."""
+
+    def make_peer(session_id: str, config: SessionConfig) -> Peer:
+        engine, vad = models.engine, models.vad
+        if engine is None or vad is None:
+            raise RuntimeError("a session was admitted before the models were loaded")
+        Effective.of(config, settings, engine)  # an unknown model or language is refused before ICE begins
+
+        def make_session(sink: Sink) -> Session:
+            return Session(
+                session_id=session_id,
+                config=config,
+                settings=settings,
+                decoder=engine,
+                vad=vad,
+                metrics=metrics,
+                sink=sink,
+            )
+
+        return Peer(session_id=session_id, settings=settings, metrics=metrics, make_session=make_session)
+
+    return make_peer
+
+
+async def _until_stopped(loading: Loading, models: Models, signals: StopSignals) -> None:
+    """Take the models in when they are there, and wait for the first signal."""
+    stop = asyncio.create_task(signals.stop.wait(), name="stop-signal")
+    try:
+        await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            models.engine, models.vad = loading.result()
+            click.echo(f"The model {models.engine.model_name} is loaded: sessions are taken.")
+            await stop
+    finally:
+        stop.cancel()
+        await asyncio.gather(stop, return_exceptions=True)
+
+
+async def _close_models(loading: Loading) -> None:
+    loading.cancel()  # does nothing to one that is done
+    await asyncio.gather(loading, return_exceptions=True)
+    if not loading.cancelled() and loading.exception() is None:
+        engine, vad = loading.result()
+        await engine.close()
+        await vad.close()
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> str:
+    """Open the port; returns the URL to look at."""
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as exc:
+        raise _cannot_listen(exc, settings) from exc
+    host, port = runner.addresses[0][:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _cannot_listen(exc: OSError, settings: Settings) -> VoiceForgeError:
+    if exc.errno == errno.EADDRINUSE:
+        return VoiceForgeError(
+            "PORT_IN_USE",
+            f"Port {settings.port} is already in use on {settings.host}.",
+            "Stop the other program, or choose another port with `--port`.",
+            retryable=True,
+        )
+    if exc.errno == errno.EACCES:
+        return VoiceForgeError(
+            "PORT_NOT_PERMITTED",
+            f"Port {settings.port} may not be opened by this user.",
+            "Choose a port above 1023 with `--port`.",
+        )
+    return VoiceForgeError(
+        "ADDRESS_UNAVAILABLE",
+        f"The server cannot listen on {settings.host}.",
+        "Give `--host` an address of this machine, for example 127.0.0.1.",
+    )
+
+
+def _announce(url: str, settings: Settings) -> None:
+    click.echo(f"VoiceForge is listening: open {url}")
+    if not is_loopback(settings.host):
+        click.echo(
+            f"Warning: {settings.host} is reachable from the network, and there are no keys yet: "
+            "whoever reaches this port can open sessions. Put it behind a proxy that asks who is there.",
+            err=True,
+        )
+
+
+async def _in_daemon_thread(work: Callable[[], T], *, name: str) -> T:
+    """Run blocking work in a thread that does not keep the process alive: Ctrl-C ends a fetch of gigabytes at once."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return  # cancelled meanwhile
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(value)  # type: ignore[arg-type] # None only beside an error
+
+    def target() -> None:
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            value = work()
+        except BaseException as exc:  # handed over, whatever it is
+            error = exc
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=target, name=name, daemon=True).start()
+    return await outcome

@@ -1,0 +1,177 @@
+"""Which session lives where. Here: in this process, in memory.
+
+A session has two names. Its secret is its URL, and whoever knows it may end the session; its id is for logs and
+events, and gives no power. Rooms are counted from the offer until the last final is out, so a session that is still
+closing is not counted away early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from mediaserver.errors import CapacityError
+from mediaserver.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+SECRET_BYTES = 24
+"""192 bits: not guessable, however many sessions live and however fast one asks."""
+
+SESSION_ID_BYTES = 6
+"""48 bits: unique among the sessions of a log's lifetime, short enough to read."""
+
+FULL_RETRY_AFTER_S = 10
+"""Sessions last minutes, so one of a full node's ends within seconds."""
+
+CUT_GRACE_S = 2.5
+"""What a peer may take beyond its deadline to close its sockets before it is left behind."""
+
+
+class LivePeer(Protocol):
+    """A peer as the front door sees it."""
+
+    on_ended: Callable[[str], None] | None
+
+    async def accept(self, offer_sdp: str) -> str:
+        """Answer an offer."""
+        ...
+
+    async def add_candidates(self, sdpfrag: str) -> None:
+        """Add trickled candidates."""
+        ...
+
+    async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
+        """Flush finals, say `closed` and let go of everything."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Its state, without secrets."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class LiveSession:
+    """A session in the registry.
+
+    Args:
+        session_id: its name in logs and events.
+        door: which protocol it came in by.
+        peer: its other end.
+        secret: the last part of its URL.
+        etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it never changes.
+        closing: the task that closes it, once that has begun.
+    """
+
+    session_id: str
+    door: str
+    peer: LivePeer
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(SECRET_BYTES), repr=False)
+    etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
+    closing: asyncio.Task[None] | None = None
+
+
+class Registry:
+    """The sessions of this node.
+
+    Args:
+        max_sessions: most sessions at once; one more is refused, none is ever ended for another.
+        metrics: how many live, by door, and how they ended.
+    """
+
+    def __init__(self, *, max_sessions: int, metrics: Metrics) -> None:
+        self._max_sessions = max_sessions
+        self._metrics = metrics
+        self._by_secret: dict[str, LiveSession] = {}  # bounded by max_sessions
+
+    def __len__(self) -> int:
+        return len(self._by_secret)
+
+    def require_room(self) -> None:
+        """Refuse a session that does not fit.
+
+        Raises:
+            CapacityError: SERVER_FULL.
+        """
+        if len(self) >= self._max_sessions:
+            raise CapacityError(
+                "SERVER_FULL",
+                f"All {self._max_sessions} sessions of this server are taken.",
+                f"Try again in {FULL_RETRY_AFTER_S} s, or raise `max_sessions`.",
+                retry_after_s=FULL_RETRY_AFTER_S,
+            )
+
+    def add(self, session_id: str, peer: LivePeer, *, door: str) -> LiveSession:
+        """Take a session in; it leaves when its peer ends or when it is closed here.
+
+        Raises:
+            CapacityError: SERVER_FULL.
+        """
+        self.require_room()
+        live = LiveSession(session_id, door, peer)
+        self._by_secret[live.secret] = live
+        self._metrics.sessions.labels(door).inc()
+        peer.on_ended = lambda reason: self._ended(live, reason)
+        return live
+
+    def find(self, secret: str) -> LiveSession | None:
+        """The session of a URL; None if there is none or it is closing."""
+        live = self._by_secret.get(secret)
+        return live if live is not None and live.closing is None else None
+
+    def find_by_id(self, session_id: str) -> LiveSession | None:
+        """The session of a log's id; None if there is none or it is closing. A scan: for people, not for media."""
+        for live in self._by_secret.values():
+            if live.session_id == session_id and live.closing is None:
+                return live
+        return None
+
+    async def close(self, live: LiveSession, reason: str, *, deadline_s: float) -> None:
+        """Close a session and wait until it is closed; finals that are out within `deadline_s` are sent.
+
+        The work is a task of its own: a client that hangs up on its DELETE does not stop it, and a second caller
+        waits for the same end.
+        """
+        await asyncio.shield(self._begin_close(live, reason, deadline_s))
+
+    async def close_all(self, reason: str, *, deadline_s: float) -> None:
+        """Close all sessions at once, each within `deadline_s`."""
+        tasks = [self._begin_close(live, reason, deadline_s) for live in list(self._by_secret.values())]
+        if tasks:
+            await asyncio.shield(asyncio.gather(*tasks))
+
+    def _begin_close(self, live: LiveSession, reason: str, deadline_s: float) -> asyncio.Task[None]:
+        if live.closing is None:
+            live.closing = asyncio.create_task(self._close(live, reason, deadline_s), name=f"close-{live.session_id}")
+        return live.closing
+
+    async def _close(self, live: LiveSession, reason: str, deadline_s: float) -> None:
+        try:
+            async with asyncio.timeout(deadline_s + CUT_GRACE_S):
+                await live.peer.close(reason, deadline_s=deadline_s)
+        except TimeoutError:
+            log.warning("session cut", session=live.session_id, reason=reason, deadline_s=deadline_s)
+        except Exception:
+            log.exception("session did not close cleanly", session=live.session_id, reason=reason)
+        finally:
+            self._forget(live, reason)
+
+    def _ended(self, live: LiveSession, reason: str) -> None:
+        if live.closing is None:
+            self._forget(live, reason)
+
+    def _forget(self, live: LiveSession, reason: str) -> None:
+        if self._by_secret.pop(live.secret, None) is not None:
+            self._metrics.sessions.labels(live.door).dec()
+            self._metrics.sessions_ended_total.labels(live.door, reason).inc()
+            log.info("session closed", session=live.session_id, reason=reason, live=len(self))
+
+
+def new_session_id() -> str:
+    """A name for a new session, for logs and events."""
+    return f"s_{secrets.token_hex(SESSION_ID_BYTES)}"

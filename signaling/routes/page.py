@@ -1,0 +1,131 @@
+"""The playground: the page that `serve` shows, and what it needs to know of this server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from mediaserver.effective import Effective
+from mediaserver.settings import SessionConfig, Settings
+from signaling.limits import ServedEngine
+from signaling.problems import Handler, HttpError
+from signaling.routes.ice import IceServer
+
+log = structlog.get_logger(__name__)
+
+STATIC_DIR = Path(__file__).parent.parent / "static"
+INDEX = "index.html"
+
+STAMP = "v"
+"""The page asks for its files as `name?v=<digest>`: a changed file has another address, so caches may keep it."""
+
+STAMPED_MAX_AGE_S = 365 * 24 * 3600
+
+MAX_FILES = 500
+"""Far more than a built page has; a bound, should the folder be a wrong one."""
+
+PAGE_HEADERS = {
+    # Everything from here: no script, style, font or connection of elsewhere, even if text were to be injected.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Page:
+    """`/` with its files below `/static`, and `/api/v1/config`.
+
+    Args:
+        settings: shown in part; nothing secret is among what is shown.
+        engine: gives the engine, None until one is loaded.
+        ice_servers: what the page gives to its `RTCPeerConnection`. Their credentials are for clients.
+        static_dir: where the built page lies.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        engine: Callable[[], ServedEngine | None],
+        ice_servers: Sequence[IceServer],
+        static_dir: Path = STATIC_DIR,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._ice_servers = ice_servers
+        self._static_dir = static_dir
+
+    def routes(self) -> list[web.RouteDef]:
+        """One route for each file that is there at start: what is not listed cannot be asked for, by no path trick."""
+        files = _files(self._static_dir)
+        routes = [web.get("/api/v1/config", self.config)]
+        index = files.pop(INDEX, None)
+        routes += [web.get(f"/static/{name}", _serve(path)) for name, path in files.items()]
+        routes.append(web.get("/", _not_built if index is None else _serve(index)))
+        return routes
+
+    async def config(self, _request: web.Request) -> web.Response:
+        """What the page shows and offers: model, languages, ICE servers, and a session's fields with their defaults."""
+        settings, engine = self._settings, self._engine()
+        return web.json_response(
+            {
+                "name": "VoiceForge",
+                "version": version("voiceforge"),
+                "ready": engine is not None and engine.ready,
+                "model": settings.model if engine is None else engine.model_name,
+                "languages": [] if engine is None else list(engine.languages),
+                "ice_servers": [server.as_dict() for server in self._ice_servers],
+                "whip": "/whip",
+                "session": {}
+                if engine is None
+                else Effective.of(SessionConfig.model_validate({}), settings, engine).as_dict(),
+                "limits": {
+                    "max_sessions": settings.max_sessions,
+                    "session_max_s": settings.session_max_s,
+                    "max_utterance_s": settings.max_utterance_s,
+                    "interim_period_ms": settings.interim_period_ms,
+                },
+                "session_schema": SessionConfig.model_json_schema(),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+
+def _files(static_dir: Path) -> dict[str, Path]:
+    """The files of the built page by URL path; hidden ones and what a link leads out to are left out."""
+    root = static_dir.resolve()
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if hidden or "{" in name or not path.is_file() or not path.resolve().is_relative_to(root):
+            continue
+        if len(found) == MAX_FILES:
+            log.warning("page has too many files", folder=str(static_dir), served=MAX_FILES)
+            break
+        found[name] = path
+    return found
+
+
+def _serve(path: Path) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        kept = f"public, max-age={STAMPED_MAX_AGE_S}, immutable" if STAMP in request.query else "no-cache"
+        return web.FileResponse(path, headers={**PAGE_HEADERS, "Cache-Control": kept})
+
+    return handler
+
+
+async def _not_built(_request: web.Request) -> web.StreamResponse:
+    raise HttpError(
+        HTTPStatus.NOT_FOUND,
+        "PAGE_NOT_BUILT",
+        "The playground is not built in this installation.",
+        "Run `npm ci && npm run build` in web/, then start the server again.",
+    )

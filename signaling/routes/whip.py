@@ -1,0 +1,250 @@
+"""WHIP, the WebRTC-HTTP Ingestion Protocol (RFC 9725): an offer comes in by POST, and a session is a URL.
+
+The query of the POST is the session's configuration: `POST /whip?language=en&interim_results=false`. The session's URL
+is a secret: whoever knows it may trickle candidates into the session, look at it and end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict, MultiMapping
+from pydantic import ValidationError
+from structlog.contextvars import bound_contextvars
+
+from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
+from mediaserver.metrics import Metrics
+from mediaserver.settings import SessionConfig, config_error
+from signaling.limits import (
+    ACCEPT_TIMEOUT_S,
+    PREFLIGHT_MAX_AGE_S,
+    SDP_MAX_BYTES,
+    SDPFRAG_MAX_BYTES,
+    Admission,
+    read_text,
+    shutting_down,
+)
+from signaling.problems import HttpError
+from signaling.registry import LivePeer, LiveSession, Registry, new_session_id
+from signaling.routes.ice import IceServer
+
+log = structlog.get_logger(__name__)
+
+DOOR = "whip"
+SDP_TYPE = "application/sdp"
+SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
+
+DELETE_DEADLINE_S = 5.0
+"""How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
+
+FAILED_DEADLINE_S = 1.0
+"""How long a peer may take to let go when its offer was refused: it has heard nothing, so nothing is flushed."""
+
+SETUP_RETRY_AFTER_S = 5
+"""When an offer that was not answered in time may be tried again."""
+
+PeerFactory = Callable[[str, SessionConfig], LivePeer]
+"""Makes the peer of a new session from its log id and its configuration; raises ConfigError if that cannot be met."""
+
+
+class Whip:
+    """The WHIP endpoint (`/whip`) and its sessions (`/whip/<secret>`).
+
+    Args:
+        registry: where sessions live.
+        admission: whether one more may come in.
+        make_peer: makes the server's end of a peer connection.
+        ice_servers: what clients are told to use.
+        metrics: refusals by code.
+        accept_timeout_s: within this an offer is answered or given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        admission: Admission,
+        make_peer: PeerFactory,
+        ice_servers: Sequence[IceServer],
+        metrics: Metrics,
+        accept_timeout_s: float = ACCEPT_TIMEOUT_S,
+    ) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._make_peer = make_peer
+        self._links = [link for server in ice_servers for link in server.links()]
+        self._metrics = metrics
+        self._accept_timeout_s = accept_timeout_s
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application adds to its router; other methods are 405 with `Allow`."""
+        return [
+            web.post("/whip", self.create),
+            web.get("/whip", self.nothing, allow_head=False),
+            web.options("/whip", self.preflight),
+            web.get("/whip/{secret}", self.describe, allow_head=False),
+            web.patch("/whip/{secret}", self.trickle),
+            web.delete("/whip/{secret}", self.delete),
+            web.options("/whip/{secret}", self.preflight),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST an offer: 201 with the answer and the session's URL (RFC 9725 §4.2)."""
+        try:
+            return await self._create(request)
+        except VoiceForgeError as exc:
+            self._metrics.refused_total.labels(exc.code).inc()
+            raise
+
+    async def nothing(self, _request: web.Request) -> web.Response:
+        """GET of the endpoint: it has no representation, so 204 (RFC 9725 §4.1)."""
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def preflight(self, _request: web.Request) -> web.Response:
+        """OPTIONS: what may be posted, and what a page of another origin may do (RFC 9725 §4.2, CORS)."""
+        return web.Response(
+            status=HTTPStatus.NO_CONTENT,
+            headers={
+                "Accept-Post": SDP_TYPE,
+                "Accept-Patch": SDPFRAG_TYPE,
+                "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
+                "Access-Control-Allow-Headers": "Content-Type, If-Match, Authorization",
+                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
+            },
+        )
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """GET a session: its state as JSON, for a person who looks for a fault."""
+        live = self._find(request)
+        return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=_NOT_KEPT)
+
+    async def trickle(self, request: web.Request) -> web.Response:
+        """PATCH candidates into a session: 204 (RFC 9725 §4.3.1). ICE restarts are refused."""
+        live = self._find(request)
+        _require_type(request, SDPFRAG_TYPE, accept_header="Accept-Patch")
+        tags = request.headers.get("If-Match", "").strip()
+        if not tags:
+            raise HttpError(
+                HTTPStatus.PRECONDITION_REQUIRED,
+                "PRECONDITION_REQUIRED",
+                "The PATCH has no If-Match.",
+                "Send the ETag of the 201 as If-Match.",
+            )
+        if tags == "*":
+            raise _restart_unsupported()
+        if live.etag not in [tag.strip() for tag in tags.split(",")]:
+            raise HttpError(
+                HTTPStatus.PRECONDITION_FAILED,
+                "PRECONDITION_FAILED",
+                "If-Match names another ICE session.",
+                "Send the ETag of the 201 as If-Match.",
+            )
+        fragment = await read_text(request, limit_bytes=SDPFRAG_MAX_BYTES, invalid_code="INVALID_SDPFRAG")
+        with bound_contextvars(session=live.session_id):
+            await live.peer.add_candidates(fragment)
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE a session: 200 once its finals are out and it is closed. Entity-tags are ignored (RFC 9725 §4.3)."""
+        live = self._find(request)
+        with bound_contextvars(session=live.session_id):
+            await self._registry.close(live, "client", deadline_s=DELETE_DEADLINE_S)
+        return web.Response(status=HTTPStatus.OK)
+
+    async def _create(self, request: web.Request) -> web.Response:
+        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        config = config_from_query(request.query)
+        offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
+        session_id = new_session_id()
+        # Every task that the peer starts inherits the binding, so all its lines carry the id.
+        with bound_contextvars(session=session_id):
+            self._admission.check()  # no await between this and `add`: two offers cannot take one room
+            live = self._registry.add(session_id, self._make_peer(session_id, config), door=DOOR)
+            answer = await self._answer(live, offer)
+            log.info("session opened", door=DOOR, live=len(self._registry))
+        headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
+        headers.update(_NOT_KEPT)
+        for link in self._links:
+            headers.add("Link", link)
+        return web.Response(status=HTTPStatus.CREATED, text=answer, content_type=SDP_TYPE, headers=headers)
+
+    async def _answer(self, live: LiveSession, offer: str) -> str:
+        """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
+        try:
+            async with asyncio.timeout(self._accept_timeout_s):
+                answer = await live.peer.accept(offer)
+        except BaseException as exc:
+            stopped = live.closing is not None
+            await self._registry.close(live, "setup_failed", deadline_s=FAILED_DEADLINE_S)
+            if stopped and isinstance(exc, Exception):
+                raise shutting_down() from exc  # the peer failed because it was being closed
+            if isinstance(exc, TimeoutError):
+                raise CapacityError(
+                    "ANSWER_TIMEOUT",
+                    f"The offer was not answered within {self._accept_timeout_s:g} s.",
+                    "Try again; if it stays, check the server's `ice_servers`.",
+                    retry_after_s=SETUP_RETRY_AFTER_S,
+                ) from exc
+            raise
+        if live.closing is not None:
+            raise shutting_down()
+        return answer
+
+    def _find(self, request: web.Request) -> LiveSession:
+        live = self._registry.find(request.match_info["secret"])
+        if live is None:
+            raise HttpError(
+                HTTPStatus.NOT_FOUND,
+                "SESSION_NOT_FOUND",
+                "There is no such session, or it has ended.",
+                "POST an offer to /whip for a new one.",
+            )
+        return live
+
+
+_NOT_KEPT = {"Cache-Control": "no-store"}
+"""What holds a secret or changes by the second is in no cache."""
+
+
+def config_from_query(query: MultiMapping[str]) -> SessionConfig:
+    """A session's configuration from the strings of a URL: booleans are `true` or `false`, numbers decimal.
+
+    Raises:
+        ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
+    """
+    repeated = sorted({name for name in query if len(query.getall(name)) > 1})
+    if repeated:
+        raise ConfigError(
+            "INVALID_CONFIG",
+            "Configuration refused: " + "; ".join(f"`{name}`: is given more than once" for name in repeated) + ".",
+            "Give each field once.",
+        )
+    try:
+        return SessionConfig.model_validate_strings(dict(query))
+    except ValidationError as exc:
+        raise config_error(exc, known=sorted(SessionConfig.model_fields)) from exc
+
+
+def _require_type(request: web.Request, content_type: str, *, accept_header: str) -> None:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if request.content_type != content_type or encoding != "identity":
+        raise HttpError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"The body is not plain {content_type}.",
+            f"Send `Content-Type: {content_type}` and no Content-Encoding.",
+            headers={accept_header: content_type},
+        )
+
+
+def _restart_unsupported() -> HttpError:
+    return HttpError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,  # RFC 9725 §4.3: what a session that only trickles says to a restart
+        "ICE_RESTART_UNSUPPORTED",
+        "ICE restarts are not supported.",
+        "Open a new session: POST a new offer to /whip.",
+    )
