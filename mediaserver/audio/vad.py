@@ -1,0 +1,317 @@
+"""Voice activity of all streams, in one model call for as many of them as have a frame ready.
+
+The model is Silero VAD 6 (16 kHz, ONNX): 64 samples of context and 512 new ones in, one probability out, with a
+recurrent state that belongs to the stream. Rows of a batch do not touch each other, so a stream gets what it would get
+alone, whoever comes and goes beside it. Denoising and inference run on one worker thread; everything else belongs to
+the event loop. While no frame waits there is no timer and no wake-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import structlog
+from numpy.typing import NDArray
+
+from mediaserver.audio.clock import FRAME_SAMPLES, Samples
+from mediaserver.audio.denoise import Denoiser
+from mediaserver.audio.lane import CONTEXT_SAMPLES, STATE_SHAPE, End, Item, Lane, Lost, Restart, Step
+from mediaserver.errors import ModelError
+from mediaserver.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+BATCH_WAIT_S = 0.020
+"""How long the first waiting frame waits for those of other streams: packets come every 20 ms, so that by then every
+live stream has had its turn. Not waited for where every open stream has a frame ready, as a lone stream always has."""
+
+BEHIND_FRAMES = 4
+"""With more frames waiting than the longest Opus packet brings (120 ms), a stream is behind and nobody waits."""
+
+RUN_FRAMES = 16
+"""Most frames of one stream in one run: half a second of a stream that catches up, 4 ms of work for one of them, so
+that the others are not kept waiting."""
+
+MAX_BACKLOG_FRAMES = 938
+"""30 s and 2 MB for one stream. The oldest frames are dropped first and told as `DROPPED_PROBABILITY`. A live stream
+never comes near; a source that is faster than real time holds back by `backlog_frames`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the VAD says of the next k frames of a stream.
+
+    Args:
+        probabilities: [k] float32, the speech probability of each frame.
+        denoised: [k * 512], the same frames after the denoiser; None where the stream has none. A denoiser's delay is
+            already taken out: sample i of `denoised` belongs to sample i of those frames.
+    """
+
+    probabilities: NDArray[np.float32]
+    denoised: Samples | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    """A stream's part in a run."""
+
+    stream: VadStream
+    lane: Lane
+    items: list[Item]
+    steps: list[Step] = field(default_factory=list)
+    is_denoised: bool = False
+
+
+class VadStream:
+    """One stream's place in the pool; made by `VadPool.open`. Belongs to the event loop."""
+
+    def __init__(self, pool: VadPool, deliver: Callable[[Verdict], None], denoiser: Denoiser | None) -> None:
+        self._pool = pool
+        self._deliver = deliver
+        self._lane = Lane(denoiser)
+        self._tail: Samples = np.zeros(0, dtype=np.float32)  # less than a frame
+        self._pending: deque[Item] = deque()  # bound: MAX_BACKLOG_FRAMES; the oldest frames go first
+        self._pending_frames = 0
+        self._in_flight = 0
+        self._dropped_frames = 0
+        self._is_over = False
+
+    @property
+    def backlog_frames(self) -> int:
+        """Frames (and requests) whose verdict is still to come; what a denoiser holds back is not counted."""
+        return len(self._pending) + self._in_flight
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that were dropped unheard from a full backlog, ever."""
+        return self._dropped_frames
+
+    def push(self, samples: Samples) -> None:
+        """Take [n] samples, in stream order; full frames get verdicts. Ignored after `finish` or `close`."""
+        if self._is_over:
+            return
+        waiting = np.concatenate((self._tail, samples), dtype=np.float32)
+        whole = len(waiting) // FRAME_SAMPLES
+        self._tail = waiting[whole * FRAME_SAMPLES :].copy()
+        if not whole:
+            return
+        self._pending.extend(waiting[: whole * FRAME_SAMPLES].reshape(whole, FRAME_SAMPLES))
+        self._pending_frames += whole
+        if self._pending_frames > MAX_BACKLOG_FRAMES:
+            self._drop_oldest()
+        self._pool._wake(self)
+
+    def reset(self, denoiser: Denoiser | None) -> None:
+        """From the next frame on: this denoiser, and a model that remembers nothing. The clock goes on."""
+        self._request(Restart(denoiser))
+
+    def finish(self) -> None:
+        """The stream is over: what is left of a frame is filled with silence, and a denoiser gives out what it holds.
+
+        After it every sample pushed gets its verdict, and once `backlog_frames` is 0 it has had it.
+        """
+        if self._is_over:
+            return
+        if len(self._tail):
+            self.push(np.zeros(FRAME_SAMPLES - len(self._tail), dtype=np.float32))
+        self._request(End())
+        self._is_over = True
+
+    def close(self) -> None:
+        """Leave the pool; nothing is delivered any more."""
+        self._is_over = True
+        self._pending.clear()
+        self._pending_frames = 0
+        self._pool._forget(self)
+
+    def _request(self, item: Item) -> None:
+        if not self._is_over:
+            self._pending.append(item)
+            self._pool._wake(self)
+
+    def _drop_oldest(self) -> None:
+        lost = 0
+        requests: list[Item] = []
+        while self._pending_frames > MAX_BACKLOG_FRAMES:
+            match self._pending.popleft():
+                case Lost(frames):
+                    lost += frames
+                case Restart() | End() as request:
+                    requests.append(request)
+                case _:
+                    lost += 1
+                    self._pending_frames -= 1
+                    self._dropped_frames += 1
+        if self._dropped_frames == lost:
+            log.warning("VAD is behind; the oldest frames of a stream count as silence", frames=lost)
+        self._pending.extendleft(reversed([Lost(lost), *requests]))
+
+    def _take(self) -> _Job:
+        items: list[Item] = []
+        while self._pending and len(items) < RUN_FRAMES:
+            item = self._pending.popleft()
+            self._pending_frames -= isinstance(item, np.ndarray)
+            items.append(item)
+        self._in_flight = len(items)
+        return _Job(self, self._lane, items)
+
+    def _finish_job(self, job: _Job) -> None:
+        self._in_flight = 0
+        if not job.steps:
+            return
+        probabilities = np.array([step.probability for step in job.steps], dtype=np.float32)
+        denoised = np.concatenate([step.frame for step in job.steps]) if job.is_denoised else None
+        try:
+            self._deliver(Verdict(probabilities, denoised))
+        except Exception:  # of one session; the others go on
+            log.exception("a VAD verdict could not be taken")
+
+
+class VadPool:
+    """The VAD of all streams of a process.
+
+    Args:
+        model_path: `silero_vad_16k_op15.onnx`.
+        metrics: where batch sizes and durations go.
+
+    Raises:
+        ModelError: the file is missing or is not that model.
+    """
+
+    def __init__(self, model_path: Path, *, metrics: Metrics | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        # More threads cost more in waking up than a call of 0.1 to 10 ms can win.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        try:
+            self._model = onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
+            self._judge_silence()
+        except Exception as exc:  # ONNX Runtime's own exceptions have no common base
+            raise ModelError(
+                "VAD_MODEL_UNUSABLE",
+                f"{model_path} cannot be used as the voice activity model.",
+                "Fetch it again with `voiceforge models fetch`.",
+            ) from exc
+        self._metrics = metrics
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vad")
+        self._streams: set[VadStream] = set()
+        self._ready: dict[VadStream, None] = {}  # those with something pending, in order of arrival
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: asyncio.Future[None] | None = None
+        self._failed_calls = 0  # in a row
+        self._is_closed = False
+
+    def open(self, deliver: Callable[[Verdict], None], *, denoiser: Denoiser | None = None) -> VadStream:
+        """A place for a stream. `deliver` is called on the event loop, in stream order."""
+        stream = VadStream(self, deliver, denoiser)
+        self._streams.add(stream)
+        return stream
+
+    async def close(self) -> None:
+        """Wait for the run in flight and join the thread; nothing is delivered any more. May be called twice."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for stream in list(self._streams):
+            stream.close()
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        self._executor.shutdown(wait=True)  # returns at once: the thread is idle
+
+    # -- on the event loop ------------------------------------------------------------------------
+
+    def _wake(self, stream: VadStream) -> None:
+        if not self._is_closed:
+            self._ready[stream] = None
+            self._arm(is_urgent=stream.backlog_frames > BEHIND_FRAMES)
+
+    def _forget(self, stream: VadStream) -> None:
+        self._streams.discard(stream)
+        self._ready.pop(stream, None)
+
+    def _arm(self, *, is_urgent: bool) -> None:
+        if self._running is not None or not self._ready:
+            return
+        is_urgent = is_urgent or len(self._ready) == len(self._streams)
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if not is_urgent or self._timer.when() <= loop.time():
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(0.0 if is_urgent else BATCH_WAIT_S, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        jobs = [stream._take() for stream in self._ready]
+        self._ready = {stream: None for stream in self._ready if stream._pending}
+        if not jobs:
+            return  # they have closed meanwhile
+        self._running = asyncio.get_running_loop().run_in_executor(self._executor, self._work, jobs)
+        self._running.add_done_callback(lambda run: self._finish_run(run, jobs))
+
+    def _finish_run(self, run: asyncio.Future[None], jobs: list[_Job]) -> None:
+        self._running = None
+        run.result()  # `_work` lets nothing through; were it to, the loop's handler must hear of it
+        for job in jobs:
+            if job.stream in self._streams:
+                job.stream._finish_job(job)
+        self._arm(is_urgent=any(stream.backlog_frames > BEHIND_FRAMES for stream in self._ready))
+
+    # -- on the worker thread ---------------------------------------------------------------------
+
+    def _work(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            job.is_denoised = job.lane.denoiser is not None
+            job.steps = job.lane.steps(job.items)
+            job.is_denoised |= job.lane.denoiser is not None
+        for index in range(max(len(job.steps) for job in jobs)):
+            steps = [(job.lane, job.steps[index]) for job in jobs if index < len(job.steps)]
+            batch = [(lane, step) for lane, step in steps if lane.needs_model(step)]
+            if batch:
+                self._judge(batch)
+
+    def _judge(self, batch: list[tuple[Lane, Step]]) -> None:
+        """One model call for one frame of each stream of the batch."""
+        started_s = time.perf_counter()
+        frames = np.stack([np.concatenate((lane.context, step.frame)) for lane, step in batch])
+        states = np.stack([lane.state for lane, _ in batch], axis=1)
+        try:
+            probabilities, new_states = self._call(frames, states)
+        except Exception:
+            self._failed_calls += 1
+            if self._failed_calls == 1:  # 30 lines a second would hide everything else
+                log.exception("VAD call failed; its frames count as speech", streams=len(batch))
+            for lane, step in batch:
+                lane.failed(step)
+            return
+        if self._failed_calls:
+            log.warning("VAD works again", failed_calls=self._failed_calls)
+            self._failed_calls = 0
+        for row, (lane, step) in enumerate(batch):
+            lane.judged(step, float(probabilities[row, 0]), new_states[:, row].copy())
+        if self._metrics is not None:
+            self._metrics.vad_batch_streams.observe(len(batch))
+            self._metrics.vad_seconds.observe(time.perf_counter() - started_s)
+
+    def _judge_silence(self) -> None:
+        """A first call, so that a wrong file is noticed and no stream pays for the model's start."""
+        depth, width = STATE_SHAPE
+        frame = np.zeros((1, CONTEXT_SAMPLES + FRAME_SAMPLES), dtype=np.float32)
+        self._call(frame, np.zeros((depth, 1, width), dtype=np.float32))
+
+    def _call(
+        self, frames: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """[B, 576] and [2, B, 128] in, [B, 1] and [2, B, 128] out."""
+        sample_rate_hz = np.array(16_000, dtype=np.int64)
+        outputs = self._model.run(["output", "stateN"], {"input": frames, "state": states, "sr": sample_rate_hz})
+        return outputs[0], outputs[1]
