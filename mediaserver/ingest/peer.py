@@ -1,0 +1,407 @@
+"""One WebRTC peer: its connection, its audio, its session and its data channel, and the watch over all of them.
+
+A peer always ends: by the client, by the server, or by one of the deadlines of `Watchdog`. Whoever ends it, the way
+out is one: the jitter buffer is emptied, the session says its last finals, the client has acknowledged them, the
+connection is closed, and nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import structlog
+from aiortc import InvalidStateError, RTCIceCandidate, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import OperationError
+
+from mediaserver.audio.clock import Samples
+from mediaserver.errors import MediaError, VoiceForgeError
+from mediaserver.ingest.channel import ChannelEvents, ChannelSink
+from mediaserver.ingest.ice import IceOptions, configure_ice, listens_on_loopback, new_peer_connection
+from mediaserver.ingest.receiver import AudioReceiver
+from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, client_answer, engine_offer, parse_fragment, parse_offer
+from mediaserver.messages import handle_message
+from mediaserver.metrics import Metrics
+from mediaserver.session import Session, Sink
+from mediaserver.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+CHANNEL_GRACE_S = 0.5
+"""How long a connected client may take to open its data channel before the server opens one. Channels made before the
+offer open with the association, one or two round trips after it; a slower client's own channel still wins."""
+
+CLOSE_CONNECTION_S = 2.0
+"""Closing sockets takes milliseconds; what has not ended after this long is cut."""
+
+DRAIN_SHARE = 0.2
+"""The share of a closing peer's time that is kept for its last events to reach the client."""
+
+
+class State(StrEnum):
+    """Where a peer is in its life."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Alarm(StrEnum):
+    """What a watchdog finds; the value is the reason of the peer's end, where it ends."""
+
+    TIMEOUT = "timeout"
+    NO_MEDIA = "no_media"
+    MEDIA_PAUSED = "media_paused"
+    SESSION_MAX = "session_max"
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """The deadlines of one peer, without a clock of its own: times are `now_s` on any monotonic clock.
+
+    `MEDIA_PAUSED` comes once a pause; every other alarm is the last.
+    """
+
+    settings: Settings
+    started_s: float
+    connected_s: float | None = None
+    media_s: float | None = None
+    warned: bool = False
+
+    def connected(self, now_s: float) -> None:
+        """The peer is connected."""
+        if self.connected_s is None:
+            self.connected_s = now_s
+
+    def media(self, last_packet_s: float) -> None:
+        """The last packet of audio came then; a later one than known ends a pause."""
+        if self.media_s is None or last_packet_s > self.media_s:
+            self.media_s = last_packet_s
+            self.warned = False
+
+    def deadline(self) -> tuple[float, Alarm]:
+        """The next alarm and when it is due, if nothing happens until then."""
+        settings = self.settings
+        due = [(self.started_s + settings.session_max_s, Alarm.SESSION_MAX)]
+        if self.connected_s is None:
+            due.append((self.started_s + settings.connect_timeout_s, Alarm.TIMEOUT))
+        elif self.media_s is None:
+            due.append((self.connected_s + settings.first_media_timeout_s, Alarm.NO_MEDIA))
+        else:
+            due.append((self.media_s + settings.media_pause_timeout_s, Alarm.TIMEOUT))
+            if not self.warned:
+                due.append((self.media_s + settings.media_pause_warning_s, Alarm.MEDIA_PAUSED))
+        return min(due)
+
+    def check(self, now_s: float) -> Alarm | None:
+        """The alarm that is due now, if one is."""
+        due_s, alarm = self.deadline()
+        if now_s < due_s:
+            return None
+        if alarm is Alarm.MEDIA_PAUSED:
+            self.warned = True
+        return alarm
+
+
+class Peer:
+    """One client's peer connection, from its offer to its end. It lives on one event loop.
+
+    Args:
+        session_id: for logs and events; not a secret.
+        settings: of the node.
+        metrics: shared by all peers.
+        make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
+            been accepted; what it raises, `accept` raises.
+    """
+
+    def __init__(
+        self, *, session_id: str, settings: Settings, metrics: Metrics, make_session: Callable[[Sink], Session]
+    ) -> None:
+        self.on_ended: Callable[[str], None] | None = None
+        self._session_id = session_id
+        self._settings = settings
+        self._metrics = metrics
+        self._make_session = make_session
+        self._log = log.bind(session=session_id)
+        self._state = State.NEW
+        self._offer: Offer | None = None
+        self._candidates = 0
+        self._pc: RTCPeerConnection | None = None
+        self._session: Session | None = None
+        self._receiver: AudioReceiver | None = None
+        self._sink = ChannelSink(
+            session_id=session_id,
+            metrics=metrics,
+            events=ChannelEvents(on_message=self._on_message, on_error=self._on_error, on_gone=self._end),
+        )
+        self._watchdog: Watchdog | None = None
+        self._heard = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    async def accept(self, offer_sdp: str) -> str:
+        """Answer an offer; the answer has all candidates in it.
+
+        When this raises, nothing of the peer is left and `on_ended` is not called.
+
+        Raises:
+            MediaError: the offer cannot be served: `INVALID_SDP` for one that is none, and the codes of
+                `mediaserver.ingest.sdp.parse_offer`.
+            CapacityError: no UDP port is free (`NO_UDP_PORT`).
+            VoiceForgeError: what `make_session` raises.
+        """
+        if self._state is not State.NEW:
+            raise RuntimeError("a peer accepts one offer")
+        offer = parse_offer(offer_sdp, allow_loopback=listens_on_loopback(self._settings))
+        self._state = State.CONNECTING
+        self._offer = offer
+        self._candidates = len(offer.transport.candidates)
+        now_s = asyncio.get_running_loop().time()
+        self._watchdog = Watchdog(self._settings, now_s)
+        try:
+            answer = await self._negotiate(offer)
+        except BaseException:
+            self.on_ended = None
+            await self.close("error")
+            raise
+        self._metrics.setup_seconds.labels("answered").observe(self._age_s())
+        self._rearm()
+        return answer
+
+    async def add_candidates(self, sdpfrag: str) -> None:
+        """Take candidates that the client found after its offer (RFC 8840). Those beyond `CANDIDATES_MAX` are dropped.
+
+        Raises:
+            MediaError: `INVALID_SDP`, or `ICE_RESTART_UNSUPPORTED` for other ICE credentials than the offer's.
+        """
+        if self._pc is None or self._offer is None:
+            raise RuntimeError("a peer takes candidates after its offer")
+        offer = self._offer
+        fragment = parse_fragment(sdpfrag, allow_loopback=listens_on_loopback(self._settings))
+        if offer.is_restart(fragment):
+            raise MediaError(
+                "ICE_RESTART_UNSUPPORTED",
+                "ICE is not restarted within a session.",
+                "Open a new peer connection.",
+            )
+        apart = offer.application is not None and not offer.shares_transport
+        for mid, candidate in fragment.candidates[: max(0, CANDIDATES_MAX - self._candidates)]:
+            self._candidates += 1
+            await self._pc.addIceCandidate(
+                RTCIceCandidate(
+                    component=1,
+                    foundation=candidate.foundation,
+                    ip=candidate.address,
+                    port=candidate.port,
+                    priority=candidate.priority,
+                    protocol="udp",
+                    type=candidate.type,
+                    sdpMid=offer.application_mid if apart and mid == offer.application_mid else offer.audio_mid,
+                )
+            )
+
+    async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
+        """End the peer: finals, metadata and `closed` reach the client if they can, then everything is freed.
+
+        Further calls wait for the first. Being cancelled cancels the wait, not the closing.
+
+        Args:
+            reason: one word, told to the client and to `on_ended`.
+            deadline_s: how long it may take; unset it is the node's `shutdown_deadline_s`.
+        """
+        await asyncio.shield(self._begin_close(reason, deadline_s))
+
+    def describe(self) -> dict[str, object]:
+        """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
+        session = self._session
+        return {
+            "session_id": self._session_id,
+            "state": self._state.value,
+            "channel": self._sink.state,
+            "codec": None if self._offer is None else self._offer.codecs[0].name.lower(),
+            "stream_time_s": 0.0 if session is None else round(session.stream_time_s, 3),
+            "concealed_s": 0.0 if session is None else round(session.concealed_s, 3),
+            **self._describe_audio(),
+        }
+
+    # --- setting up
+
+    async def _negotiate(self, offer: Offer) -> str:
+        pc = self._pc = new_peer_connection()
+        pc.on("connectionstatechange", self._on_connection_state)
+        pc.on("datachannel", self._sink.accept)
+        try:
+            await pc.setRemoteDescription(RTCSessionDescription(engine_offer(offer), "offer"))
+        except (ValueError, AssertionError, KeyError, InvalidStateError, OperationError) as exc:
+            self._log.warning("engine refused an offer", error=repr(exc))
+            raise MediaError("INVALID_SDP", "The offer cannot be applied.", "Send a WebRTC offer unchanged.") from exc
+        receiver = AudioReceiver.attach(
+            pc.getTransceivers()[0].receiver,
+            on_samples=self._on_samples,
+            on_bye=self._on_bye,
+            settings=self._settings,
+            metrics=self._metrics,
+        )
+        self._receiver = receiver
+        options = IceOptions.from_settings(self._settings)
+        configure_ice(pc, options, on_lost=lambda: self._end("peer_lost"))
+        await pc.setLocalDescription()
+        if self._closing is not None:
+            raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
+        # From here to the return nothing waits: no packet arrives before the session is there.
+        session = self._session = self._make_session(self._sink)
+        session.on_close_stream = lambda: self._end("client")
+        session.start()
+        return client_answer(offer, pc.localDescription.sdp)
+
+    def _on_connection_state(self) -> None:
+        if self._pc is None or self._watchdog is None or self._closing is not None:
+            return
+        connected_before = self._watchdog.connected_s is not None
+        match self._pc.connectionState:
+            case "connected" if not connected_before:
+                loop = asyncio.get_running_loop()
+                self._state = State.CONNECTED
+                self._watchdog.connected(loop.time())
+                self._metrics.setup_seconds.labels("connected").observe(self._age_s())
+                self._rearm()
+                if self._offer is not None and self._offer.application is not None:
+                    create = self._pc.createDataChannel
+                    self._timers["channel"] = loop.call_later(CHANNEL_GRACE_S, self._sink.open_own, create)
+            case "failed":
+                self._end("peer_lost" if connected_before else "error")
+            case "closed":  # the client said so over DTLS
+                self._end("client")
+
+    # --- while it lives
+
+    def _on_samples(self, samples: Samples, concealed: int) -> None:
+        if self._session is None:
+            return
+        if not self._heard:
+            self._heard = True
+            self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
+        self._session.push(samples, concealed=concealed)
+
+    def _on_bye(self) -> None:
+        """The sender stopped (RFC 3550 §6.6): its last words need no silence after them to be final."""
+        if self._session is not None and self._closing is None:
+            self._session.finalize()
+
+    def _on_message(self, message: str | bytes) -> None:
+        if self._session is None or self._closing is not None:
+            return
+        try:
+            handle_message(self._session, message)
+        except Exception:  # an exception here would end aiortc's receiving, and with it the call
+            self._log.exception("message failed")
+            self._end("error")
+
+    def _on_error(self, error: VoiceForgeError) -> None:
+        if self._session is not None:
+            self._session.fail(error)
+
+    def _rearm(self) -> None:
+        if self._watchdog is None or self._closing is not None:
+            return
+        if (timer := self._timers.pop("watchdog", None)) is not None:
+            timer.cancel()
+        due_s, _ = self._watchdog.deadline()
+        self._timers["watchdog"] = asyncio.get_running_loop().call_at(due_s, self._look)
+
+    def _look(self) -> None:
+        """Look once at the next deadline whether it has moved: packets set no timers."""
+        if self._watchdog is None or self._session is None:
+            return
+        last_packet_s = None if self._receiver is None else self._receiver.last_packet_s
+        if last_packet_s is not None:
+            self._watchdog.media(last_packet_s)
+        match self._watchdog.check(asyncio.get_running_loop().time()):
+            case None:
+                pass
+            case Alarm.MEDIA_PAUSED:
+                self._session.warn(
+                    MediaError(
+                        "MEDIA_PAUSED",
+                        f"No audio for {self._settings.media_pause_warning_s:g} s.",
+                        "Check that the microphone is on; the session goes on when audio comes.",
+                        retryable=True,
+                    )
+                )
+            case Alarm.NO_MEDIA:
+                self._session.fail(
+                    MediaError(
+                        "NO_MEDIA",
+                        f"No audio within {self._settings.first_media_timeout_s:g} s of connecting.",
+                        "Check that the audio track is live and its sender is active, then connect again.",
+                        retryable=True,
+                    )
+                )
+                self._end(Alarm.NO_MEDIA)
+            case alarm:
+                self._end(alarm)
+        self._rearm()
+
+    def _age_s(self) -> float:
+        started_s = 0.0 if self._watchdog is None else self._watchdog.started_s
+        return asyncio.get_running_loop().time() - started_s
+
+    def _describe_audio(self) -> dict[str, object]:
+        if self._receiver is None:
+            return {"packets": {}}
+        status = self._receiver.status()
+        return {
+            "jitter_target_ms": round(status.jitter_target_ms, 1),
+            "network_jitter_ms": round(status.network_jitter_ms, 1),
+            "packets": asdict(status.packets),
+        }
+
+    # --- the end
+
+    def _end(self, reason: str) -> None:
+        """End the peer without waiting for it."""
+        self._begin_close(str(reason), None)
+
+    def _begin_close(self, reason: str, deadline_s: float | None) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._state = State.CLOSING
+            for timer in self._timers.values():
+                timer.cancel()
+            total_s = self._settings.shutdown_deadline_s if deadline_s is None else deadline_s
+            self._closing = asyncio.create_task(self._close(reason, total_s), name=f"peer-close-{self._session_id}")
+        return self._closing
+
+    async def _close(self, reason: str, total_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + total_s
+        reserve_s = total_s * DRAIN_SHARE
+        if self._receiver is not None:
+            self._receiver.stop()  # what it holds back reaches the session before that closes
+        if self._session is not None:
+            self._session.on_close_stream = None
+            flush = self._session.close(reason, deadline_s=total_s - reserve_s)
+            await self._attempt("session", flush, total_s)
+            if reason != "peer_lost":
+                await self._sink.drained(max(reserve_s, ends_s - loop.time()))
+        self._sink.discard()
+        if self._pc is not None:
+            await self._attempt("connection", self._pc.close(), CLOSE_CONNECTION_S)
+        self._state = State.CLOSED
+        self._log.info("peer ended", reason=reason)
+        on_ended, self.on_ended = self.on_ended, None
+        if on_ended is not None:
+            on_ended(reason)
+
+    async def _attempt(self, what: str, step: Awaitable[None], limit_s: float) -> None:
+        """One step of the end; whatever happens in it, the next ones are taken."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await step
+        except TimeoutError:
+            self._log.warning("step of closing cut short", step=what, limit_s=limit_s)
+        except Exception:
+            self._log.exception("step of closing failed", step=what)
