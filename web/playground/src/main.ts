@@ -1,0 +1,223 @@
+/** The page that the server shows: one button, and what was said. */
+
+import {
+  fetchServerInfo,
+  Transcript,
+  VoiceForgeClient,
+  VoiceForgeError,
+  WordLatency,
+  type ConnectionState,
+  type ServerEvent,
+  type ServerInfo,
+} from "@voiceforge/client";
+
+import { byId, byTestId } from "./dom.ts";
+import { durationText, percentText } from "./format.ts";
+import { LevelMeter } from "./level_meter.ts";
+import { Notice } from "./notice.ts";
+import { save, type Format } from "./save.ts";
+import { SettingsPanel } from "./settings.ts";
+import { TranscriptView } from "./transcript_view.ts";
+
+const STATS_INTERVAL_MS = 2_000;
+/** After this long without the faintest noise a microphone is muted or dead. */
+const SILENT_MICROPHONE_MS = 5_000;
+/** Finals that a screen reader may still be reading; older ones leave the announcer. */
+const ANNOUNCED_FINALS = 4;
+
+const STATE_TEXT: Readonly<Record<ConnectionState, string>> = {
+  idle: "Ready",
+  connecting: "Connecting…",
+  connected: "Listening",
+  interrupted: "Connection interrupted",
+  closing: "Finishing…",
+  closed: "Stopped",
+};
+
+const address = new URLSearchParams(location.search);
+const transcript = new Transcript();
+const notice = new Notice();
+const meter = new LevelMeter(byId("level", HTMLCanvasElement));
+const talk = byId("talk", HTMLButtonElement);
+const talkLabel = byId("talk-label", HTMLElement);
+const clear = byId("clear", HTMLButtonElement);
+const welcome = byId("welcome", HTMLElement);
+const announcer = byId("announcer", HTMLElement);
+const state = byTestId("state");
+const stateText = state.querySelector(".state-text") as HTMLElement;
+const saveButtons = [...document.querySelectorAll<HTMLButtonElement>("[data-format]")];
+const settingsDialog = byId("settings", HTMLDialogElement);
+const view = new TranscriptView(transcript, {
+  scroller: byId("scroller", HTMLElement),
+  list: byId("transcript", HTMLElement),
+  earlier: byId("earlier", HTMLButtonElement),
+  later: byId("later", HTMLButtonElement),
+  latest: byId("latest", HTMLButtonElement),
+});
+const settings = new SettingsPanel(byId("settings-form", HTMLFormElement), address, (changes) => {
+  if (client?.state === "connected") client.configure(changes);
+});
+
+let client: VoiceForgeClient | null = null;
+let server: Promise<ServerInfo> = fetchServerInfo("api/v1/config", settings.token);
+
+async function start(): Promise<void> {
+  notice.hide();
+  const { iceServers } = await server;
+  const made = new VoiceForgeClient({
+    url: "whip",
+    token: settings.token,
+    config: settings.session,
+    audio: settings.microphone,
+    iceServers,
+  });
+  client = made;
+  const latency = new WordLatency();
+  let rttS = 0;
+  let statsTimer: ReturnType<typeof setInterval> | undefined;
+
+  made.on("state", showState);
+  made.on("event", (event) => {
+    if (event.type === "interim" || event.type === "final") {
+      latency.observe(event, rttS);
+      byTestId("latency").textContent = durationText(latency.medianS);
+    }
+    showEvent(event);
+  });
+  made.on("error", (error) => notice.show(error, "error"));
+  made.on("warning", (error) => notice.show(error, "warning"));
+  made.on("closed", ({ reason }) => {
+    clearInterval(statsTimer);
+    meter.detach();
+    client = null;
+    if (reason === "shutdown" || reason === "timeout") notice.show(ENDED_BY_SERVER[reason], "warning");
+    showWhatCanBeDone();
+  });
+
+  transcript.startSession();
+  view.followNewest();
+  try {
+    await made.connect();
+  } catch (error) {
+    showFailure(error);
+    return;
+  }
+  if (made.audioTrack !== null) meter.attach(made.audioTrack);
+  void settings.listMicrophones();
+  statsTimer = setInterval(async () => {
+    const stats = await made.stats();
+    rttS = stats.rttS ?? rttS;
+    byTestId("rtt").textContent = durationText(stats.rttS);
+    byTestId("loss").textContent = percentText(stats.lossRatio);
+    watchForSilence();
+  }, STATS_INTERVAL_MS);
+}
+
+const ENDED_BY_SERVER = {
+  shutdown: { code: "SHUTDOWN", message: "The server is shutting down.", hint: "All that was said is here; start again in a while." },
+  timeout: { code: "TIMEOUT", message: "The server ended the session after its time limit.", hint: "Start again to go on." },
+};
+
+const SILENT_MICROPHONE = {
+  code: "MICROPHONE_SILENT",
+  message: "The microphone gives no sound.",
+  hint: "Check whether it is muted, or choose another in the settings.",
+};
+
+function watchForSilence(): void {
+  if (meter.silentForMs > SILENT_MICROPHONE_MS) notice.show(SILENT_MICROPHONE, "warning");
+  else if (notice.code === SILENT_MICROPHONE.code) notice.hide();
+}
+
+function showFailure(error: unknown): void {
+  if (!(error instanceof VoiceForgeError)) throw error;
+  if (error.code === "CLOSED") return; // by the person's own hand
+  notice.show(error, "error");
+  if (error.code !== "UNAUTHORIZED") return;
+  settingsDialog.showModal();
+  settings.focusToken();
+}
+
+function showEvent(event: ServerEvent): void {
+  if (event.type === "speech_started") state.dataset["speech"] = "";
+  if (event.type === "speech_stopped") delete state.dataset["speech"];
+  const changed = transcript.apply(event);
+  if (changed === null) return;
+  view.update(changed);
+  showWhatCanBeDone();
+  if (changed.isFinal && changed.text !== "") announce(changed.text);
+}
+
+/** Only finals are read out: interims would be read over and over. */
+function announce(text: string): void {
+  const line = document.createElement("p");
+  line.textContent = text;
+  announcer.append(line);
+  while (announcer.childElementCount > ANNOUNCED_FINALS) announcer.firstElementChild?.remove();
+}
+
+function showState(now: ConnectionState): void {
+  state.dataset["state"] = now;
+  delete state.dataset["speech"];
+  stateText.textContent = STATE_TEXT[now];
+  const running = now !== "idle" && now !== "closed";
+  talk.dataset["testid"] = running ? "stop" : "start";
+  talk.disabled = now === "closing";
+  talkLabel.textContent = running ? "Stop" : "Start";
+  document.title = running ? "● VoiceForge" : "VoiceForge";
+  showWhatCanBeDone();
+}
+
+function showWhatCanBeDone(): void {
+  const empty = transcript.utterances.every((utterance) => utterance.text === "");
+  for (const button of saveButtons) button.disabled = empty;
+  clear.disabled = empty;
+  welcome.hidden = !empty;
+}
+
+/** What is said just now is not final yet; once nothing more will come, it is all that there is. */
+function savable(): ReturnType<Transcript["utterances"]["slice"]> {
+  return transcript.utterances.filter((utterance) => utterance.isFinal || client === null);
+}
+
+talk.addEventListener("click", () => {
+  if (client === null) void start();
+  else void client.close();
+});
+
+clear.addEventListener("click", () => {
+  transcript.clear();
+  view.rebuild();
+  showWhatCanBeDone();
+  talk.focus();
+});
+
+for (const button of saveButtons) {
+  button.addEventListener("click", () => save(savable(), button.dataset["format"] as Format));
+}
+
+byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
+  void settings.listMicrophones();
+  settingsDialog.showModal();
+});
+
+settingsDialog.addEventListener("click", ({ target }) => {
+  if (target === settingsDialog) settingsDialog.close(); // beside the panel
+});
+
+settingsDialog.addEventListener("close", () => {
+  server = fetchServerInfo("api/v1/config", settings.token); // the token may be another now
+  void describeServer();
+});
+
+navigator.mediaDevices?.addEventListener("devicechange", () => void settings.listMicrophones());
+addEventListener("pagehide", () => client?.abort());
+
+async function describeServer(): Promise<void> {
+  const info = await server;
+  settings.describe(info);
+  byTestId("server").textContent = [info.model, info.version && `v${info.version}`].filter(Boolean).join(" · ");
+}
+
+void describeServer();
+if (address.get("autostart") === "1") void start();
