@@ -1,4 +1,4 @@
-"""What holds for one session: its client's choices, and the node's settings for everything that the client left open."""
+"""What holds for one session: its client's choices, and the node's settings for what the client left open."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Metrics:
             return Histogram(f"voiceforge_{name}", text, labels, buckets=buckets, registry=self.registry)
 
         self.sessions = Gauge("voiceforge_sessions", "Sessions that live now.", ("door",), registry=self.registry)
-        self.sessions_total = counter("sessions_total", "Sessions that ended, by reason.", ("door", "reason"))
+        self.sessions_ended_total = counter("sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason"))
         self.refused_total = counter("refused_total", "Requests for a session that were refused, by code.", ("code",))
         self.setup_seconds = histogram(
             "setup_seconds",

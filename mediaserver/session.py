@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import structlog
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples, samples_in, seconds
@@ -77,7 +76,6 @@ class Session:
         decoder: shared by all sessions.
         vad: shared by all sessions.
         metrics: shared by all sessions.
-        door: which protocol it came in by, for metrics.
         sink: where events go.
 
     Raises:
@@ -94,16 +92,13 @@ class Session:
         decoder: Decoder,
         vad: VadPool,
         metrics: Metrics,
-        door: str,
         sink: Sink,
     ) -> None:
         self.id = session_id
         self.on_close_stream: Callable[[], None] | None = None
         self._settings = settings
         self._decoder = decoder
-        self._vad_pool = vad
         self._metrics = metrics
-        self._door = door
         self._sink = sink
         self._config = config
         self._effective = Effective.of(config, settings, decoder)
@@ -114,9 +109,7 @@ class Session:
         self._clean: SampleRing | None = None  # the denoised signal, where the decoder is to hear it
         self._endpointer = Endpointer(self._effective.endpointer)
         self._language = self._effective.language
-        self._vad: VadStream | None = None
-        self._delay_samples = 0  # of the denoiser: how much later the VAD hears than the ring does
-        self._open_vad()
+        self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
 
         self._utterance: Utterance | None = None
         self._utterances = 0
@@ -175,7 +168,7 @@ class Session:
         if before.language != self._effective.language:
             self._language = self._effective.language
         if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
-            self._open_vad()
+            self._vad.reset(make_denoiser(self._effective.denoise))
         self._emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
 
     def finalize(self) -> None:
@@ -210,30 +203,43 @@ class Session:
 
     def _append(self, samples: Samples) -> None:
         self._ring.append(samples)
-        if self._vad is not None:
-            self._vad.push(samples)
+        self._vad.push(samples)
 
     def _judge(self, verdict: Verdict) -> None:
         """The VAD's verdict on the next frames, on the event loop."""
-        if self._clean is not None and verdict.denoised is not None:
-            self._clean.append(verdict.denoised)
+        self._keep_clean(verdict.denoised)
         for probability in verdict.probabilities:
             heard = float(probability) if self._effective.vad_enabled else 1.0
             edges = self._endpointer.feed(heard)
             if heard >= self._endpointer.config.threshold:
-                self._last_speech_sample = self._endpointer.position_samples - self._delay_samples
+                self._last_speech_sample = self._endpointer.position_samples
             for edge in edges:
                 self._turn(edge)
         self._flush_if_judged()
         self._request_interim()
 
+    def _keep_clean(self, denoised: Samples | None) -> None:
+        """Keep the denoised signal while the decoder is to hear it."""
+        if denoised is None or self._effective.denoise_branch is not DenoiseBranch.BOTH:
+            self._clean = None
+            return
+        if self._clean is None:
+            self._clean = SampleRing(_ring_samples(self._settings), start_position=self._endpointer.position_samples)
+        self._clean.append(denoised)
+
     def _flush_if_judged(self) -> None:
         """Carry out a `finalize` once all whole frames before it have been judged."""
-        if self._flush_at is None or self._endpointer.position_samples + FRAME_SAMPLES <= self._flush_at:
+        judged = self._endpointer.position_samples
+        if self._flush_at is None or judged + FRAME_SAMPLES <= self._flush_at:
             return
-        self._flush_at = None
+        until, self._flush_at = self._flush_at, None
         for edge in self._endpointer.flush():
-            self._turn(edge)
+            if isinstance(edge, Ended) and edge.speech_end_sample == judged:
+                # Somebody spoke to the last: less than a frame, not judged, still belongs to the last word.
+                end = max(until, judged)
+                self._turn(replace(edge, end_sample=end, speech_end_sample=end))
+            else:
+                self._turn(edge)
         self._flushed.set()
 
     def _turn(self, edge: Edge) -> None:
@@ -246,18 +252,15 @@ class Session:
 
     def _begin(self, edge: Started) -> None:
         self._utterances += 1
-        start = max(edge.start_sample - self._delay_samples, self._ring.start_position)
-        speech = max(edge.speech_sample - self._delay_samples, start)
-        self._utterance = Utterance(self._utterances, start_sample=start, speech_sample=speech)
-        self._emit(SpeechStarted(at=seconds(speech)))
+        self._utterance = Utterance(self._utterances, start_sample=edge.start_sample, speech_sample=edge.speech_sample)
+        self._emit(SpeechStarted(at=seconds(edge.speech_sample)))
 
     def _end(self, edge: Ended) -> None:
         utterance, self._utterance = self._utterance, None
         if utterance is None:
             return
-        speech_end = max(edge.speech_end_sample - self._delay_samples, utterance.start_sample)
-        self._emit(SpeechStopped(at=seconds(speech_end)))
-        self._enqueue_final(utterance, end_sample=edge.end_sample, speech_end_sample=speech_end, over=True)
+        self._emit(SpeechStopped(at=seconds(edge.speech_end_sample)))
+        self._enqueue_final(utterance, end_sample=edge.end_sample, speech_end_sample=edge.speech_end_sample, over=True)
 
     def _split(self, edge: TooLong) -> None:
         """Long speech without a pause: the words that are stable become a final, the rest goes on."""
@@ -265,7 +268,7 @@ class Session:
         if utterance is None:
             return
         cut = utterance.cut_sample(edge.quietest_sample)
-        self._endpointer.cut(cut + self._delay_samples)
+        self._endpointer.cut(cut)
         self._utterances += 1
         self._utterance = Utterance(self._utterances, start_sample=cut, speech_sample=cut)
         self._enqueue_final(utterance, end_sample=cut, speech_end_sample=cut, over=False)
@@ -374,28 +377,12 @@ class Session:
         """What the decoder hears: the denoised signal where that was asked for."""
         return self._ring if self._clean is None else self._clean
 
-    def _open_vad(self) -> None:
-        """(Re)open the VAD's stream with the suppressor that the configuration asks for."""
-        denoiser = make_denoiser(self._effective.denoise)
-        if self._vad is None:
-            self._vad = self._vad_pool.open(self._judge, denoiser=denoiser)
-        else:
-            self._vad.reset(denoiser)
-        self._delay_samples = denoiser.delay_samples if denoiser is not None else 0
-        self._clean = None
-        if denoiser is not None and self._effective.denoise_branch is DenoiseBranch.BOTH:
-            heard_until = self._endpointer.position_samples - self._delay_samples
-            self._clean = SampleRing(_ring_samples(self._settings), start_position=heard_until)
-
     # --- the end
 
     async def _close(self, reason: str, deadline_s: float) -> None:
-        partial = self._ring.end_position % FRAME_SAMPLES
         try:
             async with asyncio.timeout(deadline_s):
-                # Silence fills the last frame up, or the end of a last word would never be judged.
-                if partial:
-                    self._append(np.zeros(FRAME_SAMPLES - partial, dtype=np.float32))
+                self._vad.finish()
                 self._flushed.clear()
                 self.finalize()
                 await self._flushed.wait()
@@ -405,8 +392,7 @@ class Session:
             self._log.warning("finals given up", waiting=len(self._finals), deadline_s=deadline_s)
             self.warn(_final_lost())
         await self._stop_tasks()
-        if self._vad is not None:
-            self._vad.close()
+        self._vad.close()
         for kind, samples in (
             ("speech", self._speech_samples),
             ("silence", max(0, self._ring.end_position - self._speech_samples)),

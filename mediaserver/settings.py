@@ -171,7 +171,7 @@ class Settings(BaseSettings):
 
 
 class SessionConfig(BaseModel):
-    """What one client may choose for its session, by `configure` or in the URL. Unset fields take the node's setting."""
+    """What a client may choose for its session, by `configure` or in the URL. Unset fields take the node's setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import structlog
 
 from mediaserver.audio.clock import SAMPLE_RATE
-from mediaserver.decoder.device import Placement
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.decoder.device import place
 from mediaserver.decoder.scheduler import Scheduler, Ticket
 from mediaserver.decoder.whisper import WhisperModel, context_frames
 from mediaserver.decoder.window import Hypothesis, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +40,22 @@ WARM_UP_S = 1.0
 """Length of the decode at start that makes the first real one as fast as the second."""
 
 
+class BatchDecoder(Protocol):
+    """What runs on the device. Blocking; called from one thread for each slot."""
+
+    def decode(self, windows: list[Window]) -> list[Hypothesis]:
+        """A hypothesis for each window, in order."""
+        ...
+
+
 class Engine:
     """Decodes windows of all sessions on one device. Use it from one event loop.
 
     Args:
         name: the model's name, as clients see it.
-        directory: where its files are.
         languages: codes that it knows.
-        placement: device, compute type, slots and threads.
+        load: loads the model, in a thread.
+        slots: batches decoded at once.
         max_batch: most windows in a batch.
         metrics: where waits and durations are counted.
     """
@@ -53,21 +64,20 @@ class Engine:
         self,
         *,
         name: str,
-        directory: Path,
         languages: tuple[str, ...],
-        placement: Placement,
+        load: Callable[[], BatchDecoder],
+        slots: int,
         max_batch: int,
         metrics: Metrics,
     ) -> None:
         self._name = name
-        self._directory = directory
         self._languages = languages
-        self._placement = placement
+        self._load = load
         self._metrics = metrics
         self._futures: dict[int, asyncio.Future[Hypothesis]] = {}  # one a ticket in the scheduler or being decoded
         self._scheduler = Scheduler(max_batch=max_batch, max_finals=MAX_WAITING_FINALS, on_replaced=self._replaced)
-        self._threads = ThreadPoolExecutor(placement.slots, thread_name_prefix="decode")
-        self._model: WhisperModel | None = None
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="decode")
+        self._slot_count = slots
         self._slots: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._late = False
@@ -95,12 +105,10 @@ class Engine:
             ModelError: the model cannot be loaded.
         """
         loop = asyncio.get_running_loop()
-        self._model = await loop.run_in_executor(self._threads, self._load)
+        model = await loop.run_in_executor(self._threads, self._warm)
         self._slots = [
-            asyncio.create_task(self._serve_slot(self._model), name=f"decode-slot-{n}")
-            for n in range(self._placement.slots)
+            asyncio.create_task(self._serve_slot(model), name=f"decode-slot-{n}") for n in range(self._slot_count)
         ]
-        log.info("model loaded", model=self._name, **self._placement.as_dict())
 
     async def close(self) -> None:
         """Stop the slots; windows that still wait fail with ENGINE_CLOSED."""
@@ -146,19 +154,13 @@ class Engine:
         self._late = wait_s > (LATE_FINAL_S / 2 if self._late else LATE_FINAL_S)
         return RETRY_AFTER_S if self._late else None
 
-    def _load(self) -> WhisperModel:
-        model = WhisperModel(
-            self._directory,
-            device=self._placement.device,
-            compute_type=self._placement.compute_type,
-            workers=self._placement.slots,
-            threads=self._placement.threads,
-        )
+    def _warm(self) -> BatchDecoder:
+        model = self._load()
         silence = np.zeros(int(WARM_UP_S * SAMPLE_RATE), dtype=np.float32)
-        model.decode([Window("warm-up", Kind.FINAL, silence, 0)])
+        model.decode([Window("warm-up", Kind.FINAL, silence, 0, self._languages[0])])
         return model
 
-    async def _serve_slot(self, model: WhisperModel) -> None:
+    async def _serve_slot(self, model: BatchDecoder) -> None:
         loop = asyncio.get_running_loop()
         while True:
             batch = self._scheduler.take()
@@ -209,7 +211,25 @@ class Engine:
         self._metrics.windows_total.labels(ticket.window.kind.name.lower(), outcome).inc()
 
 
-def _decode(model: WhisperModel, windows: list[Window]) -> list[Hypothesis | Exception]:
+def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engine:
+    """The engine that the settings ask for; `start` loads the model.
+
+    Raises:
+        VoiceForgeError: the device or its arithmetic is not there.
+    """
+    placement = place(device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.cpu_threads)
+    log.info("engine placed", model=model.name, **placement.as_dict())
+    return Engine(
+        name=model.name,
+        languages=model.languages,
+        load=lambda: WhisperModel(model.directory, placement),
+        slots=placement.slots,
+        max_batch=settings.max_batch,
+        metrics=metrics,
+    )
+
+
+def _decode(model: BatchDecoder, windows: list[Window]) -> list[Hypothesis | Exception]:
     """Decode a batch; if it fails, each of its windows alone, so that a bad one takes no neighbour with it."""
     try:
         return list(model.decode(windows))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mediaserver.audio.clock import SAMPLE_RATE, seconds
 from mediaserver.decoder import guards
+from mediaserver.decoder.device import Placement
 from mediaserver.decoder.features import FRAMES_PER_SECOND, HOP_SAMPLES, MAX_FRAMES, LogMel
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
 from mediaserver.decoder.words import join_punctuation
@@ -77,19 +78,20 @@ class WhisperModel:
 
     Args:
         directory: holds `model.bin`, `config.json`, `tokenizer.json` (faster-whisper's layout).
-        device: `cpu` or `cuda`.
-        compute_type: CTranslate2's name, e.g. `int8`, `float16`.
-        workers: batches that may be decoded at once.
-        threads: cores that one batch may use (CPU only).
+        placement: where it runs and on how many threads.
 
     Raises:
         ModelError: CTranslate2 cannot load the directory.
     """
 
-    def __init__(self, directory: Path, *, device: str, compute_type: str, workers: int, threads: int) -> None:
+    def __init__(self, directory: Path, placement: Placement) -> None:
         try:
             self._model = ctranslate2.models.Whisper(
-                str(directory), device=device, compute_type=compute_type, inter_threads=workers, intra_threads=threads
+                str(directory),
+                device=placement.device,
+                compute_type=placement.compute_type,
+                inter_threads=placement.slots,
+                intra_threads=placement.threads,
             )
             self._tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as exc:  # CTranslate2 raises RuntimeError and ValueError, tokenizers bare Exception

@@ -1,0 +1,440 @@
+"""One speaker's stream from samples to events; the VAD and the decoder are scripted at their seams."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, Samples
+from mediaserver.audio.vad import Verdict
+from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
+from mediaserver.errors import ConfigError, VoiceForgeError
+from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Warned
+from mediaserver.messages import handle_message
+from mediaserver.metrics import Metrics
+from mediaserver.session import Session
+from mediaserver.settings import SessionConfig, Settings
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass
+class ScriptedVad:
+    """Judges each frame by its loudness, at once or when told to."""
+
+    held: bool = False
+    waiting: list[Samples] = field(default_factory=list)
+    deliver: Callable[[Verdict], None] | None = None
+    closed: bool = False
+    rest: Samples = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+
+    def open(self, deliver: Callable[[Verdict], None], *, denoiser: object = None) -> "ScriptedVad":
+        self.deliver = deliver
+        return self
+
+    def push(self, samples: Samples) -> None:
+        self.rest = np.concatenate((self.rest, samples))
+        while len(self.rest) >= FRAME_SAMPLES:
+            self.waiting.append(self.rest[:FRAME_SAMPLES])
+            self.rest = self.rest[FRAME_SAMPLES:]
+        if not self.held:
+            self.judge()
+
+    def judge(self) -> None:
+        frames, self.waiting = self.waiting, []
+        assert self.deliver is not None
+        if frames:
+            self.deliver(Verdict(np.array([float(np.abs(f).max() > 0.01) for f in frames], dtype=np.float32)))
+
+    def reset(self, denoiser: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        if len(self.rest):
+            self.push(np.zeros(FRAME_SAMPLES - len(self.rest), dtype=np.float32))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedDecoder:
+    """Says one word for each half second of a window: `w0 w1 …`, numbered on the stream's clock."""
+
+    model_name = "scripted"
+
+    def __init__(self, languages: tuple[str, ...] = ("en",)) -> None:
+        self.languages = languages
+        self.windows: list[Window] = []
+        self.gate: asyncio.Event | None = None
+        self.outcome: Callable[[Window], Hypothesis] = half_second_words
+
+    async def decode(self, window: Window) -> Hypothesis:
+        self.windows.append(window)
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.outcome(window)
+
+
+def half_second_words(window: Window) -> Hypothesis:
+    first = -(-window.start_sample * 2 // SAMPLE_RATE)
+    last = (window.start_sample + len(window.samples)) * 2 // SAMPLE_RATE
+    words = [HypothesisWord(f" w{n}", n / 2, n / 2 + 0.5, 0.9) for n in range(first, last)]
+    return Hypothesis(words=words, language="en")
+
+
+@dataclass
+class Recorder:
+    events: list[Event] = field(default_factory=list)
+    seqs: list[int] = field(default_factory=list)
+
+    def send(self, event: Event, seq: int) -> None:
+        self.events.append(event)
+        self.seqs.append(seq)
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+
+class Stream:
+    """A session with its scripted neighbours."""
+
+    def __init__(
+        self,
+        *,
+        config: SessionConfig | None = None,
+        decoder: ScriptedDecoder | None = None,
+        vad: ScriptedVad | None = None,
+        **settings: object,
+    ) -> None:
+        self.decoder = decoder or ScriptedDecoder()
+        self.vad = vad or ScriptedVad()
+        self.sink = Recorder()
+        self.session = Session(
+            session_id="s1",
+            config=config or SessionConfig(),
+            settings=Settings(**settings),
+            decoder=self.decoder,
+            vad=self.vad,
+            metrics=Metrics(),
+            sink=self.sink,
+        )
+        self.session.start()
+
+    async def speak(self, seconds_: float, *, loud: bool = True) -> None:
+        """Push audio in steps of 20 ms and let the session work in between."""
+        for _ in range(round(seconds_ / 0.02)):
+            self.session.push(np.full(320, 0.5 if loud else 0.0, dtype=np.float32))
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def pause(self, seconds_: float) -> None:
+        await self.speak(seconds_, loud=False)
+
+
+async def test_an_utterance_gives_started_interims_stopped_final_and_end() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    await stream.session.close("client")
+    types = stream.sink.types
+    order = ["ready", "speech_started", "interim", "speech_stopped", "final", "utterance_end", "metadata", "closed"]
+    assert [kind for kind in dict.fromkeys(types)] == order
+    assert stream.sink.seqs == list(range(len(types)))
+
+
+async def test_silence_is_never_decoded() -> None:
+    stream = Stream()
+    await stream.pause(30.0)
+    await stream.session.close("client")
+    assert stream.decoder.windows == []
+    assert stream.sink.types == ["ready", "metadata", "closed"]
+
+
+async def test_stable_text_only_grows_and_the_final_has_all_words() -> None:
+    stream = Stream()
+    await stream.speak(4.0)
+    await stream.pause(1.0)
+    await stream.session.close("client")
+    stable = [event.stable for event in stream.sink.of(Interim)]
+    assert all(after.startswith(before) for before, after in zip(stable, stable[1:], strict=False))
+    assert stable[-1] != ""
+    assert stream.sink.of(Final)[0].transcript.split()[:8] == [f"w{n}" for n in range(8)]
+
+
+async def test_a_pause_is_not_decoded_again_and_again() -> None:
+    stream = Stream(endpointing_ms=5000)
+    await stream.speak(2.0)
+    await stream.pause(0.5)
+    asked = len(stream.decoder.windows)
+    await stream.pause(3.0)
+    assert len(stream.decoder.windows) == asked
+
+
+async def test_events_carry_stream_time() -> None:
+    stream = Stream()
+    await stream.pause(10.0)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    final = stream.sink.of(Final)[0]
+    assert final.start == pytest.approx(10.0, abs=0.05)
+    assert final.duration == pytest.approx(2.0, abs=0.1)
+    assert final.timestamp == pytest.approx(12.5, abs=0.1)
+    assert stream.session.stream_time_s == pytest.approx(13.0)
+
+
+async def test_finalize_ends_the_utterance_at_once() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    stream.session.finalize()
+    await stream.pause(0.02)
+    assert stream.sink.of(Final)
+
+
+async def test_finalize_waits_for_the_vad_to_hear_what_was_pushed_before_it() -> None:
+    vad = ScriptedVad(held=True)
+    stream = Stream(vad=vad)
+    await stream.speak(2.0)
+    stream.session.finalize()
+    await asyncio.sleep(0)
+    assert not stream.sink.of(Final)
+    vad.judge()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(stream.sink.of(Final)[0].words) >= 4
+
+
+async def test_the_last_word_is_not_lost_at_close() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    await stream.session.close("client")
+    assert stream.sink.of(Final)[0].words[-1].end == pytest.approx(2.0, abs=0.05)
+    assert stream.vad.closed
+
+
+async def test_a_long_utterance_is_cut_between_words_and_goes_on() -> None:
+    stream = Stream(max_utterance_s=5.0)
+    await stream.speak(14.0)
+    await stream.pause(1.0)
+    await stream.session.close("client")
+    finals = stream.sink.of(Final)
+    assert len(finals) >= 3
+    assert [final.utterance_id for final in finals] == sorted(final.utterance_id for final in finals)
+    assert [word.word for final in finals for word in final.words] == [f"w{n}" for n in range(28)]
+    windows = [w for w in stream.decoder.windows if w.kind is Kind.FINAL]
+    ends = [w.start_sample + len(w.samples) for w in windows]
+    assert [w.start_sample for w in windows[1:]] == ends[:-1]
+
+
+async def test_interims_of_long_speech_keep_a_bounded_window() -> None:
+    stream = Stream(max_utterance_s=28.0)
+    await stream.speak(27.0)
+    longest = max(w.duration_s for w in stream.decoder.windows if w.kind is not Kind.FINAL)
+    assert longest <= 10.5
+    texts = [event.transcript.split() for event in stream.sink.of(Interim)]
+    assert texts[-1][:10] == [f"w{n}" for n in range(10)]
+    assert len(texts[-1]) >= 50
+
+
+async def test_at_most_one_interim_is_asked_for_in_a_period() -> None:
+    stream = Stream(interim_period_ms=1000)
+    await stream.speak(6.0)
+    assert len(stream.decoder.windows) <= 6
+
+
+async def test_interims_can_be_switched_off() -> None:
+    stream = Stream(config=SessionConfig(interim_results=False))
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    assert not stream.sink.of(Interim)
+    assert stream.sink.of(Final)
+
+
+async def test_without_vad_everything_is_speech_until_finalize() -> None:
+    stream = Stream(config=SessionConfig(vad_enabled=False))
+    await stream.pause(3.0)
+    assert stream.sink.of(Interim)
+    stream.session.finalize()
+    await stream.pause(0.1)
+    assert stream.sink.of(Final)[0].duration == pytest.approx(3.0, abs=0.1)
+
+
+async def test_a_noise_that_has_no_words_is_never_told() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = lambda window: Hypothesis(rejected="no_speech")
+    stream = Stream(decoder=decoder)
+    await stream.speak(1.0)
+    await stream.pause(1.0)
+    assert not stream.sink.of(Interim)
+    assert not stream.sink.of(Final)
+
+
+async def test_words_that_a_final_does_not_find_are_taken_back() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = lambda w: Hypothesis() if w.kind is Kind.FINAL else half_second_words(w)
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    assert stream.sink.of(Interim)
+    assert stream.sink.of(Final)[0].transcript == ""
+
+
+async def test_an_interim_that_gave_way_is_no_fault() -> None:
+    decoder = ScriptedDecoder()
+
+    def outcome(window: Window) -> Hypothesis:
+        if window.kind is not Kind.FINAL:
+            raise Replaced
+        return half_second_words(window)
+
+    decoder.outcome = outcome
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    assert not stream.sink.of(Failed)
+    assert stream.sink.of(Final)
+
+
+async def test_a_final_that_fails_is_told_and_the_session_goes_on() -> None:
+    decoder = ScriptedDecoder()
+    failed = []
+
+    def outcome(window: Window) -> Hypothesis:
+        if window.kind is Kind.FINAL and not failed:
+            failed.append(window)
+            raise VoiceForgeError("DECODE_FAILED", "It failed.", "Go on.")
+        return half_second_words(window)
+
+    decoder.outcome = outcome
+    stream = Stream(decoder=decoder)
+    for _ in range(2):
+        await stream.speak(2.0)
+        await stream.pause(1.0)
+    assert [event.error["code"] for event in stream.sink.of(Failed)] == ["DECODE_FAILED"]
+    assert len(stream.sink.of(Final)) == 1
+
+
+async def test_finals_that_do_not_come_are_given_up_at_the_deadline_and_told() -> None:
+    decoder = ScriptedDecoder()
+    decoder.gate = asyncio.Event()
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.session.close("shutdown", deadline_s=0.05)
+    assert [event.error["code"] for event in stream.sink.of(Warned)] == ["FINAL_LOST"]
+    assert stream.sink.types[-1] == "closed"
+
+
+async def test_close_leaves_no_task_and_may_be_called_again(no_leaked_tasks: None) -> None:
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await asyncio.gather(stream.session.close("client"), stream.session.close("timeout"))
+    stream.session.push(np.zeros(320, dtype=np.float32))
+    assert stream.sink.types.count("closed") == 1
+    assert stream.session.stream_time_s == pytest.approx(2.0)
+
+
+async def test_what_is_pushed_is_what_is_decoded() -> None:
+    stream = Stream()
+    await stream.speak(1.0)
+    await stream.pause(1.0)
+    final = next(w for w in stream.decoder.windows if w.kind is Kind.FINAL)
+    loud = np.abs(final.samples) > 0
+    assert final.start_sample == 0
+    assert loud[:16_000].all()
+    assert not loud[16_000:].any()
+
+
+async def test_a_sure_language_is_kept_for_the_session() -> None:
+    decoder = ScriptedDecoder(languages=("en", "de"))
+    decoder.outcome = lambda w: Hypothesis(half_second_words(w).words, "de", 0.95)
+    stream = Stream(decoder=decoder)
+    for _ in range(2):
+        await stream.speak(2.0)
+        await stream.pause(1.0)
+    finals = [w for w in stream.decoder.windows if w.kind is Kind.FINAL]
+    assert [w.language for w in finals] == [None, "de"]
+    assert stream.sink.of(Final)[0].language == "de"
+
+
+async def test_a_session_refuses_a_model_or_language_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="does not know 'fr'"):
+        Stream(config=SessionConfig(language="fr"))
+    with pytest.raises(ConfigError, match="has 'scripted' loaded"):
+        Stream(config=SessionConfig(model="large-v3"))
+
+
+# --- what a client may say
+
+
+async def test_configure_takes_effect_and_is_confirmed() -> None:
+    stream = Stream()
+    handle_message(stream.session, '{"type":"configure","config":{"endpointing_ms":200,"interim_results":false}}')
+    ready = stream.sink.of(Ready)[-1]
+    assert ready.config["endpointing_ms"] == 200
+    await stream.speak(1.0)
+    await stream.pause(0.4)
+    assert stream.sink.of(Final)
+    assert not stream.sink.of(Interim)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "says"),
+    [
+        ("not json", "MALFORMED_MESSAGE", "not JSON"),
+        (b"\xff\xfe", "MALFORMED_MESSAGE", "not JSON"),
+        ("[1]", "MALFORMED_MESSAGE", "not a JSON object"),
+        ("[" * 100_000, "MALFORMED_MESSAGE", "not JSON"),
+        ('{"type":"dance"}', "UNKNOWN_MESSAGE", "'dance'"),
+        ("{}", "UNKNOWN_MESSAGE", "None"),
+        ('{"type":"audio","data":""}', "AUDIO_BY_RTP", "RTP"),
+        ('{"type":"configure"}', "INVALID_CONFIG", "not an object"),
+        ('{"type":"configure","config":{"langage":"en"}}', "INVALID_CONFIG", "`langage`"),
+        (
+            '{"type":"configure","config":{"endpointing_ms":"soon","vad_enabled":"yes"}}',
+            "INVALID_CONFIG",
+            "`vad_enabled`",
+        ),
+        ('{"type":"configure","config":{"language":"xx"}}', "UNKNOWN_LANGUAGE", "'xx'"),
+    ],
+)
+async def test_a_message_that_is_wrong_is_answered_by_an_error_that_names_it(
+    message: str | bytes, code: str, says: str
+) -> None:
+    stream = Stream()
+    before = stream.session.config
+    handle_message(stream.session, message)
+    error = stream.sink.of(Failed)[-1].error
+    assert error["code"] == code
+    assert says in str(error["message"])
+    assert error["hint"]
+    assert stream.session.config == before
+
+
+async def test_keep_alive_is_answered_and_close_stream_is_passed_on() -> None:
+    stream = Stream()
+    asked = []
+    stream.session.on_close_stream = lambda: asked.append(True)
+    handle_message(stream.session, '{"type":"keep_alive"}')
+    handle_message(stream.session, '{"type":"close_stream"}')
+    assert stream.sink.of(Pong)
+    assert asked == [True]
+
+
+async def test_totals_are_told_at_the_end() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    stream.session.push(np.zeros(1600, dtype=np.float32), concealed=1600)
+    await stream.pause(1.0)
+    await stream.session.close("client")
+    totals = stream.sink.of(Metadata)[0]
+    assert totals.duration == pytest.approx(3.1, abs=0.05)
+    assert totals.concealed_duration == pytest.approx(0.1)
+    assert totals.utterances == 1
