@@ -199,7 +199,7 @@ class OpusDecoder:
         budget = int(MAX_CONCEALED_S * SAMPLE_RATE) - self._concealed
         while position < end and budget > 0:
             # At most 20 ms a call; libopus wants a multiple of 2.5 ms, so the last call may give more than is used.
-            wanted = min(SAMPLE_RATE // 50, end - position)
+            wanted = min(SAMPLE_RATE // 50, end - position, budget)
             count = self._decode_float(
                 self._state, None, 0, self._address, -(-wanted // STEP_SAMPLES) * STEP_SAMPLES, 0
             )

@@ -65,7 +65,6 @@ class AudioReceiver:
         self._aiortc_disconnect = receiver._handle_disconnect
         self._on_samples = on_samples
         self._on_bye = on_bye
-        self._bye_said = False
         self._settings = settings
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -94,8 +93,8 @@ class AudioReceiver:
             receiver: of the audio transceiver (`transceiver.receiver`), not yet started.
             on_samples: gets float32 16 kHz mono samples in stream order and how many of them are concealment;
                 quick, for it runs in the receive path.
-            on_bye: called once, when the sender says goodbye (RTCP BYE) or the transport is gone; what was held
-                has been handed on by then.
+            on_bye: called when the sender says goodbye (RTCP BYE, RFC 3550 section 6.6) and when the transport is
+                gone; what was held has been handed on by then. A sender may come back, so it may be called again.
             settings: the jitter buffer's.
             metrics: where packets are counted.
 
@@ -198,11 +197,9 @@ class AudioReceiver:
     # Inside
 
     def _say_bye(self) -> None:
-        if self._stopped or self._bye_said:
-            return
-        self._bye_said = True
-        self.flush()
-        self._on_bye()
+        if not self._stopped:
+            self.flush()
+            self._on_bye()
 
     def _report_on(self, ssrc: int, clock_rate: int) -> None:
         """Receiver reports are about the source that is heard, and no other (RFC 3550 section 6.4)."""
