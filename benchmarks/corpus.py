@@ -209,8 +209,10 @@ def find(given: Path | None) -> Corpus:
     return load(folder) if folder is not None else load_fixtures(checkout / "tests" / "fixtures" / "speech")
 
 
-def _plain(row: dict[str, object]) -> dict[str, object]:
+def _plain(row: object) -> dict[str, object]:
     """A manifest says null for what does not apply; absent says the same and lets the default in."""
+    if not isinstance(row, dict):
+        raise ValueError("it is not an object")
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -238,10 +240,14 @@ def read_audio(path: Path) -> Samples:
                 pieces.extend(_mono(part) for part in resampler.resample(frame))
             pieces.extend(_mono(part) for part in resampler.resample(None))
     except (OSError, av.error.FFmpegError, IndexError) as exc:
-        raise ConfigError(
-            "BAD_AUDIO", f"{path} cannot be read as audio: {exc}.", "Check that the corpus is complete."
-        ) from exc
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+        raise _bad_audio(path, str(exc)) from exc
+    if not pieces:
+        raise _bad_audio(path, "there is none in it")
+    return np.concatenate(pieces)
+
+
+def _bad_audio(path: Path, reason: str) -> ConfigError:
+    return ConfigError("BAD_AUDIO", f"{path} cannot be read as audio: {reason}.", "Check that the corpus is complete.")
 
 
 def _mono(frame: av.AudioFrame) -> Samples:

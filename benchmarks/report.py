@@ -19,6 +19,9 @@ Cell = str | int | float | None
 
 PLOT_DPI = 120
 
+MOST_COLUMNS = 9
+"""A table with more is printed with its rows as columns: twelve headings do not fit a terminal's 80 letters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -65,11 +68,14 @@ class Result:
 
 def show(result: Result, console: Console) -> None:
     """Print the table, its notes and what failed."""
+    lines = [[column.heading for column in result.columns], *result.cells]
+    if len(result.columns) > MOST_COLUMNS:
+        lines = [list(line) for line in zip(*lines, strict=True)]
     table = Table(title=escape(result.title), title_justify="left")
-    for number, column in enumerate(result.columns):
-        table.add_column(escape(column.heading), justify="left" if number == 0 else "right")
-    for row in result.cells:
-        table.add_row(*(escape(cell) for cell in row))
+    for number, heading in enumerate(lines[0]):
+        table.add_column(escape(heading), justify="left" if number == 0 else "right")
+    for line in lines[1:]:
+        table.add_row(*(escape(cell) for cell in line))
     console.print(table)
     for note in result.notes:
         console.print(f"[dim]{escape(note)}[/dim]")

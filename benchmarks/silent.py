@@ -13,7 +13,6 @@ from benchmarks.job import Job, broken_promises, unclean
 from benchmarks.noises import COMFORT_DBFS
 from benchmarks.report import Column, Result
 from benchmarks.scripts import Script, room
-from benchmarks.stack import DOOR
 from mediaserver.audio.clock import Samples, samples_in
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.window import Hypothesis, Window
@@ -85,7 +84,6 @@ async def measure(job: Job, *, counts: Sequence[int], seconds_each: float | None
                 decoder=decoder,
                 vad=vad,
                 metrics=metrics,
-                door=DOOR,
                 sink=sink,
             )
 

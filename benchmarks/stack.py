@@ -19,8 +19,6 @@ from mediaserver.metrics import Metrics
 from mediaserver.session import Session
 from mediaserver.settings import SessionConfig, Settings
 
-DOOR = "benchmark"
-
 
 class CountingDecoder:
     """A decoder that counts what passes through it."""
@@ -87,7 +85,6 @@ class Stack:
             decoder=self.decoder,
             vad=self.vad,
             metrics=self.metrics,
-            door=DOOR,
             sink=sink,
         )
 
