@@ -185,10 +185,6 @@ class Lane:
 
     def judged(self, step: Step, probability: float, state: NDArray[np.float32]) -> None:
         """Take what the model said: a probability and its new state, [2, 128]."""
-        if not np.isfinite(probability):
-            # One bad sample would stay in the state for ever.
-            self.failed(step)
-            return
         self.state = state
         self.context = step.frame[-CONTEXT_SAMPLES:]
         self._probability = step.probability = probability
