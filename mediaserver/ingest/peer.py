@@ -139,7 +139,6 @@ class Peer:
             events=ChannelEvents(on_message=self._on_message, on_error=self._on_error, on_gone=self._end),
         )
         self._watchdog: Watchdog | None = None
-        self._heard = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing: asyncio.Task[None] | None = None
 
@@ -280,11 +279,12 @@ class Peer:
     # --- while it lives
 
     def _on_samples(self, samples: Samples, concealed: int) -> None:
-        if self._session is None:
+        if self._session is None or self._watchdog is None:
             return
-        if not self._heard:
-            self._heard = True
+        if self._watchdog.media_s is None:
+            self._watchdog.media(asyncio.get_running_loop().time())
             self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
+            self._rearm()  # a pause may be due before the first packet would have been
         self._session.push(samples, concealed=concealed)
 
     def _on_bye(self) -> None:
