@@ -21,6 +21,9 @@ from mediaserver.session import Session
 SHORT_LIMIT = 6
 """Recordings per category of a short run: about 3 minutes of English without the long ones."""
 
+FEWEST_FILES = 5
+"""Fewer recordings give no interval worth the name."""
+
 SHORT_MAX_S = 60.0
 """Longest recording of a short run."""
 
@@ -29,11 +32,11 @@ COLUMNS = (
     Column("files"),
     Column("min", ".1f"),
     Column("words"),
-    Column("WER streaming %", ".1f"),
-    Column("WER offline %", ".1f"),
-    Column("difference", "+.1f"),
+    Column("WER %", ".1f"),
+    Column("offline %", ".1f"),
+    Column("diff", "+.1f"),
     Column("95 % interval"),
-    Column("CER streaming %", ".1f"),
+    Column("CER %", ".1f"),
 )
 
 
@@ -126,10 +129,10 @@ def _result(
     letters: list[Errors] = []
     details: list[dict[str, Any]] = []
     for recording, take, text in zip(recordings, drive.takes, texts, strict=True):
-        reference = job.reference(take)
-        words = job.normaliser.words(final_text(take.seen), recording.language_code)
+        code, said, streamed = recording.language_code, recording.text or "", final_text(take.seen)
+        reference, words = job.normaliser.pair(said, streamed, code)
         ours.append(word_errors(reference, words))
-        theirs.append(word_errors(reference, job.normaliser.words(text, recording.language_code)))
+        theirs.append(word_errors(*job.normaliser.pair(said, text, code)))
         letters.append(letter_errors(reference, words))
         details.append(
             {
@@ -139,7 +142,7 @@ def _result(
                 "streaming_errors": ours[-1].count,
                 "offline_errors": theirs[-1].count,
                 "reference": recording.text,
-                "streaming": final_text(take.seen),
+                "streaming": streamed,
                 "offline": text,
             }
         )
@@ -155,7 +158,7 @@ def _result(
             100 * total(a).rate,
             100 * total(b).rate,
             100 * (total(a).rate - total(b).rate),
-            f"{100 * low:+.1f} … {100 * high:+.1f}",
+            f"{100 * low:+.1f}…{100 * high:+.1f}" if len(chosen) >= FEWEST_FILES else None,
             100 * total(letters[i] for i in chosen).rate,
         ]
 
@@ -164,7 +167,7 @@ def _result(
     rows = [row(name, [i for i in everything if recordings[i].category == name]) for name in categories]
     unseen = [i for i in everything if not recordings[i].seen_in_training]
     if 0 < len(unseen) < len(recordings):
-        rows.append(row("all but training sets", unseen))
+        rows.append(row("unseen sets", unseen))
     rows.append(row("all", everything))
     return Result(
         name="accuracy",
@@ -174,7 +177,8 @@ def _result(
         notes=[
             "Played in real time." if paced else "Played faster than real time, without interims.",
             f"Offline: faster-whisper over the whole file, beam {BEAM_SIZE}, its defaults. "
-            "Whisper's normalisation; intervals by bootstrap over files.",
+            "Whisper's normalisation; 95 % interval of the difference by bootstrap over files. "
+            "Unseen: without sets that models are trained on.",
         ],
         details={"recordings": details, "windows": windows, "wall_s": drive.load.wall_s},
         failed=broken_promises(drive, label="accuracy"),

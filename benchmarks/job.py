@@ -73,18 +73,15 @@ class Job:
         known = code if code in self.models.whisper.languages else None
         return SessionConfig.model_validate({"language": known, "interim_results": interims})
 
-    def reference(self, take: Take) -> list[str]:
-        """The normalised words said in a script."""
-        return [
+    def errors(self, take: Take) -> Errors:
+        """The word errors of a stream's finals, all that was said in it taken as one text."""
+        words = [
             word
             for item in take.script.said
             for word in self.normaliser.words(item.recording.text or "", item.recording.language_code)
         ]
-
-    def errors(self, take: Take) -> Errors:
-        """The word errors of a stream's finals."""
         language = take.script.said[0].recording.language_code if take.script.said else None
-        return word_errors(self.reference(take), self.normaliser.words(final_text(take.seen), language))
+        return word_errors(words, self.normaliser.words(final_text(take.seen), language))
 
     def set_errors(self, takes: Sequence[Take]) -> Errors:
         """The word errors of several streams together."""

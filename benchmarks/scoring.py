@@ -32,6 +32,25 @@ class Normaliser:
         normalise = self._english if language == "en" else self._letters if language in UNSPACED else self._basic
         return str(normalise(text)).split()
 
+    def pair(self, reference: str, hypothesis: str, language: str | None = "en") -> tuple[list[str], list[str]]:
+        """Both sides of a comparison. Where only digits were read out, they are compared one by one: Whisper's
+        normalisation would join "one six" to 16 and leave "1, 6" apart, and count a perfect transcript as all wrong.
+        """
+        said, heard = self.words(reference, language), self.words(hypothesis, language)
+        if said and all(_digits(word).isdigit() for word in said):
+            return [*"".join(_digits(word) for word in said)], [piece for word in heard for piece in _apart(word)]
+        return said, heard
+
+
+def _digits(word: str) -> str:
+    """The normaliser writes a lone 1 as `one`."""
+    return "1" if word == "one" else word
+
+
+def _apart(word: str) -> list[str]:
+    digits = _digits(word)
+    return [*digits] if digits.isdigit() else [word]
+
 
 @dataclass(frozen=True, slots=True)
 class Errors:

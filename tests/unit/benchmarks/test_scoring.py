@@ -52,6 +52,20 @@ def test_errors_are_counted_by_kind(reference: str, hypothesis: str, expected: E
     assert word_errors(reference.split(), hypothesis.split()) == expected
 
 
+@pytest.mark.parametrize("heard", ["1 6 0 7", "1, 6, 0, 7.", "1607", "one six zero seven", "16, 07"])
+def test_digits_read_out_are_compared_one_by_one(normaliser: Normaliser, heard: str) -> None:
+    said, words = normaliser.pair("one six zero seven", heard, "en")
+    assert word_errors(said, words) == Errors(4, 0, 0, 0)
+
+
+def test_a_wrong_digit_is_one_error(normaliser: Normaliser) -> None:
+    assert word_errors(*normaliser.pair("one six zero seven", "1 5 0 7 please")) == Errors(4, 1, 0, 1)
+
+
+def test_numbers_within_a_sentence_stay_whole(normaliser: Normaliser) -> None:
+    assert normaliser.pair("press one two", "press 12") == (["press", "12"], ["press", "12"])
+
+
 def test_letters_count_without_spaces() -> None:
     assert letter_errors(["new", "york"], ["newyork"]) == Errors(7, 0, 0, 0)
     assert letter_errors(["cat"], ["cut"]) == Errors(3, 1, 0, 0)
