@@ -60,7 +60,6 @@ class Whip:
         make_peer: makes the server's end of a peer connection.
         ice_servers: what clients are told to use.
         metrics: refusals by code.
-        accept_timeout_s: within this an offer is answered or given up.
     """
 
     def __init__(
@@ -71,14 +70,12 @@ class Whip:
         make_peer: PeerFactory,
         ice_servers: Sequence[IceServer],
         metrics: Metrics,
-        accept_timeout_s: float = ACCEPT_TIMEOUT_S,
     ) -> None:
         self._registry = registry
         self._admission = admission
         self._make_peer = make_peer
         self._links = [link for server in ice_servers for link in server.links()]
         self._metrics = metrics
-        self._accept_timeout_s = accept_timeout_s
 
     def routes(self) -> list[web.RouteDef]:
         """What the application adds to its router; other methods are 405 with `Allow`."""
@@ -175,7 +172,7 @@ class Whip:
     async def _answer(self, live: LiveSession, offer: str) -> str:
         """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
         try:
-            async with asyncio.timeout(self._accept_timeout_s):
+            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                 answer = await live.peer.accept(offer)
         except BaseException as exc:
             stopped = live.closing is not None
@@ -185,7 +182,7 @@ class Whip:
             if isinstance(exc, TimeoutError):
                 raise CapacityError(
                     "ANSWER_TIMEOUT",
-                    f"The offer was not answered within {self._accept_timeout_s:g} s.",
+                    f"The offer was not answered within {ACCEPT_TIMEOUT_S:g} s.",
                     "Try again; if it stays, check the server's `ice_servers`.",
                     retry_after_s=SETUP_RETRY_AFTER_S,
                 ) from exc
