@@ -159,7 +159,11 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     deadline = time.monotonic() + SETTLE_S
     left: set[asyncio.Task[Any]] = set()
     while time.monotonic() < deadline:
-        left = {task for task in asyncio.all_tasks() if task not in before and not task.done()}
+        left = {
+            task
+            for task in asyncio.all_tasks()
+            if task not in before and task is not asyncio.current_task() and not task.done()
+        }
         if not left:
             return
         await asyncio.sleep(0.02)

@@ -1,0 +1,5 @@
+"""`voiceforge …`: one file a command."""
+
+from signaling.cli.main import main
+
+__all__ = ["main"]

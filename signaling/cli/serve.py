@@ -1,0 +1,23 @@
+"""`voiceforge serve`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from signaling.cli.knobs import KnobCommand, load_settings
+
+
+@click.command(cls=KnobCommand)
+def serve(**given: Any) -> None:
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    Every setting can also be given in the environment (`VOICEFORGE_PORT=9000`) or in a file `voiceforge.toml` in the
+    working directory (`port = 9000`). A flag wins over the environment, that over the file.
+    """
+    settings = load_settings(given)
+    from signaling.app import run  # noqa: PLC0415 - brings the engine, a second of imports that --help need not wait for
+
+    sys.exit(run(settings))
