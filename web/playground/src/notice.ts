@@ -22,13 +22,12 @@ export class Notice {
     return this.#box.hidden ? null : (this.#box.dataset["code"] ?? null);
   }
 
-  show(error: Pick<VoiceForgeError, "code" | "message" | "hint"> & { retryAfterS?: number | null }, kind: Kind): void {
+  show(error: Pick<VoiceForgeError, "code" | "message" | "hint">, kind: Kind): void {
     if (kind === "warning" && !this.#box.hidden && this.#box.dataset["kind"] === "error") return;
-    const wait = error.retryAfterS ? ` Try again in ${error.retryAfterS} s.` : "";
     this.#box.dataset["kind"] = kind;
     this.#box.dataset["code"] = error.code;
     this.#message.textContent = error.message;
-    this.#hint.textContent = `${error.hint}${wait}`;
+    this.#hint.textContent = error.hint;
     this.#code.textContent = error.code;
     this.#box.hidden = false;
   }

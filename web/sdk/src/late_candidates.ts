@@ -10,7 +10,7 @@ type Send = (candidates: readonly Candidate[], last: boolean) => Promise<boolean
 /** Follows the gathering of one peer connection. Make it before `setLocalDescription`. */
 export class LateCandidates {
   readonly #pc: RTCPeerConnection;
-  #offered = false;
+  #following = false;
   #queue: Candidate[] = [];
   #gatheredAll = false;
   #send: Send | null = null;
@@ -19,7 +19,7 @@ export class LateCandidates {
   constructor(pc: RTCPeerConnection) {
     this.#pc = pc;
     pc.addEventListener("icecandidate", ({ candidate }) => {
-      if (!this.#offered) return; // the offer itself carries it
+      if (!this.#following) return; // the offer itself carries it
       if (candidate === null) this.#gatheredAll = true;
       else this.#queue.push({ candidate: candidate.candidate, sdpMid: candidate.sdpMid });
       void this.#flush();
@@ -37,7 +37,7 @@ export class LateCandidates {
         resolve();
       });
     });
-    this.#offered = true;
+    this.#following = this.#pc.iceGatheringState !== "complete";
     return this.#pc.localDescription?.sdp ?? "";
   }
 
