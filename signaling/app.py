@@ -265,7 +265,7 @@ async def _until_stopped(loading: Loading, models: Models, signals: StopSignals)
 
 async def _close_models(loading: Loading) -> None:
     loading.cancel()  # does nothing to one that is done
-    await asyncio.gather(loading, return_exceptions=True)
+    await asyncio.wait({loading})  # unlike a gather it can be cut at once, should loading not listen
     if not loading.cancelled() and loading.exception() is None:
         engine, vad = loading.result()
         await engine.close()

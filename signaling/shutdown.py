@@ -30,6 +30,9 @@ FLUSH_SHARE = 0.8
 MIN_STEP_S = 0.5
 """What a later step gets even when the sessions have used up the deadline."""
 
+FORCED_STEP_S = 0.5
+"""What the step that is under way gets to let go when a second signal forces."""
+
 Step = tuple[str, Callable[[], Awaitable[object]]]
 """A name for the log and what it does."""
 
@@ -85,7 +88,8 @@ async def shut_down(
     done = order.done()
     for task in (order, forced):
         task.cancel()
-    await asyncio.gather(order, forced, return_exceptions=True)
+    # Bounded: what is being forced may be just what does not listen to its cancellation.
+    await asyncio.wait({order, forced}, timeout=FORCED_STEP_S)
     if not done:
         log.warning("shutdown forced", live=len(registry))
     return done

@@ -167,7 +167,8 @@ class Whip:
         headers.update(_NOT_KEPT)
         for link in self._links:
             headers.add("Link", link)
-        return web.Response(status=HTTPStatus.CREATED, text=answer, content_type=SDP_TYPE, headers=headers)
+        # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
+        return web.Response(status=HTTPStatus.CREATED, body=answer.encode(), content_type=SDP_TYPE, headers=headers)
 
     async def _answer(self, live: LiveSession, offer: str) -> str:
         """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""

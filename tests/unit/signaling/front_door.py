@@ -94,7 +94,7 @@ class Node:
 
     @property
     def app(self) -> web.Application:
-        return self.client.app  # type: ignore[return-value]
+        return self.client.app
 
     def refused(self, code: str) -> float:
         return self.metrics.registry.get_sample_value("voiceforge_refused_total", {"code": code}) or 0.0

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from typing import Any
 
 import aiohttp
@@ -158,6 +159,44 @@ async def test_the_first_signal_asks_and_the_second_forces() -> None:
         await asyncio.wait_for(signals.force.wait(), 1.0)
     finally:
         signals.remove()
+
+
+STUBBORN_SERVER = """
+import asyncio
+from mediaserver.settings import Settings
+from signaling.app import serve
+
+async def load(settings, metrics):
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("asked to stop", flush=True)
+
+asyncio.run(serve(Settings(port=0, shutdown_deadline_s=30.0), load=load))
+"""
+
+
+async def test_a_second_signal_ends_a_server_that_does_not_stop() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        STUBBORN_SERVER,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30.0):
+            assert b"open http://" in await process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            assert b"asked to stop" in await process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 class FakeVad:

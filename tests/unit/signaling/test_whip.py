@@ -46,7 +46,7 @@ class TestPost:
     async def test_an_offer_becomes_a_session_with_a_url(self, node: Node) -> None:
         response = await post(node)
         assert response.status == 201
-        assert response.content_type == "application/sdp"
+        assert response.headers["Content-Type"] == "application/sdp"
         assert await response.text() == ANSWER
         assert response.headers["Location"].startswith("/whip/")
         assert response.headers["ETag"].startswith('"')
