@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 
 from mediaserver.decoder.window import Hypothesis, Window
 from mediaserver.errors import MediaError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import SessionConfig, Settings
 from signaling.app import make_app
+from signaling.telemetry import AccessLogger
 
 ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 OFFER = "v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
@@ -134,7 +135,9 @@ def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
             make_peer=make_peer,
             static_dir=static_dir,
         )
-        return Node(await aiohttp_client(app), peers, engine, metrics)
+        server = TestServer(app)
+        await server.start_server(access_log_class=AccessLogger)
+        return Node(await aiohttp_client(server), peers, engine, metrics)
 
     return start
 
