@@ -1,0 +1,93 @@
+"""The order of precedence, the errors, and that the reference in docs/ is the one made from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import ValidationError
+
+from mediaserver.settings import Group, Settings
+from signaling.cli.knobs import knobs, load_settings, reference
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings from the machine or the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for knob in knobs():
+        monkeypatch.delenv(knob.variable, raising=False)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run `make settings`"
+
+
+def test_the_reference_says_nothing_of_the_machine_it_was_made_on() -> None:
+    assert str(Path.home()) not in reference()
+
+
+def test_every_setting_has_a_group_a_description_and_a_default_within_its_limits() -> None:
+    for knob in knobs():
+        assert knob.group in Group
+        assert knob.description.endswith((".", "`."))
+        assert knob.default_text()
+    assert Settings().port == 8080
+
+
+def test_flags_win_over_environment_over_file_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({}).port == 8080
+    (tmp_path / "voiceforge.toml").write_text('port = 1001\nmodel = "base"\n')
+    assert load_settings({}).port == 1001
+    monkeypatch.setenv("VOICEFORGE_PORT", "1002")
+    assert load_settings({"port": None, "cors_origins": ()}).port == 1002
+    settings = load_settings({"port": "1003"})
+    assert (settings.port, settings.model) == (1003, "base")
+
+
+def test_lists_and_objects_can_be_given_as_flags() -> None:
+    settings = load_settings({"cors_origins": ("http://a", "http://b"), "ice_servers": '[{"urls": ["turn:a"]}]'})
+    assert settings.cors_origins == ["http://a", "http://b"]
+    assert settings.ice_servers == [{"urls": ["turn:a"]}]
+    assert load_settings({"model_fetch": False}).model_fetch is False
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "file", "said"),
+    [
+        ({"port": "99999"}, {}, "", "--port cannot be '99999': input should be less than or equal to 65535."),
+        ({}, {"VOICEFORGE_PORT": "http"}, "", "VOICEFORGE_PORT cannot be 'http': input should be a valid integer"),
+        ({}, {}, "vad_threshold = 2.0", "`vad_threshold` in voiceforge.toml cannot be 2.0: input should be less"),
+        ({}, {}, "prot = 1", "voiceforge.toml has `prot`, which is no setting. Did you mean `port`?"),
+        ({}, {}, "port = ", "voiceforge.toml is not TOML"),
+        ({"denoise": "loud"}, {}, "", "--denoise cannot be 'loud': input should be 'off', 'speex'"),
+        ({"ice_servers": "turn:x"}, {}, "", "--ice-servers is not JSON"),
+        ({}, {"VOICEFORGE_CORS_ORIGINS": "http://a"}, "", "cors_origins"),
+        ({"port": "x", "max_sessions": "0"}, {}, "", "--max-sessions cannot be '0'"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_where_it_comes_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: dict[str, str],
+    variable: dict[str, str],
+    file: str,
+    said: str,
+) -> None:
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    if file:
+        (tmp_path / "voiceforge.toml").write_text(file)
+    with pytest.raises(click.UsageError) as caught:
+        load_settings(flag)
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "pydantic" not in caught.value.message
+
+
+def test_settings_cannot_be_changed_once_made() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
