@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from benchmarks.drive import Sink, Take, play
@@ -19,12 +20,15 @@ NOISE_CATEGORY = "noise"
 SECONDS_EACH, SHORT_SECONDS_EACH = 40.0, 12.0
 """Length of each noise: as long as the recordings are, and two or three utterances' worth."""
 
+QUOTE_LETTERS = 30
+"""What of the words fits a line; all of them are in the JSON."""
+
 COLUMNS = (
     Column("noise"),
     Column("s", ".0f"),
-    Column("speech started"),
-    Column("words shown"),
-    Column("words in finals"),
+    Column("speech"),
+    Column("shown"),
+    Column("in finals"),
     Column("what they were"),
 )
 
@@ -52,12 +56,16 @@ async def measure(job: Job, *, seconds_each: float | None) -> Result:
         columns=COLUMNS,
         rows=rows,
         notes=[
-            "Shown: every word that came up in an interim or final. Babble consists of voices and is not counted.",
+            "Speech: how often the VAD heard some. Shown: words that came up in interims or finals. "
+            "Babble consists of voices and is not counted.",
             *unclean(drive, label="noises"),
         ],
         details={
             "invented_words": invented,
             "finals": {take.script.name: final_text(take.seen) for take in drive.takes if final_text(take.seen)},
+            "interims": {
+                take.script.name: interim_words(take.seen) for take in drive.takes if interim_words(take.seen)
+            },
         },
         failed=[
             *([f"{invented} words were invented."] if invented else []),
@@ -75,15 +83,15 @@ def _row(take: Take) -> list[Cell]:
     text = final_text(take.seen)
     said = text or " ".join(interim_words(take.seen))
     return [
-        take.script.name,
+        Path(take.script.name).stem,
         take.script.duration_s,
         sum(isinstance(item.event, SpeechStarted) for item in take.seen),
         _shown(take),
         len(tokens(text)),
-        said if len(said) <= 40 else said[:39] + "…",
+        said if len(said) <= QUOTE_LETTERS else said[: QUOTE_LETTERS - 1] + "…",
     ]
 
 
 def _draw(axes: Any, rows: list[list[Cell]]) -> None:
-    axes.barh([str(row[0]).rsplit("/", 1)[-1] for row in rows], [row[3] for row in rows])
+    axes.barh([row[0] for row in rows], [row[3] for row in rows])
     axes.set_xlabel("words shown")

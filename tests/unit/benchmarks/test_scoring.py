@@ -52,7 +52,7 @@ def test_errors_are_counted_by_kind(reference: str, hypothesis: str, expected: E
     assert word_errors(reference.split(), hypothesis.split()) == expected
 
 
-@pytest.mark.parametrize("heard", ["1 6 0 7", "1, 6, 0, 7.", "1607", "one six zero seven", "16, 07"])
+@pytest.mark.parametrize("heard", ["1 6 0 7", "1, 6, 0, 7.", "1607", "one six zero seven", "160 7"])
 def test_digits_read_out_are_compared_one_by_one(normaliser: Normaliser, heard: str) -> None:
     said, words = normaliser.pair("one six zero seven", heard, "en")
     assert word_errors(said, words) == Errors(4, 0, 0, 0)
