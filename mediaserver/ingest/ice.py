@@ -81,6 +81,21 @@ def new_peer_connection() -> RTCPeerConnection:
     return RTCPeerConnection(RTCConfiguration(iceServers=[]))
 
 
+async def close_peer_connection(pc: RTCPeerConnection) -> None:
+    """Close a peer connection in whatever state it is, so that nothing of it goes on.
+
+    Symptom: a peer that is closed while it connects leaves a task (and an error about it in the log) behind. Cause:
+    aiortc's `close` does not wait for its own connecting. That starts the receiver which has just been stopped, and
+    ICE for the data channels on a transport which is closed unless it finds no candidates. It may go when `close`
+    ends the connecting first.
+    """
+    for connection in connections_of(pc):
+        connection._local_candidates.clear()
+    await pc.close()
+    for transceiver in pc.getTransceivers():
+        await transceiver.stop()
+
+
 def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callable[[], None]) -> None:
     """Have a peer connection gather and watch as `options` say. Call it between the two descriptions.
 

@@ -19,7 +19,13 @@ from aiortc.exceptions import OperationError
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.ingest.channel import ChannelEvents, ChannelSink
-from mediaserver.ingest.ice import IceOptions, configure_ice, listens_on_loopback, new_peer_connection
+from mediaserver.ingest.ice import (
+    IceOptions,
+    close_peer_connection,
+    configure_ice,
+    listens_on_loopback,
+    new_peer_connection,
+)
 from mediaserver.ingest.receiver import AudioReceiver
 from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, client_answer, engine_offer, parse_fragment, parse_offer
 from mediaserver.messages import handle_message
@@ -389,7 +395,7 @@ class Peer:
                 await self._sink.drained(max(reserve_s, ends_s - loop.time()))
         self._sink.discard()
         if self._pc is not None:
-            await self._attempt("connection", self._pc.close(), CLOSE_CONNECTION_S)
+            await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
         self._state = State.CLOSED
         self._log.info("peer ended", reason=reason)
         on_ended, self.on_ended = self.on_ended, None

@@ -27,6 +27,7 @@ from aiortc import (
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.events import Closed, Event, Failed, Final, Metadata, Pong, Ready, Warned
+from mediaserver.ingest.ice import close_peer_connection
 from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
 from mediaserver.session import Sink
@@ -170,7 +171,7 @@ class Call:
         return answer
 
     async def hang_up(self) -> None:
-        await self.client.close()
+        await close_peer_connection(self.client)
         await self.peer.close("client", deadline_s=1.0)
 
     def types(self) -> list[str]:
