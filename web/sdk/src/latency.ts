@@ -10,7 +10,7 @@ const OPEN_UTTERANCES = 8;
 
 /**
  * Measures word latency: from a word's end in the audio to the event since which it is shown unchanged, be it in the
- * stable part of an interim or in the final.
+ * stable part of an interim or in the final. A stable word that the final corrects counts as it did when it was stable.
  *
  * Both ends are stream time at the server. The way back adds half a round trip, which the caller brings; what the
  * microphone and the encoder hold back before sending (some 20 to 60 ms) cannot be seen from here and is not included.
