@@ -62,10 +62,8 @@ async def measure(job: Job, *, seconds_each: float | None) -> Result:
         ],
         details={
             "invented_words": invented,
-            "finals": {take.script.name: final_text(take.seen) for take in drive.takes if final_text(take.seen)},
-            "interims": {
-                take.script.name: interim_words(take.seen) for take in drive.takes if interim_words(take.seen)
-            },
+            "finals": {take.script.name: final_text(take.seen) for take in drive.takes},
+            "interims": {take.script.name: interim_words(take.seen) for take in drive.takes},
         },
         failed=[
             *([f"{invented} words were invented."] if invented else []),

@@ -15,7 +15,7 @@ from benchmarks.job import Job, broken_promises, screen_score, unclean
 from benchmarks.offline import Offline
 from benchmarks.report import Cell, Column, Result
 from benchmarks.scoring import Errors, percentile, total, word_errors
-from benchmarks.screen import ScreenScore
+from benchmarks.screen import ScreenScore, final_text
 from benchmarks.scripts import GAP_MAX_S, GAP_MIN_S, Script, speakers
 from benchmarks.stack import Stack, placement_of, serving
 from mediaserver.session import Session
@@ -88,6 +88,14 @@ class Run:
             "load": asdict(self.drive.load),
             "windows": self.windows,
             "screen": asdict(self.score),
+            "streams": [
+                {
+                    "said": [item.recording.path for item in take.script.said],
+                    "reference": " ".join(item.recording.text or "" for item in take.script.said),
+                    "text": final_text(take.seen),
+                }
+                for take in self.drive.takes
+            ],
         }
 
 

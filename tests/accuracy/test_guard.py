@@ -1,7 +1,7 @@
 """The accuracy guard: what a change must not make worse. Words and flicker, never times: machines differ.
 
-The bounds lie above what is reached by about half of it again, for decoding depends a little on how windows fall into
-batches, and a change worth stopping costs more than that.
+The bounds are about twice what tiny.en reaches: decoding depends a little on how windows fall into batches and on how
+many interims a busy machine gets done, and 120 words are few. `python -m benchmarks accuracy` sees smaller changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.job import Job, broken_promises, screen_score
 from benchmarks.latency import scripts_for
 from benchmarks.noises import generated
 from benchmarks.scoring import Normaliser
-from benchmarks.screen import score_stream
+from benchmarks.screen import final_text, score_stream
 from benchmarks.stack import Models, serving
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.session import Session
@@ -31,7 +31,17 @@ SECONDS_EACH = 20.0
 
 NOISE_S = 12.0
 
-FLICKER_BOUND = 0.35
+WER_BOUND = 0.08
+"""Reached on the corpus: 0.04."""
+
+WER_BOUND_SYNTHETIC = 0.05
+"""Reached on the project's own speech: 0.015."""
+
+FLICKER_BOUND = 0.40
+"""Reached: 0.11 to 0.17 on a busy machine; a free one shows more interims, and so more changes."""
+
+STABLE_CORRECTED_BOUND = 0.05
+"""Reached: none of 78; up to 0.03 on other utterances."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,10 @@ async def _run(job: Job) -> Guarded:
 
 
 def test_word_errors_stay_under_their_bound(guarded: Guarded) -> None:
-    bound = {"fixtures": 0.10}.get(guarded.job.corpus.name, 0.20)
+    bound = WER_BOUND_SYNTHETIC if guarded.job.corpus.name == "fixtures" else WER_BOUND
     errors = guarded.job.set_errors(guarded.speech.takes)
     assert errors.words > 60
-    assert errors.rate <= bound, [take.seen[-1] for take in guarded.speech.takes]
+    assert errors.rate <= bound, [final_text(take.seen) for take in guarded.speech.takes]
 
 
 def test_no_word_is_invented(guarded: Guarded) -> None:
@@ -95,4 +105,4 @@ def test_the_promises_are_kept(guarded: Guarded) -> None:
 def test_stable_text_is_seldom_corrected(guarded: Guarded) -> None:
     score = screen_score(guarded.speech.takes)
     assert score.stable_words > 30
-    assert score.stable_corrected_share <= 0.10
+    assert score.stable_corrected_share <= STABLE_CORRECTED_BOUND
