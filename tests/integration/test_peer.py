@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import json
 import threading
@@ -299,6 +300,14 @@ async def test_candidates_are_not_needed_for_the_client_to_be_found() -> None:
         await until(lambda: it.session is not None and it.session.stream_time_s > 0.2)
 
 
+async def test_a_client_that_insists_on_being_the_dtls_server_is_served() -> None:
+    async with call() as it:
+        it.add_tone()
+        answer = await it.dial(lambda sdp: without_candidates(sdp).replace("setup:actpass", "setup:passive"))
+        assert "a=setup:active" in answer
+        await until(lambda: it.session is not None and it.session.stream_time_s > 0.2)
+
+
 async def test_trickled_candidates_are_taken_and_a_restart_is_refused() -> None:
     async with call() as it:
         it.add_tone()
@@ -346,6 +355,70 @@ async def test_the_servers_close_brings_the_last_events_to_the_client() -> None:
         assert it.events[-1]["reason"] == "shutdown"
         await until(lambda: it.client.connectionState == "closed")
     assert it.ended == ["shutdown"]
+
+
+async def test_the_last_events_arrive_even_where_packets_are_lost() -> None:
+    """Closing right after sending would lose what is on its way: SCTP has to be let repeat it."""
+    async with call() as it:
+        it.add_tone()
+        it.open()
+        await it.dial()
+        await until(lambda: "ready" in it.types())
+        await asyncio.sleep(0.2)
+        assert it.peer._pc is not None
+        transport = it.peer._pc.getTransceivers()[0].receiver.transport.transport
+        send, lossy_until_s = transport._send, asyncio.get_running_loop().time() + 0.5
+
+        async def lossy(data: bytes) -> None:
+            if asyncio.get_running_loop().time() > lossy_until_s:
+                await send(data)
+
+        transport._send = lossy
+        await it.peer.close("shutdown")
+        await until(lambda: "closed" in it.types())
+        assert it.types()[-3:] == ["final", "metadata", "closed"]
+
+
+async def test_what_the_jitter_buffer_holds_is_heard_before_the_session_closes() -> None:
+    async with call() as it:
+        it.add_tone()
+        it.open()
+        await it.dial()
+        assert it.peer._pc is not None
+        receiver = it.peer._pc.getTransceivers()[0].receiver
+        take, seen = receiver._handle_rtp_packet, []
+
+        async def watch(packet: Any, arrival_time_ms: int) -> None:
+            seen.append(packet)
+            await take(packet, arrival_time_ms)
+
+        receiver._handle_rtp_packet = watch
+        await until(lambda: len(seen) > 20)
+        it.tone.playing.clear()
+        await asyncio.sleep(0.3)
+        after_a_gap = copy.copy(seen[-1])
+        after_a_gap.sequence_number = (after_a_gap.sequence_number + 2) % 2**16
+        after_a_gap.timestamp = (after_a_gap.timestamp + 1920) % 2**32
+        assert it.session is not None
+        before_s = it.session.stream_time_s
+        await take(after_a_gap, 0)
+        assert it.session.stream_time_s == before_s
+        await it.peer.close("shutdown")
+        assert it.session.stream_time_s == pytest.approx(before_s + 0.04, abs=0.001)
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_leaves_nothing(no_leaked_threads: None) -> None:
+    made = Call()
+    made.add_tone()
+    await made.client.setLocalDescription(await made.client.createOffer())
+    accepting = asyncio.create_task(made.peer.accept(made.client.localDescription.sdp))
+    await asyncio.sleep(0)
+    accepting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await accepting
+    assert made.peer.describe()["state"] == "closed"
+    assert made.session is None
+    await made.hang_up()
 
 
 async def test_close_stream_ends_the_session_in_order() -> None:
