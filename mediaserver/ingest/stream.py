@@ -92,7 +92,7 @@ class AudioStream:
         on_samples: gets the audio in stream order, on the caller's thread.
         jitter_target_ms: how long a missing packet is waited for at the start and at least.
         jitter_max_ms: how far that may grow.
-        metrics: where fates, delays and concealed seconds are counted.
+        metrics: where fates and delays are counted (seconds of audio are the session's to count, for every door).
 
     Raises:
         VoiceForgeError: LIBOPUS_MISSING.
@@ -238,15 +238,13 @@ class AudioStream:
             self._on_samples(chunk, 0)
 
     def _publish(self) -> None:
-        """Adds to the metrics what was counted since the last time."""
+        """Adds to the metrics what was counted since the last time; the delay is the longest of that time."""
         statistics, before = self.statistics, self._published
         for fate in _FATES:
             if more := getattr(statistics, fate) - getattr(before, fate):
                 self._metrics.rtp_packets_total.labels(fate).inc(more)
         if more := statistics.resets - before.resets:
             self._metrics.rtp_packets_total.labels("reset").inc(more)
-        if more := statistics.concealed_samples - before.concealed_samples:
-            self._metrics.audio_seconds_total.labels("concealed").inc(more / SAMPLE_RATE)
         if statistics.received != before.received:
             self._metrics.jitter_delay_seconds.observe(self._jitter.take_longest_hold_s())
         self._published = replace(statistics)
