@@ -206,5 +206,8 @@ class ChannelSink:
     def _refuse(self, channel: RTCDataChannel, code: str, message: str) -> None:
         error = MediaError(code, message, f"Open one ordered, reliable data channel with the label `{LABEL}`.")
         # Outside the session's count of events: it is no event of the session.
-        channel.send(to_json(Failed(error=error.as_dict()), session_id=self._session_id, seq=0))
+        try:
+            channel.send(to_json(Failed(error=error.as_dict()), session_id=self._session_id, seq=0))
+        except ValueError:  # the client takes only messages shorter than this
+            self._log.warning("channel refused without a word", code=code)
         channel.close()

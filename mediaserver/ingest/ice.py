@@ -33,8 +33,9 @@ CONSENT_CHECKS_MIN = 3
 PORT_RETRY_AFTER_S = 5
 """When a client may try again after all UDP ports were taken: about as often as sessions end on a full node."""
 
-ROUTE_PROBE = ("192.0.2.1", 9)
-"""An address that is never in use (RFC 5737); the kernel is only asked which way it would send."""
+ROUTE_PROBES = {4: ("198.51.100.1", 9), 6: ("2001:db8::1", 9)}
+"""By IP version, addresses that are never in use (RFC 5737, RFC 3849): the kernel is only asked which way it would
+send, nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class IceOptions:
 
     Args:
         addresses: local addresses to offer; empty means all that the host has.
-        announced_address: what clients are told in place of the host's own IPv4 address.
+        announced_address: what clients are told in place of the host's own address of that IP version.
         ports: UDP ports to choose from; empty lets the system choose.
         consent_timeout_s: after how long without an answered check a peer counts as gone.
     """
@@ -145,11 +146,12 @@ class _Agent:
         """
         offered = [*(self._options.addresses or self._usable(addresses))]
         announced, mapped = self._options.announced_address, None
-        if announced is not None and ip_address(announced).version == 4:
-            # A 1:1 NAT maps one of the host's addresses: the one by which it reaches the internet. What other IPv4
-            # addresses it has (containers, management) means nothing to those who are told the announced one.
-            mapped = _primary_address(offered)
-            offered = [address for address in offered if address == mapped or ip_address(address).version == 6]
+        if announced is not None:
+            # A 1:1 NAT maps one of the host's addresses: the one by which it reaches the internet. What others of
+            # that family it has (containers, management) means nothing to those who are told the announced one.
+            version = ip_address(announced).version
+            mapped = _primary_address(offered, version)
+            offered = [address for address in offered if address == mapped or ip_address(address).version != version]
         found: list[Candidate] = []
         for address in offered:
             protocol = await self._bind(address)
@@ -257,12 +259,12 @@ def _is_specific(host: str) -> bool:
         return False
 
 
-def _primary_address(addresses: list[str]) -> str | None:
-    """The IPv4 address among these that the host would send to the internet from; else the first."""
-    own = [address for address in addresses if ip_address(address).version == 4]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def _primary_address(addresses: list[str], version: int) -> str | None:
+    """The address of that IP version among these that the host would reach the internet from; else the first."""
+    own = [address for address in addresses if ip_address(address).version == version]
+    with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(ROUTE_PROBE)
+            probe.connect(ROUTE_PROBES[version])
             routed: str | None = probe.getsockname()[0]
         except OSError:
             routed = None

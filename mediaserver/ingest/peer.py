@@ -384,15 +384,14 @@ class Peer:
     async def _close(self, reason: str, total_s: float) -> None:
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + total_s
-        reserve_s = total_s * DRAIN_SHARE
         if self._receiver is not None:
             self._receiver.stop()  # what it holds back reaches the session before that closes
         if self._session is not None:
             self._session.on_close_stream = None
-            flush = self._session.close(reason, deadline_s=total_s - reserve_s)
+            flush = self._session.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
             await self._attempt("session", flush, total_s)
             if reason != "peer_lost":
-                await self._sink.drained(max(reserve_s, ends_s - loop.time()))
+                await self._sink.drained(ends_s - loop.time())
         self._sink.discard()
         if self._pc is not None:
             await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
