@@ -45,7 +45,9 @@ class Turn(BaseModel):
 
 
 class Recording(BaseModel):
-    """One line of a manifest. `folder` is where its corpus lies; `text` is None where nobody wrote it down."""
+    """One line of a manifest. `folder` is where its corpus lies; `text` is None where nobody wrote it down,
+    `rms_dbfs` the level of the whole recording where it is known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     folder: Path
@@ -55,6 +57,7 @@ class Recording(BaseModel):
     language: str | None = None
     speaker: str | None = None
     category: str = "speech"
+    rms_dbfs: float | None = None
     segments: tuple[Turn, ...] = ()
 
     @property
@@ -104,6 +107,7 @@ class Corpus:
         with_text: bool = True,
         min_s: float = 0.0,
         max_s: float = float("inf"),
+        min_dbfs: float = float("-inf"),
         limit: int | None = None,
     ) -> list[Recording]:
         """The recordings that fit, the same ones in the same order on every machine.
@@ -119,6 +123,7 @@ class Corpus:
             and (not collections or recording.collection in collections)
             and (not with_text or (bool(recording.text) and not recording.has_overlap))
             and min_s <= recording.duration_s <= max_s
+            and (recording.rms_dbfs is None or recording.rms_dbfs >= min_dbfs)
         ]
         by_category: dict[str, list[Recording]] = {}
         for recording in found:

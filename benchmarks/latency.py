@@ -26,6 +26,9 @@ CATEGORIES = ("english-read", SYNTHETIC)
 MIN_UTTERANCE_S, MAX_UTTERANCE_S = 3.0, 20.0
 """Shorter recordings are single words and commands; longer ones are cut by length, which is another question."""
 
+MIN_DBFS = -45.0
+"""Quieter recordings drown in the room noise of the pauses; browsers raise the level of a microphone far above this."""
+
 SECONDS_EACH, SHORT_SECONDS_EACH = 60.0, 30.0
 """Audio of a speaker: about 150 and 75 words, so that a p95 rests on 8 and 4 words of one speaker."""
 
@@ -108,7 +111,11 @@ def pair(values: Sequence[float]) -> str:
 def scripts_for(job: Job, count: int, seconds_each: float) -> list[Script]:
     """What `count` speakers say: the same for every run of that length."""
     recordings = job.corpus.select(
-        categories=CATEGORIES, languages=job.heard_languages(["en"]), min_s=MIN_UTTERANCE_S, max_s=MAX_UTTERANCE_S
+        categories=CATEGORIES,
+        languages=job.heard_languages(["en"]),
+        min_s=MIN_UTTERANCE_S,
+        max_s=MAX_UTTERANCE_S,
+        min_dbfs=MIN_DBFS,
     )
     return speakers(recordings, count, seconds_each=seconds_each)
 

@@ -37,7 +37,7 @@ def rows() -> list[dict[str, Any]]:
     return [
         *(row(f"read/alpha/{k}.flac") for k in range(5)),
         *(row(f"read/beta/{k}.flac", duration_s=20.0) for k in range(2)),
-        row("read/gamma/0.flac", language="en-GB"),
+        row("read/gamma/0.flac", language="en-GB", rms_dbfs=-60.0),
         row("noise/rain/0.flac", category="noise", text=None, language=None),
         row("talk/x/0.flac", category="talk", segments=[{"start": 0, "end": 3}, {"start": 2, "end": 4}]),
         row("talk/x/1.flac", category="talk", segments=[{"start": 0, "end": 2}, {"start": 2, "end": 4}]),
@@ -52,6 +52,7 @@ def test_recordings_are_chosen_by_what_is_asked(tmp_path: Path, rows: list[dict[
     assert [item.path for item in corpus.select(collections=["gamma"])] == ["read/gamma/0.flac"]
     assert len(corpus.select(categories=["read"], min_s=10)) == 2
     assert len(corpus.select(categories=["read"], max_s=10)) == 7
+    assert len(corpus.select(categories=["read"], min_dbfs=-50)) == 8  # an unknown level passes
     assert len(corpus.select(categories=["noise"], with_text=False)) == 1
 
 
