@@ -23,8 +23,8 @@ CANDIDATE_GAP_MS = 128
 50 to 100 ms, and the frames of both halves count together."""
 
 POST_ROLL_MS = 200
-"""Audio kept after the last speech frame. Weak final consonants lie just behind it; more is silence, which the decoder
-adds for itself."""
+"""Audio kept after the last speech frame, for weak final consonants lie just behind it. On read speech 0 to 200 ms gave
+the same word errors and 400 ms more; what else the decoder needs in silence it adds for itself."""
 
 CUT_SEARCH_S = 5.0
 """A long utterance is cut at its quietest frame within these last seconds: about two clauses, so that there is a pause,

@@ -352,20 +352,26 @@ async def test_a_stream_that_closes_with_a_call_in_flight_hears_no_more(pool: Va
     assert leaving.verdicts == []
 
 
-async def test_close_joins_the_thread_and_delivers_no_more(
+async def test_close_waits_for_the_call_in_flight_joins_the_thread_and_delivers_no_more(
     vad_model_path: Path, no_leaked_threads: None, no_leaked_tasks: None
 ) -> None:
     pool = VadPool(vad_model_path)
+    pool._model = model = Model()
+    model.gate.clear()
     listener = Listener(pool)
-    listener.stream.push(np.zeros(400 * FRAME_SAMPLES, np.float32))
-    await until(lambda: bool(listener.verdicts))
-    heard = len(listener.verdicts)
-    await pool.close()
+    listener.stream.push(levels(*[0.5] * 400))
+    await until(lambda: bool(model.batches))
+    closing = asyncio.ensure_future(pool.close())
+    await asyncio.sleep(0.02)
+    assert not closing.done()
+    model.gate.set()
+    await closing
     await pool.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vad")]
-    await asyncio.sleep(0.05)
-    assert len(listener.verdicts) == heard
     listener.stream.push(levels(0.5))
+    await asyncio.sleep(0.05)
+    assert listener.verdicts == []
+    assert len(model.batches) == RUN_FRAMES
 
 
 async def test_calls_are_counted(vad_model_path: Path) -> None:
