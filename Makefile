@@ -14,6 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 MODEL := $(or $(VOICEFORGE_MODEL),default)
 
 # Stamps: what they stand for is up to date while they are newer than what it was made from.
+MADE := $(VENV)/.made
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 MODELS := $(VENV)/.models-$(subst /,_,$(MODEL))
@@ -59,7 +60,7 @@ clean:  ## Remove everything that was set up or built here; fetched models stay.
 	rm -rf $(VENV) web/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(MADE):
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "VoiceForge needs Python 3.11 or newer. On Debian: apt-get install python3 python3-venv" >&2; exit 1; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -70,15 +71,16 @@ $(VENV)/bin/python:
 			"On Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
-$(BASE): requirements.lock pyproject.toml | $(VENV)/bin/python
-	@echo "Installing what is in requirements.lock (once; about a minute)"
+$(BASE): requirements.lock pyproject.toml | $(MADE)
+	@echo "Installing what is in requirements.lock (once; a minute or two)"
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements-dev.lock $(BASE)
-	@echo "Installing what is in requirements-dev.lock (once; about a minute)"
+	@echo "Installing what is in requirements-dev.lock (once; a minute or two)"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 

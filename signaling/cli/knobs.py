@@ -76,18 +76,20 @@ class Knob:
     @property
     def limits(self) -> str:
         """The range of a number in words; empty where there is none."""
-        low = high = ""
-        for limit in self.field.metadata:  # a type's own limits come before the setting's, which are narrower
+        lows: list[tuple[Any, str]] = []
+        highs: list[tuple[Any, str]] = []
+        for limit in self.field.metadata:
             match limit:
                 case Ge(ge=value):
-                    low = f"at least {value}"
+                    lows.append((value, f"at least {value}"))
                 case Gt(gt=value):
-                    low = f"more than {value}"
+                    lows.append((value, f"more than {value}"))
                 case Le(le=value):
-                    high = f"at most {value}"
+                    highs.append((value, f"at most {value}"))
                 case Lt(lt=value):
-                    high = f"less than {value}"
-        return ", ".join(part for part in (low, high) if part)
+                    highs.append((value, f"less than {value}"))
+        # A type may bring limits of its own beside the setting's: the narrower one is what holds.
+        return ", ".join(text for _, text in ([max(lows)] if lows else []) + ([min(highs)] if highs else []))
 
     def default_text(self, *, of_any_machine: bool = False) -> str:
         """The default with its unit. `of_any_machine`: as a page says it that is not read on this machine."""
@@ -130,9 +132,9 @@ class KnobOption(click.Option):
         if knob.is_switch:
             super().__init__([f"{knob.flag}/--no-{knob.flag[2:]}", knob.name], default=None, help=text)
         else:
-            metavar = "|".join(knob.choices) or ("JSON" if knob.takes_objects else knob.unit or "VALUE")
+            metavar = "|".join(knob.choices) or ("JSON" if knob.takes_objects else METAVARS.get(knob.unit, "VALUE"))
             several = knob.is_list and not knob.takes_objects
-            super().__init__([knob.flag, knob.name], default=None, metavar=metavar.upper(), multiple=several, help=text)
+            super().__init__([knob.flag, knob.name], default=None, metavar=metavar, multiple=several, help=text)
         self.knob = knob
 
 
