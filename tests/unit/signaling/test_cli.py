@@ -171,6 +171,12 @@ def test_options_that_make_no_sense_are_status_2(speech: object, arguments: tupl
     assert run("transcribe", str(speech.path), *arguments).exit_code == 2  # type: ignore[attr-defined]
 
 
+def test_an_output_that_cannot_be_written_is_told_before_the_call(speech: object, tmp_path: Path) -> None:
+    result = run("transcribe", str(speech.path), "--output", str(tmp_path / "gone" / "a.srt"))  # type: ignore[attr-defined]
+    assert result.exit_code == 1
+    assert "its folder does not exist" in result.output
+
+
 def test_an_own_server_that_cannot_start_says_why(speech: object) -> None:
     result = run("transcribe", str(speech.path), "--model", "tinny.en")  # type: ignore[attr-defined]
     assert result.exit_code == 1
@@ -372,6 +378,7 @@ def test_help_comes_without_waiting_for_the_engine(arguments: tuple[str, ...]) -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert "ctranslate2" not in done.stdout.split()
+    assert "aiortc" not in done.stdout.split()
     assert "torch" not in done.stdout.split()
 
 
