@@ -1,7 +1,7 @@
 """Guards against invented text: what Whisper writes when there is nothing to write.
 
-Three things give inventions away: they repeat, they come where the model itself doubts that anybody speaks, and they
-are the same few sentences that subtitles of films end with.
+Four things give inventions away: the alignment finds no audio for them, they repeat, they come where the model itself
+doubts that anybody speaks, and they are the same few sentences that subtitles of films end with.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ TOKENS_PER_SECOND = 7.0
 
 TOKENS_SPARE = 12
 """So that one second of very fast speech is not cut."""
+
+INSTANT_S = 0.025
+"""A word as short as one position of the encoder (20 ms) has no audio of its own. One such word may be a swallowed "a";
+a run of them is text that the decoder went on with after the audio had ended, mostly the sentence once more."""
+
+INSTANT_RUN_WORDS = 2
 
 MAX_UNIT_WORDS = 8
 """Longest phrase whose repetition is looked for; loops longer than this have not been seen within 30 s."""
@@ -66,6 +72,29 @@ def token_budget(speech_s: float) -> int:
 def normalised(text: str) -> str:
     """A word without case and punctuation: what two hypotheses are compared by."""
     return "".join(char for char in text.casefold() if char.isalnum() or char == "'")
+
+
+def heard(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:
+    """The words that have audio of their own, by the times of the alignment.
+
+    Runs of instant words go. The alignment gives the time that is left over to the last word of what was not heard: if
+    after a run nothing comes but the end of what stood before it, that goes too.
+    """
+    kept: list[HypothesisWord] = []
+    at = 0
+    while at < len(words):
+        after = at
+        while after < len(words) and words[after].end - words[after].start < INSTANT_S:
+            after += 1
+        if after - at < INSTANT_RUN_WORDS:
+            kept.extend(words[at : max(after, at + 1)])
+            at = max(after, at + 1)
+            continue
+        rest = [normalised(word.text) for word in words[after:]]
+        if rest and rest == [normalised(word.text) for word in kept[-len(rest) :]]:
+            break
+        at = after
+    return kept
 
 
 def without_loops(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:

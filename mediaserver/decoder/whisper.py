@@ -173,7 +173,7 @@ class WhisperModel:
             ]
         hypotheses = []
         for language, item, found in zip(languages, generated, words, strict=True):
-            kept = guards.without_loops(found)
+            kept = guards.without_loops(guards.heard(found))
             rejected = guards.rejection(
                 kept,
                 no_speech_probability=item.no_speech_probability,
