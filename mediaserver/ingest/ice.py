@@ -86,15 +86,18 @@ async def close_peer_connection(pc: RTCPeerConnection) -> None:
     """Close a peer connection in whatever state it is, so that nothing of it goes on.
 
     Symptom: a peer that is closed while it connects leaves a task (and an error about it in the log) behind. Cause:
-    aiortc's `close` does not wait for its own connecting. That starts the receiver which has just been stopped, and
-    ICE for the data channels on a transport which is closed unless it finds no candidates. It may go when `close`
-    ends the connecting first.
+    aiortc's `close` does not wait for its own gathering and connecting. These bind further sockets, start the receiver
+    which has just been stopped, and start ICE for the data channels on a closed transport unless it has no candidates.
+    It may go when `close` ends them first. May be called again.
     """
-    for connection in connections_of(pc):
+    connections = connections_of(pc)
+    for connection in connections:
         connection._local_candidates.clear()
     await pc.close()
     for transceiver in pc.getTransceivers():
         await transceiver.stop()
+    for connection in connections:
+        await connection.close()  # sockets that were bound since
 
 
 def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callable[[], None]) -> None:

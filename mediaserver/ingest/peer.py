@@ -165,13 +165,14 @@ class Peer:
         self._state = State.CONNECTING
         self._offer = offer
         self._candidates = len(offer.transport.candidates)
-        now_s = asyncio.get_running_loop().time()
-        self._watchdog = Watchdog(self._settings, now_s)
+        self._watchdog = Watchdog(self._settings, asyncio.get_running_loop().time())
         try:
             answer = await self._negotiate(offer)
         except BaseException:
             self.on_ended = None
             await self.close("error")
+            if self._pc is not None:  # closed by somebody else meanwhile, it may have gathered on
+                await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
             raise
         self._metrics.setup_seconds.labels("answered").observe(self._age_s())
         self._rearm()
@@ -188,11 +189,8 @@ class Peer:
         offer = self._offer
         fragment = parse_fragment(sdpfrag, allow_loopback=listens_on_loopback(self._settings))
         if offer.is_restart(fragment):
-            raise MediaError(
-                "ICE_RESTART_UNSUPPORTED",
-                "ICE is not restarted within a session.",
-                "Open a new peer connection.",
-            )
+            what = "ICE is not restarted within a session."
+            raise MediaError("ICE_RESTART_UNSUPPORTED", what, "Open a new peer connection.")
         apart = offer.application is not None and not offer.shares_transport
         for mid, candidate in fragment.candidates[: max(0, CANDIDATES_MAX - self._candidates)]:
             self._candidates += 1
@@ -222,7 +220,7 @@ class Peer:
 
     def describe(self) -> dict[str, object]:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
-        session = self._session
+        session, audio = self._session, None if self._receiver is None else self._receiver.status()
         return {
             "session_id": self._session_id,
             "state": self._state.value,
@@ -230,7 +228,9 @@ class Peer:
             "codec": None if self._offer is None else self._offer.codecs[0].name.lower(),
             "stream_time_s": 0.0 if session is None else round(session.stream_time_s, 3),
             "concealed_s": 0.0 if session is None else round(session.concealed_s, 3),
-            **self._describe_audio(),
+            "jitter_target_ms": 0.0 if audio is None else round(audio.jitter_target_ms, 1),
+            "network_jitter_ms": 0.0 if audio is None else round(audio.network_jitter_ms, 1),
+            "packets": {} if audio is None else asdict(audio.packets),
         }
 
     # --- setting up
@@ -316,8 +316,7 @@ class Peer:
             return
         if (timer := self._timers.pop("watchdog", None)) is not None:
             timer.cancel()
-        due_s, _ = self._watchdog.deadline()
-        self._timers["watchdog"] = asyncio.get_running_loop().call_at(due_s, self._look)
+        self._timers["watchdog"] = asyncio.get_running_loop().call_at(self._watchdog.deadline()[0], self._look)
 
     def _look(self) -> None:
         """Look once at the next deadline whether it has moved: packets set no timers."""
@@ -353,18 +352,7 @@ class Peer:
         self._rearm()
 
     def _age_s(self) -> float:
-        started_s = 0.0 if self._watchdog is None else self._watchdog.started_s
-        return asyncio.get_running_loop().time() - started_s
-
-    def _describe_audio(self) -> dict[str, object]:
-        if self._receiver is None:
-            return {"packets": {}}
-        status = self._receiver.status()
-        return {
-            "jitter_target_ms": round(status.jitter_target_ms, 1),
-            "network_jitter_ms": round(status.network_jitter_ms, 1),
-            "packets": asdict(status.packets),
-        }
+        return 0.0 if self._watchdog is None else asyncio.get_running_loop().time() - self._watchdog.started_s
 
     # --- the end
 
@@ -382,8 +370,7 @@ class Peer:
         return self._closing
 
     async def _close(self, reason: str, total_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + total_s
+        ends_s = asyncio.get_running_loop().time() + total_s
         if self._receiver is not None:
             self._receiver.stop()  # what it holds back reaches the session before that closes
         if self._session is not None:
@@ -391,7 +378,7 @@ class Peer:
             flush = self._session.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
             await self._attempt("session", flush, total_s)
             if reason != "peer_lost":
-                await self._sink.drained(ends_s - loop.time())
+                await self._sink.drained(ends_s - asyncio.get_running_loop().time())
         self._sink.discard()
         if self._pc is not None:
             await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)

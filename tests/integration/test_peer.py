@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from aiortc import (
+    InvalidStateError,
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
@@ -418,6 +419,21 @@ async def test_an_answer_that_nobody_waits_for_any_more_leaves_nothing(no_leaked
         await accepting
     assert made.peer.describe()["state"] == "closed"
     assert made.session is None
+    await made.hang_up()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_peer_that_is_closed_while_it_answers_leaves_nothing(steps: int, no_leaked_threads: None) -> None:
+    made = Call()
+    made.add_tone()
+    await made.client.setLocalDescription(await made.client.createOffer())
+    accepting = asyncio.create_task(made.peer.accept(made.client.localDescription.sdp))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await made.peer.close("shutdown", deadline_s=1.0)
+    outcome = (await asyncio.gather(accepting, return_exceptions=True))[0]
+    assert isinstance(outcome, str | MediaError | RuntimeError | InvalidStateError)
+    assert made.peer.describe()["state"] == "closed"
     await made.hang_up()
 
 
