@@ -122,3 +122,15 @@ def test_what_was_asked_wrongly_is_told(arguments: list[str], message: str, tmp_
     assert outcome.exit_code != 0
     assert message in outcome.output
     assert "Traceback" not in outcome.output
+
+
+def test_a_command_runs_from_end_to_end(tmp_path: Path, model_files: object, vad_model_path: Path) -> None:
+    arguments = ["silent", "--streams", "2", "--seconds", "2", "--markdown", "--out", str(tmp_path)]
+    outcome = CliRunner().invoke(bench, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    assert "### CPU of connected streams" in outcome.stdout
+    assert "| 2 |" in outcome.stdout
+    body = json.loads((tmp_path / "silent.json").read_text())
+    assert body["failed"] == []
+    assert body["details"]["settings"]["endpointing_ms"] == 500
+    assert (tmp_path / "silent.png").is_file()
