@@ -105,7 +105,7 @@ def _run(measure: Measure, *, data: Path | None, out: Path, settings: Settings, 
     # Warnings of the server belong beside the progress bar, not into the table.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
     )
     where = provenance(typed_command())
     aside = Console(stderr=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -19,6 +21,14 @@ from benchmarks.noises import generated, is_voiced
 from benchmarks.report import Column, Result, markdown, save, show
 
 WHERE = Provenance("python -m benchmarks x", "abc123", "2026-01-01T00:00:00+00:00", "CPU", 2, 8.0, 0, 0.1, "Linux", {})
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command sets up logging for its process; here that is the tests' own."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def result(**more: Any) -> Result:
