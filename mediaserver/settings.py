@@ -7,11 +7,12 @@ here are the reference: `voiceforge serve --help` and `docs/settings.md` are mad
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from mediaserver.errors import ConfigError
@@ -156,6 +157,19 @@ class Settings(BaseSettings):
 
     # session
     session_max_s: float = _knob(Group.SESSION, 7200.0, "Longest session in seconds.", gt=0)
+
+    @field_validator("announced_address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            ip_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _ports_are_a_range(self) -> Settings:
+        if bool(self.udp_port_min) != bool(self.udp_port_max) or self.udp_port_min > self.udp_port_max:
+            raise ValueError("`udp_port_min` and `udp_port_max` are a range: both 0, or in order")
+        return self
 
     @classmethod
     def settings_customise_sources(

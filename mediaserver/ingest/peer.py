@@ -42,6 +42,10 @@ offer open with the association, one or two round trips after it; a slower clien
 CLOSE_CONNECTION_S = 2.0
 """Closing sockets takes milliseconds; what has not ended after this long is cut."""
 
+STILL_S = 1.0
+"""Without packets for this long nobody is speaking: Opus' DTX sends one every 400 ms. Silence that is not sent cannot
+end an utterance, so its final is asked for."""
+
 DRAIN_SHARE = 0.2
 """The share of a closing peer's time that is kept for its last events to reach the client."""
 
@@ -61,6 +65,7 @@ class Alarm(StrEnum):
 
     TIMEOUT = "timeout"
     NO_MEDIA = "no_media"
+    MEDIA_STILL = "media_still"
     MEDIA_PAUSED = "media_paused"
     SESSION_MAX = "session_max"
 
@@ -69,13 +74,14 @@ class Alarm(StrEnum):
 class Watchdog:
     """The deadlines of one peer, without a clock of its own: times are `now_s` on any monotonic clock.
 
-    `MEDIA_PAUSED` comes once a pause; every other alarm is the last.
+    `MEDIA_STILL` and, later, `MEDIA_PAUSED` come once a pause; every other alarm is the last.
     """
 
     settings: Settings
     started_s: float
     connected_s: float | None = None
     media_s: float | None = None
+    stilled: bool = False
     warned: bool = False
 
     def connected(self, now_s: float) -> None:
@@ -87,7 +93,7 @@ class Watchdog:
         """The last packet of audio came then; a later one than known ends a pause."""
         if self.media_s is None or last_packet_s > self.media_s:
             self.media_s = last_packet_s
-            self.warned = False
+            self.stilled = self.warned = False
 
     def deadline(self) -> tuple[float, Alarm]:
         """The next alarm and when it is due, if nothing happens until then."""
@@ -99,6 +105,8 @@ class Watchdog:
             due.append((self.connected_s + settings.first_media_timeout_s, Alarm.NO_MEDIA))
         else:
             due.append((self.media_s + settings.media_pause_timeout_s, Alarm.TIMEOUT))
+            if not self.stilled:
+                due.append((self.media_s + STILL_S, Alarm.MEDIA_STILL))
             if not self.warned:
                 due.append((self.media_s + settings.media_pause_warning_s, Alarm.MEDIA_PAUSED))
         return min(due)
@@ -108,6 +116,8 @@ class Watchdog:
         due_s, alarm = self.deadline()
         if now_s < due_s:
             return None
+        if alarm is Alarm.MEDIA_STILL:
+            self.stilled = True
         if alarm is Alarm.MEDIA_PAUSED:
             self.warned = True
         return alarm
@@ -328,6 +338,8 @@ class Peer:
         match self._watchdog.check(asyncio.get_running_loop().time()):
             case None:
                 pass
+            case Alarm.MEDIA_STILL:
+                self._session.finalize()
             case Alarm.MEDIA_PAUSED:
                 self._session.warn(
                     MediaError(

@@ -153,7 +153,9 @@ class AudioReceiver:
 
     async def _receive(self, parameters: RTCRtpReceiveParameters) -> None:
         """Starts aiortc's receiver (RTCP, routing) and ends the decoder thread that it starts along with it."""
-        if not self._stopped and self._stream is None:
+        if self._stopped:
+            return  # nothing would end what it starts
+        if self._stream is None:
             codecs = ((codec.payloadType, codec.mimeType) for codec in parameters.codecs)
             self._codecs = {payload_type: mime_type for payload_type, mime_type in codecs if payload_type is not None}
             self._stream = AudioStream(

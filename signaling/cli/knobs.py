@@ -188,7 +188,10 @@ def load_settings(given: Mapping[str, Any]) -> Settings:
 
 
 def _problem(error: Any, flags: Mapping[str, Any]) -> str:
-    name = str(error["loc"][0]) if error["loc"] else ""
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:  # settings that contradict each other
+        return f"{reason}."
+    name = str(error["loc"][0])
     known = {knob.name: knob for knob in knobs()}
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, known, n=1)
@@ -200,7 +203,6 @@ def _problem(error: Any, flags: Mapping[str, Any]) -> str:
         where = knob.variable
     else:
         where = f"`{name}` in {SETTINGS_FILE}"
-    reason = str(error["msg"])
     return f"{where} cannot be {error['input']!r}: {reason[0].lower()}{reason[1:]}."
 
 

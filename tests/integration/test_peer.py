@@ -566,7 +566,7 @@ def alarms(dog: Watchdog, until_s: float, step_s: float = 0.5) -> list[tuple[flo
     while now_s <= until_s:
         if (alarm := dog.check(now_s)) is not None:
             found.append((now_s, alarm))
-            if alarm is not Alarm.MEDIA_PAUSED:
+            if alarm not in (Alarm.MEDIA_STILL, Alarm.MEDIA_PAUSED):
                 break
         now_s += step_s
     return found
@@ -584,16 +584,22 @@ def test_a_peer_that_connects_and_sends_nothing(dog: Watchdog) -> None:
 def test_a_pause_warns_once_and_then_ends(dog: Watchdog) -> None:
     dog.connected(101.0)
     dog.media(102.0)
-    assert alarms(dog, 1000.0) == [(117.0, Alarm.MEDIA_PAUSED), (162.0, Alarm.TIMEOUT)]
+    assert alarms(dog, 1000.0) == [
+        (103.0, Alarm.MEDIA_STILL),
+        (117.0, Alarm.MEDIA_PAUSED),
+        (162.0, Alarm.TIMEOUT),
+    ]
 
 
 def test_audio_after_a_pause_allows_the_next_warning(dog: Watchdog) -> None:
     dog.connected(101.0)
     dog.media(102.0)
+    assert dog.check(103.0) is Alarm.MEDIA_STILL
     assert dog.check(117.0) is Alarm.MEDIA_PAUSED
     dog.media(102.0)  # the same packet again is no new one
     assert dog.check(118.0) is None
     dog.media(120.0)
+    assert dog.check(121.0) is Alarm.MEDIA_STILL
     assert dog.check(134.0) is None
     assert dog.check(135.0) is Alarm.MEDIA_PAUSED
 
@@ -605,6 +611,7 @@ def test_a_session_that_lasts_too_long(dog: Watchdog) -> None:
         dog.media(now_s)
         assert dog.check(now_s) is None
         now_s += 1.0
+    dog.media(1099.5)
     assert dog.check(1100.0) is Alarm.SESSION_MAX
 
 
@@ -612,6 +619,16 @@ def test_nothing_is_due_before_the_deadline_it_names(dog: Watchdog) -> None:
     due_s, alarm = dog.deadline()
     assert dog.check(due_s - 0.001) is None
     assert dog.check(due_s) is alarm
+
+
+async def test_speech_that_stops_being_sent_gets_its_final() -> None:
+    async with call() as it:
+        it.add_tone()
+        await it.dial()
+        await until(lambda: it.session is not None and len(it.session.samples) > 10)
+        assert it.session.finalized == 0
+        it.tone.playing.clear()
+        await until(lambda: it.session.finalized == 1)
 
 
 # --- and nothing is left
