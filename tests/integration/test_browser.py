@@ -25,7 +25,7 @@ MICROPHONE_RATE = 48_000
 """Chromium's fake microphone wants this, or it plays at the wrong speed."""
 
 LEAD_IN_S = 2.0
-"""The fake microphone begins with the stream, before the connection stands: silence first, or the first words are lost."""
+"""The fake microphone begins before the connection stands: without silence first, words would be lost."""
 
 FLAGS = (
     "--no-sandbox",

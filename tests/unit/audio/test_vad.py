@@ -97,7 +97,7 @@ class Model:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - a condition of several parts
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -1,5 +1,7 @@
 """Which words will not change."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,4 +88,4 @@ def test_stable_only_grows_and_times_never_go_back(hypotheses: list[list[str]]) 
         before = view.stable
         shown = [*view.stable, *view.unstable]
         assert all(word.start <= word.end for word in shown)
-        assert all(first.end <= second.start for first, second in zip(shown, shown[1:], strict=False))
+        assert all(first.end <= second.start for first, second in itertools.pairwise(shown))

@@ -1,6 +1,7 @@
 """One speaker's stream from samples to events; the VAD and the decoder are scripted at their seams."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -146,7 +147,7 @@ async def test_an_utterance_gives_started_interims_stopped_final_and_end() -> No
     await stream.session.close("client")
     types = stream.sink.types
     order = ["ready", "speech_started", "interim", "speech_stopped", "final", "utterance_end", "metadata", "closed"]
-    assert [kind for kind in dict.fromkeys(types)] == order
+    assert list(dict.fromkeys(types)) == order
     assert stream.sink.seqs == list(range(len(types)))
 
 
@@ -164,7 +165,7 @@ async def test_stable_text_only_grows_and_the_final_has_all_words() -> None:
     await stream.pause(1.0)
     await stream.session.close("client")
     stable = [event.stable for event in stream.sink.of(Interim)]
-    assert all(after.startswith(before) for before, after in zip(stable, stable[1:], strict=False))
+    assert all(after.startswith(before) for before, after in itertools.pairwise(stable))
     assert stable[-1] != ""
     assert stream.sink.of(Final)[0].transcript.split()[:8] == [f"w{n}" for n in range(8)]
 

@@ -146,7 +146,7 @@ async def test_the_monitor_sees_a_blocked_loop() -> None:
     stream, metrics = configured(), Metrics()
     task = asyncio.create_task(monitor_loop(metrics))
     await asyncio.sleep(0.05)
-    time.sleep(0.4)  # noqa: ASYNC251 - the fault that is to be seen
+    time.sleep(0.4)
     await asyncio.sleep(0.25)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
