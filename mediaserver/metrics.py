@@ -25,7 +25,9 @@ class Metrics:
             return Histogram(f"voiceforge_{name}", text, labels, buckets=buckets, registry=self.registry)
 
         self.sessions = Gauge("voiceforge_sessions", "Sessions that live now.", ("door",), registry=self.registry)
-        self.sessions_ended_total = counter("sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason"))
+        self.sessions_ended_total = counter(
+            "sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason")
+        )
         self.refused_total = counter("refused_total", "Requests for a session that were refused, by code.", ("code",))
         self.setup_seconds = histogram(
             "setup_seconds",
@@ -34,10 +36,13 @@ class Metrics:
         )
         self.rtp_packets_total = counter(
             "rtp_packets_total",
-            "RTP packets by fate: received, lost, late, duplicate, recovered (FEC), concealed, reset.",
+            "RTP packets by fate: received, reordered, lost, recovered (FEC), concealed, late, duplicate, malformed, "
+            "refused, reset.",
             ("fate",),
         )
-        self.jitter_delay_seconds = histogram("jitter_delay_seconds", "Delay that the jitter buffer holds packets for.")
+        self.jitter_delay_seconds = histogram(
+            "jitter_delay_seconds", "Longest that a packet was held, per second of packets."
+        )
         self.audio_seconds_total = counter(
             "audio_seconds_total", "Audio received, by kind: speech, silence, concealed.", ("kind",)
         )

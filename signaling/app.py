@@ -16,6 +16,7 @@ import click
 import structlog
 from aiohttp import web
 
+from mediaserver.audio.denoise import preload
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
 from mediaserver.decoder.engine import Engine, open_engine
@@ -203,6 +204,7 @@ def _load_files(settings: Settings, metrics: Metrics) -> tuple[ModelFiles, VadPo
     files = resolve(
         settings.model, model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report
     )
+    preload(settings.denoise)
     vad_path = vad_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report)
     return files, VadPool(vad_path, metrics=metrics)
 

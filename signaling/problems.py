@@ -23,6 +23,7 @@ STATUS_OF_CODE: Mapping[str, HTTPStatus] = {
     "INVALID_SDPFRAG": HTTPStatus.BAD_REQUEST,
     # RFC 9725 §4.3: a session that trickles but does not restart answers 422 to a restart.
     "ICE_RESTART_UNSUPPORTED": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "DENOISER_NOT_INSTALLED": HTTPStatus.NOT_IMPLEMENTED,
 }
 """Codes of the stages below whose status does not follow from their class."""
 

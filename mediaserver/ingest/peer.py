@@ -196,6 +196,8 @@ class Peer:
         """
         if self._pc is None or self._offer is None:
             raise RuntimeError("a peer takes candidates after its offer")
+        if self._closing is not None:
+            return  # too late to be of use
         offer = self._offer
         fragment = parse_fragment(sdpfrag, allow_loopback=listens_on_loopback(self._settings))
         if offer.is_restart(fragment):

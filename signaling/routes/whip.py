@@ -16,9 +16,10 @@ from multidict import CIMultiDict, MultiMapping
 from pydantic import ValidationError
 from structlog.contextvars import bound_contextvars
 
+from mediaserver.audio.denoise import preload
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import SessionConfig, config_error
+from mediaserver.settings import Denoise, SessionConfig, config_error
 from signaling.limits import (
     ACCEPT_TIMEOUT_S,
     PREFLIGHT_MAX_AGE_S,
@@ -156,6 +157,9 @@ class Whip:
         _require_type(request, SDP_TYPE, accept_header="Accept-Post")
         config = config_from_query(request.query)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
+        if config.denoise is not None:
+            # Importing a suppressor takes up to seconds, once: this client waits for it, and nobody else.
+            await asyncio.to_thread(preload, Denoise(config.denoise))
         session_id = new_session_id()
         # Every task that the peer starts inherits the binding, so all its lines carry the id.
         with bound_contextvars(session=session_id):

@@ -191,7 +191,7 @@ async def call(**settings: Any) -> AsyncIterator[Call]:
 
 async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - conditions of every kind
+        while not condition():
             await asyncio.sleep(0.01)
 
 
