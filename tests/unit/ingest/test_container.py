@@ -80,7 +80,7 @@ def test_stereo_is_mixed_and_8_khz_is_raised(tmp_path: Path) -> None:
     left, right = tone(1.0, 8000, 300.0), tone(1.0, 8000, 1000.0)
     path = write_wav(tmp_path / "a.wav", np.stack((left, right), axis=1), 8000, channels=2)
     samples = all_samples(path)
-    assert len(samples) == pytest.approx(16_000, abs=100)
+    assert len(samples) == 16_000, "what the resampler holds at the end belongs to it"
     spectrum = np.abs(np.fft.rfft(samples[:16_000], 16_000))
     assert spectrum[300] > 100 * spectrum[600]
     assert spectrum[1000] > 100 * spectrum[600]
