@@ -55,8 +55,9 @@ class Captions:
         """What an event changed on the screen."""
         if event.get("type") in ("final", "revision"):
             mark = "" if event["type"] == "final" else "↺ "
-            text = Text(f"{float(event['start']):7.1f}  ", style="cyan")
-            self._console.print(text + Text(f"{mark}{event['transcript']}"))
+            self._console.print(
+                Text.assemble((f"{float(event['start']):7.1f}  ", "cyan"), f"{mark}{event['transcript']}")
+            )
         self._interim.plain = ""
         self._interim.append(transcript.stable, style="bold")
         self._interim.append(transcript.unstable, style="dim")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -15,11 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Settings
 from signaling.cli import main
+from signaling.cli.captions import Captions
 from signaling.cli.knobs import knobs
 from signaling.own_server import own_server
 from signaling.transcript import Transcript
@@ -326,7 +329,20 @@ def test_a_transcript_is_put_together_from_finals_and_revisions() -> None:
     assert transcript.complete
 
 
-# models
+def test_captions_show_finals_by_time_and_the_stable_part_bright() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system="standard", legacy_windows=False)
+    captions, transcript = Captions(console, duration_s=10.0), Transcript()
+    with captions:
+        for event in (final_event(1, "Hello.", 1.0), {"type": "interim", "transcript": "and then", "stable": "and"}):
+            transcript.apply(event)
+            captions.show(event, transcript)
+        captions.position(5.0)
+    assert "\x1b[36m    1.0  \x1b[0mHello." in out.getvalue()
+    assert "\x1b[1mand\x1b[0m\x1b[2m then\x1b[0m" in out.getvalue()
+
+
+# Models
 
 
 def test_models_are_listed_with_licence_state_and_size(model_files: ModelFiles) -> None:
