@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -49,7 +49,8 @@ def _knob(group: Group, default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"group": group.value}, **limits)
 
 
-Milliseconds = Annotated[int, Field(ge=0)]
+Milliseconds = int
+"""A duration; each setting names its own limits."""
 
 
 class Settings(BaseSettings):
@@ -108,9 +109,11 @@ class Settings(BaseSettings):
         "Seconds after which a peer that answers no connectivity check or ping counts as gone.",
         gt=0,
     )
-    jitter_target_ms: Milliseconds = _knob(Group.WEBRTC, 40, "Delay in ms that the jitter buffer starts with.", le=200)
+    jitter_target_ms: Milliseconds = _knob(
+        Group.WEBRTC, 40, "Delay in ms that the jitter buffer starts with.", ge=0, le=200
+    )
     jitter_max_ms: Milliseconds = _knob(
-        Group.WEBRTC, 200, "Largest delay in ms that the jitter buffer adapts to.", le=1000
+        Group.WEBRTC, 200, "Largest delay in ms that the jitter buffer adapts to.", ge=0, le=1000
     )
 
     # audio
@@ -128,8 +131,10 @@ class Settings(BaseSettings):
         Group.AUDIO, 0.5, "Speech probability from which a frame counts as speech.", gt=0, lt=1
     )
     endpointing_ms: Milliseconds = _knob(Group.AUDIO, 500, "Silence in ms that ends an utterance.", ge=100, le=10_000)
-    pre_roll_ms: Milliseconds = _knob(Group.AUDIO, 300, "Audio in ms kept before speech was noticed.", le=2000)
-    min_speech_ms: Milliseconds = _knob(Group.AUDIO, 250, "Shortest speech in ms that is decoded at all.", le=2000)
+    pre_roll_ms: Milliseconds = _knob(Group.AUDIO, 300, "Audio in ms kept before speech was noticed.", ge=0, le=2000)
+    min_speech_ms: Milliseconds = _knob(
+        Group.AUDIO, 250, "Shortest speech in ms that is decoded at all.", ge=0, le=2000
+    )
     max_utterance_s: float = _knob(
         Group.AUDIO, 20.0, "Longest utterance in seconds; longer speech is cut between words.", ge=5, le=28
     )

@@ -92,18 +92,9 @@ LIMITS = {"at least": -1, "at most": 1, "more than": 0, "less than": 0}
 """How far beyond the number a limit names is the nearest value that it refuses."""
 
 
-NOT_HELD = {("endpointing_ms", "at least 100"), ("interim_period_ms", "at least 100")}
-"""The lower limit of `Milliseconds` (0) comes after these settings' own in pydantic's metadata, and replaces it."""
-
-
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [
-        pytest.param(knob.name, limit, marks=[pytest.mark.xfail(strict=True)] if (knob.name, limit) in NOT_HELD else [])
-        for knob in knobs()
-        for limit in knob.limits.split(", ")
-        if limit
-    ],
+    [(knob.name, limit) for knob in knobs() for limit in knob.limits.split(", ") if limit],
 )
 def test_the_limits_that_the_reference_names_are_held(name: str, limit: str) -> None:
     words, _, number = limit.rpartition(" ")
@@ -114,3 +105,14 @@ def test_the_limits_that_the_reference_names_are_held(name: str, limit: str) -> 
 def test_settings_cannot_be_changed_once_made() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("first", "last"), [(5000, 0), (0, 5000), (6000, 5000)])
+def test_udp_ports_that_are_no_range_are_refused(first: int, last: int) -> None:
+    with pytest.raises(click.UsageError, match="are a range"):
+        load_settings({"udp_port_min": first, "udp_port_max": last})
+
+
+def test_an_announced_address_that_is_none_is_refused() -> None:
+    with pytest.raises(click.UsageError, match="announced-address cannot be 'example.org'"):
+        load_settings({"announced_address": "example.org"})
