@@ -18,6 +18,7 @@ class Effective:
         language: code, or None where it is to be detected.
         model: the model that the node has loaded.
         interim_results: whether interims are sent.
+        revisions: whether finals are corrected later.
         vad_enabled: off: everything counts as speech.
         endpointer: what begins and ends an utterance.
         denoise: which suppressor.
@@ -27,6 +28,7 @@ class Effective:
     language: str | None
     model: str
     interim_results: bool
+    revisions: bool
     vad_enabled: bool
     endpointer: EndpointerConfig
     denoise: Denoise
@@ -56,6 +58,7 @@ class Effective:
             language=only or config.language or settings.language,
             model=decoder.model_name,
             interim_results=config.interim_results,
+            revisions=config.revisions,
             vad_enabled=config.vad_enabled,
             endpointer=EndpointerConfig(
                 threshold=settings.vad_threshold if config.vad_threshold is None else config.vad_threshold,
@@ -74,6 +77,7 @@ class Effective:
             "language": self.language,
             "model": self.model,
             "interim_results": self.interim_results,
+            "revisions": self.revisions,
             "vad_enabled": self.vad_enabled,
             "endpointing_ms": self.endpointer.endpointing_ms,
             "vad_threshold": self.endpointer.threshold,

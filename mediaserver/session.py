@@ -33,6 +33,7 @@ from mediaserver.events import (
     Metadata,
     Pong,
     Ready,
+    Revision,
     SpeechStarted,
     SpeechStopped,
     UtteranceEnd,
@@ -40,6 +41,7 @@ from mediaserver.events import (
     Word,
 )
 from mediaserver.metrics import Metrics
+from mediaserver.passage import Passage, Said, revisions
 from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
 from mediaserver.utterance import Utterance
 
@@ -53,6 +55,12 @@ MAX_WAITING_FINALS = 32
 
 LANGUAGE_SURE = 0.8
 """From this probability on a detected language is kept for the session."""
+
+REVISION_WAIT_S = 10.0
+"""A revision that comes later helps nobody: under load revisions are what is left out first."""
+
+FIRST_PERIOD_MS = 200
+"""Between two tries to hear the first words of an utterance: windows are short then, and a reader waits for a sign."""
 
 FLUSH_DEADLINE_S = 10.0
 """How long a closing session waits for its last finals unless told otherwise."""
@@ -117,6 +125,8 @@ class Session:
         # Bound: MAX_WAITING_FINALS; the oldest is given up first, for its audio is the next to be overwritten.
         self._finals: deque[_Pending] = deque()
         self._finalizer: asyncio.Task[None] | None = None
+        self._passage = Passage()
+        self._reviser: asyncio.Task[None] | None = None
         self._interims: set[asyncio.Task[None]] = set()  # one waiting and one being decoded at most
         self._flush_at: int | None = None
         self._flushed = asyncio.Event()
@@ -216,6 +226,7 @@ class Session:
             for edge in edges:
                 self._turn(edge)
         self._flush_if_judged()
+        self._settle_if_due()
         self._request_interim()
 
     def _keep_clean(self, denoised: Samples | None) -> None:
@@ -282,7 +293,8 @@ class Session:
             return
         end = self._audio.end_position
         grown = end - utterance.requested_sample
-        period = samples_in(ms=self._settings.interim_period_ms)
+        period_ms = self._settings.interim_period_ms
+        period = samples_in(ms=period_ms if utterance.shown else min(FIRST_PERIOD_MS, period_ms))
         # A pause is decoded once, when its silence begins: later windows would say the same.
         if grown < period or self._last_speech_sample <= utterance.requested_sample:
             return
@@ -366,6 +378,52 @@ class Session:
         )
         if pending.over and words:
             self._emit(UtteranceEnd(utterance_id=utterance.number, last_word_end=words[-1].end))
+        if words:
+            self._passage.add(
+                Said(
+                    number=utterance.number,
+                    start_sample=utterance.start_sample,
+                    speech_sample=utterance.speech_sample,
+                    speech_end_sample=pending.speech_end_sample,
+                    end_sample=pending.window.start_sample + len(pending.window.samples),
+                    words=tuple(words),
+                )
+            )
+
+    def _settle_if_due(self) -> None:
+        speaking = self._utterance is not None or bool(self._finals)
+        if self._passage.is_settled(self._endpointer.position_samples, speaking=speaking):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Have the passage decoded as one, unless it is one utterance or the last revision still waits."""
+        passage, self._passage = self._passage, Passage()
+        if not passage.is_joined or not self._effective.revisions:
+            return
+        if self._reviser is not None and not self._reviser.done():
+            return
+        window = self._window(Kind.REVISION, *passage.span)
+        self._reviser = asyncio.create_task(self._revise(passage, window), name=f"revise-{self.id}")
+
+    async def _revise(self, passage: Passage, window: Window) -> None:
+        try:
+            async with asyncio.timeout(REVISION_WAIT_S):
+                hypothesis = await self._decoder.decode(window)
+        except (TimeoutError, VoiceForgeError):
+            return  # what was final stays
+        for said in revisions(passage.said, hypothesis.words):
+            words = list(said.words)
+            self._emit(
+                Revision(
+                    utterance_id=said.number,
+                    transcript=text_of(words),
+                    confidence=confidence_of(words),
+                    start=seconds(said.speech_sample),
+                    duration=seconds(said.speech_end_sample - said.speech_sample),
+                    timestamp=self.stream_time_s,
+                    words=_wire(words),
+                )
+            )
 
     def _window(self, kind: Kind, start: int, end: int) -> Window:
         ring = self._audio if self._audio.start_position <= start else self._ring
@@ -388,6 +446,9 @@ class Session:
                 await self._flushed.wait()
                 if self._finalizer is not None:
                     await self._finalizer
+                self._settle()
+                if self._reviser is not None:
+                    await self._reviser
         except TimeoutError:
             self._log.warning("finals given up", waiting=len(self._finals), deadline_s=deadline_s)
             self.warn(_final_lost())
@@ -411,7 +472,7 @@ class Session:
         self._emit(Closed(reason=reason))
 
     async def _stop_tasks(self) -> None:
-        tasks = [*self._interims, *([self._finalizer] if self._finalizer is not None else [])]
+        tasks = [*self._interims, *(task for task in (self._finalizer, self._reviser) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

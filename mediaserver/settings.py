@@ -197,6 +197,7 @@ class SessionConfig(BaseModel):
     language: str | None = Field(None, description="Language code; unset is detected by a multilingual model.")
     model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
     interim_results: bool = Field(True, description="Whether interims are sent.")
+    revisions: bool = Field(True, description="Whether finals are corrected once more speech has been heard.")
     vad_enabled: bool = Field(
         True, description="Off: everything counts as speech, utterances end by `finalize` or length."
     )

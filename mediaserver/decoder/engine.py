@@ -27,7 +27,7 @@ from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-MAX_WAITING_FINALS = 1024
+MAX_WAITING = 1024
 """Far beyond what a node can be admitted to; a bound, so that a fault upstream cannot fill the memory."""
 
 LATE_FINAL_S = 1.0
@@ -75,7 +75,7 @@ class Engine:
         self._load = load
         self._metrics = metrics
         self._futures: dict[int, asyncio.Future[Hypothesis]] = {}  # one a ticket in the scheduler or being decoded
-        self._scheduler = Scheduler(max_batch=max_batch, max_finals=MAX_WAITING_FINALS, on_replaced=self._replaced)
+        self._scheduler = Scheduler(max_batch=max_batch, max_kept=MAX_WAITING, on_replaced=self._replaced)
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="decode")
         self._slot_count = slots
         self._slots: list[asyncio.Task[None]] = []
@@ -138,7 +138,7 @@ class Engine:
             if not self._scheduler.add(ticket):
                 raise VoiceForgeError(
                     "ENGINE_OVERLOADED",
-                    "Too many finals wait for their decode.",
+                    "Too much audio waits for its decode.",
                     "Try again later, or use a smaller model.",
                     retryable=True,
                 )

@@ -1,8 +1,8 @@
 """Whose window is decoded next (sans-IO).
 
-Finals before first interims, these before other interims; within a kind, first come, first served. A session has at
-most one interim waiting: a newer one takes its place in the queue, so under load the interim rate falls and nothing
-piles up (design decision 3).
+Finals before first interims, these before other interims, revisions last; within a kind, first come, first served. A
+session has at most one interim waiting: a newer one takes its place in the queue, so under load the interim rate falls
+and nothing piles up (design decision 3).
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ class Scheduler:
 
     Args:
         max_batch: most windows in a batch.
-        max_finals: most finals that may wait. Finals are never dropped, so one more is refused and the caller told.
+        max_kept: most finals and revisions that may wait. None is dropped, so one more is refused and the caller told.
         on_replaced: called with a ticket that a newer one replaced.
     """
 
-    def __init__(self, *, max_batch: int, max_finals: int, on_replaced: Callable[[Ticket], None]) -> None:
+    def __init__(self, *, max_batch: int, max_kept: int, on_replaced: Callable[[Ticket], None]) -> None:
         self._max_batch = max_batch
-        self._max_finals = max_finals
+        self._max_kept = max_kept
         self._on_replaced = on_replaced
-        self._finals: list[Ticket] = []
+        self._kept: list[Ticket] = []
         self._interims: dict[str, Ticket] = {}  # one a session; bounded by the number of sessions
         self._decoding: dict[str, int] = {}
         self._order = 0
 
     def __len__(self) -> int:
-        return len(self._finals) + len(self._interims)
+        return len(self._kept) + len(self._interims)
 
     def add(self, ticket: Ticket) -> bool:
-        """Queue a ticket; False if it is a final and too many wait."""
+        """Queue a ticket; False if it is no interim and too many wait."""
         self._order += 1
         ticket.order = self._order
         session_id = ticket.window.session_id
-        if ticket.window.kind is Kind.FINAL:
-            if len(self._finals) >= self._max_finals:
+        if not ticket.window.kind.is_interim:
+            if len(self._kept) >= self._max_kept:
                 return False
-            self._finals.append(ticket)
+            self._kept.append(ticket)
             return True
         older = self._interims.pop(session_id, None)
         if older is not None:
@@ -68,8 +68,8 @@ class Scheduler:
 
     def discard(self, ticket: Ticket) -> None:
         """Forget a ticket that nobody waits for any more."""
-        if ticket in self._finals:
-            self._finals.remove(ticket)
+        if ticket in self._kept:
+            self._kept.remove(ticket)
         elif self._interims.get(ticket.window.session_id) is ticket:
             del self._interims[ticket.window.session_id]
 
@@ -80,7 +80,7 @@ class Scheduler:
         fast talker cannot hold two slots. Call `done` with the batch afterwards.
         """
         ready = sorted(
-            (*self._finals, *(t for s, t in self._interims.items() if s not in self._decoding)),
+            (*self._kept, *(t for s, t in self._interims.items() if s not in self._decoding)),
             key=lambda ticket: (ticket.window.kind, ticket.order),
         )
         if not ready:
@@ -103,13 +103,17 @@ class Scheduler:
 
     def oldest_final_wait_s(self, now_s: float) -> float:
         """How long the longest-waiting final has waited."""
-        return max((now_s - ticket.queued_at_s for ticket in self._finals), default=0.0)
+        finals = (ticket for ticket in self._kept if ticket.window.kind is Kind.FINAL)
+        return max((now_s - ticket.queued_at_s for ticket in finals), default=0.0)
 
     @staticmethod
     def _fits(ticket: Ticket, head: Ticket) -> bool:
         return (
             ticket.window.language == head.window.language
-            and (ticket.window.kind is Kind.FINAL) == (head.window.kind is Kind.FINAL)
+            and (
+                ticket.window.kind is head.window.kind
+                or (ticket.window.kind.is_interim and head.window.kind.is_interim)
+            )
             and ticket.context_frames <= head.context_frames * LENGTH_RATIO
             and head.context_frames <= ticket.context_frames * LENGTH_RATIO
         )

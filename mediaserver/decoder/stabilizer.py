@@ -20,6 +20,9 @@ EDGE_S = 0.3
 INSTANT_S = 0.02
 """A word shorter than one position of the encoder was not heard: the decoder ran on after the audio's end."""
 
+HOLD_S = 0.15
+"""A word that ends nearer than this to the end of the audio is not shown at all yet: half of those change."""
+
 LAP_WORDS = 24
 """How many stable words a new hypothesis is compared with: more than a window's trim leaves behind."""
 
@@ -62,7 +65,8 @@ class Stabilizer:
             agreed += 1
         self._stable.extend(_after(self._stable, fresh[:agreed]))
         self._previous = fresh[agreed:]
-        return View(list(self._stable), list(_after(self._stable, self._previous)))
+        shown = [word for word in self._previous if word.end <= audio_end_s - HOLD_S]
+        return View(list(self._stable), list(_after(self._stable, shown)))
 
 
 def _overlap(stable: Sequence[HypothesisWord], heard: Sequence[HypothesisWord]) -> int:

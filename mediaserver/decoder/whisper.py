@@ -35,8 +35,9 @@ CONTEXT_FLOOR_S = 4.0
 CONTEXT_STEP_S = 1.0
 """Contexts are rounded up to this, so that windows of similar length can share a batch."""
 
-BEAM = 1
-"""Greedy: beam 5 gains nothing on utterances cut at pauses (benchmarks/RESULTS.md) and costs twice the time."""
+GREEDY = 1
+REVISION_BEAM = 5
+"""Beam search gains nothing on utterances cut at pauses and costs twice the time; on joined ones it gains."""
 
 TIME_PER_ENCODING_S = 0.02
 """Two mel frames become one position of the encoder's output."""
@@ -67,7 +68,7 @@ class _Generated:
 
 def context_frames(window: Window) -> int:
     """Encoder context of a window in mel frames: its audio, a margin of silence, rounded up."""
-    margin_s = FINAL_MARGIN_S if window.kind is Kind.FINAL else INTERIM_MARGIN_S
+    margin_s = INTERIM_MARGIN_S if window.kind.is_interim else FINAL_MARGIN_S
     wanted_s = max(window.duration_s + margin_s, CONTEXT_FLOOR_S)
     steps = int(np.ceil(wanted_s / CONTEXT_STEP_S - 1e-9))
     return min(int(steps * CONTEXT_STEP_S * FRAMES_PER_SECOND), MAX_FRAMES)
@@ -138,7 +139,7 @@ class WhisperModel:
         results = self._model.generate(
             encoded,
             prompts,
-            beam_size=BEAM,
+            beam_size=REVISION_BEAM if windows[0].kind is Kind.REVISION else GREEDY,
             max_length=min(len(prompts[0]) + budget, MAX_TOKENS),
             return_scores=True,
             return_no_speech_prob=True,

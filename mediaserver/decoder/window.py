@@ -15,11 +15,12 @@ class Kind(IntEnum):
     FINAL = 0
     FIRST_INTERIM = 1
     INTERIM = 2
+    REVISION = 3
 
     @property
     def is_interim(self) -> bool:
         """Whether a newer window of the same session replaces this one."""
-        return self is not Kind.FINAL
+        return self in (Kind.FIRST_INTERIM, Kind.INTERIM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Window:
 
     Args:
         session_id: whose it is.
-        kind: final, first interim of an utterance, or interim.
+        kind: final, first interim of an utterance, interim, or revision.
         samples: [n] float32, 16 kHz mono.
         start_sample: stream position of `samples[0]`.
         language: language code, or None to have it detected.

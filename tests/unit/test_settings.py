@@ -114,5 +114,5 @@ def test_udp_ports_that_are_no_range_are_refused(first: int, last: int) -> None:
 
 
 def test_an_announced_address_that_is_none_is_refused() -> None:
-    with pytest.raises(click.UsageError, match="announced-address cannot be 'example.org'"):
+    with pytest.raises(click.UsageError, match=r"announced-address cannot be 'example\.org'"):
         load_settings({"announced_address": "example.org"})

@@ -14,9 +14,9 @@ def ticket(
     return Ticket(Window(session, kind, np.zeros(16, dtype=np.float32), 0, language), frames, queued_at_s)
 
 
-def scheduler(*, max_batch: int = 8, max_finals: int = 100) -> tuple[Scheduler, list[Ticket]]:
+def scheduler(*, max_batch: int = 8, max_kept: int = 100) -> tuple[Scheduler, list[Ticket]]:
     replaced: list[Ticket] = []
-    return Scheduler(max_batch=max_batch, max_finals=max_finals, on_replaced=replaced.append), replaced
+    return Scheduler(max_batch=max_batch, max_kept=max_kept, on_replaced=replaced.append), replaced
 
 
 def test_finals_come_before_first_interims_and_these_before_others() -> None:
@@ -79,7 +79,7 @@ def test_finals_do_not_wait_for_interims_in_their_batch() -> None:
 
 
 def test_too_many_finals_are_refused() -> None:
-    queue, _ = scheduler(max_finals=1)
+    queue, _ = scheduler(max_kept=1)
     assert queue.add(ticket("a", Kind.FINAL))
     assert not queue.add(ticket("b", Kind.FINAL))
 
@@ -113,3 +113,14 @@ def test_every_ticket_is_taken_or_replaced_exactly_once(script: list[tuple[str, 
         queue.done(batch)
     assert sorted(map(id, taken + replaced)) == sorted(map(id, added))
     assert [t for t in taken if t.window.kind is Kind.FINAL] == [t for t in added if t.window.kind is Kind.FINAL]
+
+
+def test_revisions_come_last_and_are_kept() -> None:
+    queue, replaced = scheduler()
+    revision, interim = ticket("a", Kind.REVISION), ticket("a", Kind.INTERIM)
+    queue.add(revision)
+    queue.add(interim)
+    assert queue.take() == [interim]
+    assert not replaced
+    assert queue.oldest_final_wait_s(100.0) == 0.0
+    assert queue.take() == [revision]

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from mediaserver.audio.vad import Verdict
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import ConfigError, VoiceForgeError
-from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Warned
+from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Revision, Warned
 from mediaserver.messages import handle_message
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
@@ -247,7 +247,15 @@ async def test_interims_of_long_speech_keep_a_bounded_window() -> None:
 async def test_at_most_one_interim_is_asked_for_in_a_period() -> None:
     stream = Stream(interim_period_ms=1000)
     await stream.speak(6.0)
-    assert len(stream.decoder.windows) <= 6
+    assert 4 <= sum(w.kind is Kind.INTERIM for w in stream.decoder.windows) <= 6
+
+
+async def test_the_first_words_are_tried_for_more_often() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = lambda window: Hypothesis()
+    stream = Stream(decoder=decoder, interim_period_ms=2000)
+    await stream.speak(2.0)
+    assert sum(w.kind is Kind.FIRST_INTERIM for w in stream.decoder.windows) >= 6
 
 
 async def test_interims_can_be_switched_off() -> None:
@@ -351,6 +359,89 @@ async def test_what_is_pushed_is_what_is_decoded() -> None:
     assert final.start_sample == 0
     assert loud[:16_000].all()
     assert not loud[16_000:].any()
+
+
+def misheard(window: Window) -> Hypothesis:
+    """Says `x2` for `w2` unless it hears everything at once."""
+    hypothesis = half_second_words(window)
+    if window.kind is Kind.REVISION:
+        return hypothesis
+    words = [replace(word, text=" x2") if word.text == " w2" else word for word in hypothesis.words]
+    return replace(hypothesis, words=words)
+
+
+async def say_two_utterances(stream: Stream) -> None:
+    for _ in range(2):
+        await stream.speak(2.0)
+        await stream.pause(1.0)
+
+
+async def test_a_longer_silence_settles_what_was_said_and_tells_what_changed() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = misheard
+    stream = Stream(decoder=decoder)
+    await say_two_utterances(stream)
+    assert not stream.sink.of(Revision)
+    await stream.pause(2.0)
+    revised = stream.sink.of(Revision)
+    assert revised[0].utterance_id == 1
+    assert revised[0].transcript.startswith("w0 w1 w2 w3")
+    final = next(event for event in stream.sink.of(Final) if event.utterance_id == 1)
+    assert (revised[0].start, revised[0].duration) == (final.start, final.duration)
+    window = next(w for w in decoder.windows if w.kind is Kind.REVISION)
+    assert window.start_sample == 0
+    assert window.duration_s == pytest.approx(5.2, abs=0.2)
+
+
+async def test_long_speech_is_settled_before_its_audio_is_forgotten() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = misheard
+    stream = Stream(decoder=decoder)
+    for _ in range(12):
+        await stream.speak(3.0)
+        await stream.pause(0.7)
+    passages = [w for w in decoder.windows if w.kind is Kind.REVISION]
+    assert len(passages) >= 2
+    assert all(w.duration_s <= 20.5 for w in passages)
+
+
+async def test_what_was_said_is_settled_at_the_close() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = misheard
+    stream = Stream(decoder=decoder)
+    await say_two_utterances(stream)
+    await stream.session.close("client")
+    assert stream.sink.of(Revision)
+    assert stream.sink.types[-2:] == ["metadata", "closed"]
+
+
+async def test_one_utterance_alone_is_not_decoded_again() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    await stream.pause(4.0)
+    assert not [w for w in stream.decoder.windows if w.kind is Kind.REVISION]
+
+
+async def test_revisions_can_be_switched_off() -> None:
+    decoder = ScriptedDecoder()
+    decoder.outcome = misheard
+    stream = Stream(decoder=decoder, config=SessionConfig(revisions=False))
+    await say_two_utterances(stream)
+    await stream.pause(3.0)
+    assert not stream.sink.of(Revision)
+
+
+async def test_a_revision_that_waits_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mediaserver.session.REVISION_WAIT_S", 0.01)
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder)
+    await say_two_utterances(stream)
+    decoder.gate = asyncio.Event()
+    await stream.pause(3.0)
+    await asyncio.sleep(0.05)
+    assert not stream.sink.of(Failed)
+    await stream.session.close("client", deadline_s=0.5)
+    assert not stream.sink.of(Warned)
 
 
 async def test_a_sure_language_is_kept_for_the_session() -> None:

@@ -1,0 +1,91 @@
+"""Utterances that belong together, until what was said in them has settled (sans-IO).
+
+What a final at a short pause lacks is the audio after it; neither earlier text nor earlier audio makes up for that. So
+the utterances of a passage are decoded once more as one, when it has grown long or a longer silence has come, and what
+that changes is told as revisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mediaserver.audio.clock import SAMPLE_RATE, samples_in
+from mediaserver.decoder.guards import normalised
+from mediaserver.decoder.window import HypothesisWord
+
+LONGEST_S = 20.0
+"""Longest passage: joined decodes gain up to here, and with its margin it fits Whisper's 30 s."""
+
+SILENCE_S = 2.0
+"""Silence that ends a passage: what comes after it says nothing about the words before."""
+
+LEAST_KEPT_SHARE = 0.5
+"""A joined decode that leaves out more than this of an utterance's words has skipped it: Whisper does, at times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An utterance whose final has been sent; positions are samples of the stream."""
+
+    number: int
+    start_sample: int
+    speech_sample: int
+    speech_end_sample: int
+    end_sample: int
+    words: tuple[HypothesisWord, ...]
+
+
+class Passage:
+    """The utterances since the last settlement. Bound: `LONGEST_S` of audio, by then the caller settles it."""
+
+    def __init__(self) -> None:
+        self._said: list[Said] = []
+
+    @property
+    def said(self) -> Sequence[Said]:
+        """Its utterances, in order."""
+        return self._said
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether there is anything to decode together."""
+        return len(self._said) > 1
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Samples from its first utterance's start to its last one's end."""
+        return self._said[0].start_sample, self._said[-1].end_sample
+
+    def is_settled(self, position_sample: int, *, speaking: bool) -> bool:
+        """Whether nothing more will join it: a silence has come, or what is being said now would make it too long."""
+        if not self._said:
+            return False
+        if position_sample - self._said[0].start_sample > samples_in(s=LONGEST_S):
+            return True
+        return not speaking and position_sample - self._said[-1].end_sample >= samples_in(s=SILENCE_S)
+
+    def add(self, said: Said) -> None:
+        """Take in the next utterance."""
+        self._said.append(said)
+
+
+def revisions(said: Sequence[Said], words: Sequence[HypothesisWord]) -> list[Said]:
+    """What a joined decode changes: the utterances whose words differ, with their new words.
+
+    A word belongs to the utterance that its middle lies in, or nearest to.
+    """
+    heard: list[list[HypothesisWord]] = [[] for _ in said]
+    for word in words:
+        middle = (word.start + word.end) / 2 * SAMPLE_RATE
+        nearest = min(
+            range(len(said)), key=lambda n: max(said[n].start_sample - middle, middle - said[n].end_sample, 0.0)
+        )
+        heard[nearest].append(word)
+    changed = []
+    for before, after in zip(said, heard, strict=True):
+        if len(after) < len(before.words) * LEAST_KEPT_SHARE or not after:
+            continue
+        if [normalised(word.text) for word in before.words] != [normalised(word.text) for word in after]:
+            changed.append(replace(before, words=tuple(after)))
+    return changed
