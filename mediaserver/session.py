@@ -391,8 +391,9 @@ class Session:
             )
 
     def _settle_if_due(self) -> None:
-        speaking = self._utterance is not None or bool(self._finals)
-        if self._passage.is_settled(self._endpointer.position_samples, speaking=speaking):
+        is_finalizing = self._finalizer is not None and not self._finalizer.done()
+        more = self._utterance is not None or is_finalizing
+        if self._passage.is_settled(self._endpointer.position_samples, speaking=more):
             self._settle()
 
     def _settle(self) -> None:

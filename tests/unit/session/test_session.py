@@ -393,6 +393,19 @@ async def test_a_longer_silence_settles_what_was_said_and_tells_what_changed() -
     assert window.duration_s == pytest.approx(5.2, abs=0.2)
 
 
+async def test_a_final_on_its_way_still_joins_its_passage() -> None:
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    await stream.speak(4.0)
+    decoder.gate = asyncio.Event()
+    await stream.pause(1.0)  # the second utterance is over, its final not there
+    decoder.gate.set()
+    await stream.pause(3.0)
+    assert [w.start_sample for w in decoder.windows if w.kind is Kind.REVISION] == [0]
+
+
 async def test_long_speech_is_settled_before_its_audio_is_forgotten() -> None:
     decoder = ScriptedDecoder()
     decoder.outcome = misheard
