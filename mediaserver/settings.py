@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     cpu_threads: int = _knob(Group.DECODER, 0, "Cores that decoding may use; 0 is all of them.", ge=0)
     max_batch: int = _knob(Group.DECODER, 8, "Most windows decoded in one batch (CUDA wants more).", ge=1, le=256)
     interim_period_ms: Milliseconds = _knob(
-        Group.DECODER, 400, "Least time in ms between two interims of a session; it grows by itself under load.", ge=100
+        Group.DECODER, 600, "Least time in ms between two interims of a session; it grows by itself under load.", ge=100
     )
 
     # session

@@ -8,10 +8,10 @@ from mediaserver.audio.clock import SAMPLE_RATE, samples_in, seconds
 from mediaserver.decoder.stabilizer import Stabilizer, View
 from mediaserver.decoder.window import Hypothesis, Kind
 
-INTERIM_WINDOW_S = 10.0
+INTERIM_WINDOW_S = 6.0
 """Longest audio of an interim; beyond it the window starts at a later stable word. Encoding grows with its length."""
 
-INTERIM_KEEP_S = 4.0
+INTERIM_KEEP_S = 2.5
 """How much audio a shortened window keeps: with less before it, Whisper mishears what follows."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mediaserver.decoder.guards import normalised
+from mediaserver.decoder.revising import in_order
 from mediaserver.decoder.window import HypothesisWord
 
 EDGE_S = 0.3
@@ -22,6 +23,13 @@ INSTANT_S = 0.02
 
 HOLD_S = 0.15
 """A word that ends nearer than this to the end of the audio is not shown at all yet: half of those change."""
+
+DOUBTFUL = 0.4
+"""Words less probable than this are not shown while they are the last ones: with them a fifth of all words shown
+change, without them an eighth."""
+
+UNHEARD = 0.25
+"""Neither is a word below this, nor what follows it: the decoder lost its way there and will say something else."""
 
 LAP_WORDS = 24
 """How many stable words a new hypothesis is compared with: more than a window's trim leaves behind."""
@@ -63,10 +71,25 @@ class Stabilizer:
             if normalised(old.text) != normalised(new.text) or new.end > audio_end_s - EDGE_S:
                 break
             agreed += 1
-        self._stable.extend(_after(self._stable, fresh[:agreed]))
+        self._stable.extend(in_order(fresh[:agreed], floor_s=self._end_s))
         self._previous = fresh[agreed:]
-        shown = [word for word in self._previous if word.end <= audio_end_s - HOLD_S]
-        return View(list(self._stable), list(_after(self._stable, shown)))
+        return View(list(self._stable), in_order(_worth_showing(self._previous, audio_end_s), floor_s=self._end_s))
+
+    @property
+    def _end_s(self) -> float:
+        return self._stable[-1].end if self._stable else 0.0
+
+
+def _worth_showing(unstable: Sequence[HypothesisWord], audio_end_s: float) -> list[HypothesisWord]:
+    """The words that a reader gains more from than is lost when they change."""
+    shown: list[HypothesisWord] = []
+    for word in unstable:
+        if word.end > audio_end_s - HOLD_S or word.probability < UNHEARD:
+            break
+        shown.append(word)
+    while shown and shown[-1].probability < DOUBTFUL:
+        shown.pop()
+    return shown
 
 
 def _overlap(stable: Sequence[HypothesisWord], heard: Sequence[HypothesisWord]) -> int:
@@ -87,15 +110,3 @@ def _overlap(stable: Sequence[HypothesisWord], heard: Sequence[HypothesisWord]) 
             row[index] = min(substituted, row[index] + 1, row[index - 1] + 1)
     end_s = stable[-1].end
     return min(range(len(row)), key=lambda k: (row[k], abs((heard[k - 1].end if k else stable[0].start) - end_s)))
-
-
-def _after(stable: Sequence[HypothesisWord], words: Sequence[HypothesisWord]) -> list[HypothesisWord]:
-    """The words with times that do not reach back before the last stable word."""
-    floor_s = stable[-1].end if stable else 0.0
-    shifted = []
-    for word in words:
-        start_s = max(word.start, floor_s)
-        end_s = max(word.end, start_s)
-        shifted.append(HypothesisWord(word.text, start_s, end_s, word.probability))
-        floor_s = end_s
-    return shifted

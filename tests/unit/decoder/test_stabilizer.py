@@ -47,14 +47,28 @@ def test_agreement_ignores_case_and_punctuation() -> None:
 
 def test_words_at_the_end_of_the_audio_stay_unstable() -> None:
     stabilizer = Stabilizer()
-    feed(stabilizer, "some thing", audio_end_s=0.9)
-    assert feed(stabilizer, "some thing", audio_end_s=0.9) == ("some", "thing")
+    feed(stabilizer, "some thing", audio_end_s=1.0)
+    assert feed(stabilizer, "some thing", audio_end_s=1.0) == ("some", "thing")
+
+
+def test_a_word_at_the_very_end_of_the_audio_is_not_shown_yet() -> None:
+    assert feed(Stabilizer(), "some thing", audio_end_s=0.9) == ("", "some")
+
+
+def test_doubtful_words_are_not_shown_while_they_are_the_last() -> None:
+    def view(*probabilities: float) -> str:
+        words = [HypothesisWord(f" w{n}", n * 1.0, n + 0.5, p) for n, p in enumerate(probabilities)]
+        return texts(Stabilizer().update(words, window_start_s=0.0, audio_end_s=100.0))[1]
+
+    assert view(0.9, 0.3, 0.3) == "w0"
+    assert view(0.9, 0.3, 0.9) == "w0 w1 w2"
+    assert view(0.9, 0.1, 0.9) == "w0"
 
 
 def test_a_word_without_any_time_at_the_end_is_not_shown() -> None:
     stabilizer = Stabilizer()
     words = [HypothesisWord(" light,", 0.2, 1.0, 0.9), HypothesisWord(" light,", 1.0, 1.0, 0.9)]
-    assert texts(stabilizer.update(words, window_start_s=0.0, audio_end_s=1.0)) == ("", "light,")
+    assert texts(stabilizer.update(words, window_start_s=0.0, audio_end_s=1.2)) == ("", "light,")
 
 
 def test_stable_words_are_not_taken_back_by_a_later_hypothesis() -> None:

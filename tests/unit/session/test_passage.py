@@ -4,16 +4,16 @@ from mediaserver.decoder.window import HypothesisWord
 from mediaserver.passage import Passage, Said, revisions
 
 
-def words(text: str, *, start_s: float, step_s: float = 0.5) -> tuple[HypothesisWord, ...]:
+def words(text: str, *, start_s: float, step_s: float = 0.5, sure: float = 0.9) -> tuple[HypothesisWord, ...]:
     return tuple(
-        HypothesisWord(" " + word, start_s + n * step_s, start_s + (n + 1) * step_s, 0.9)
+        HypothesisWord(" " + word, start_s + n * step_s, start_s + (n + 1) * step_s, sure)
         for n, word in enumerate(text.split())
     )
 
 
 def said(number: int, text: str, *, start_s: float, end_s: float) -> Said:
     start, end = int(start_s * 16_000), int(end_s * 16_000)
-    return Said(number, start, start, end, end, words(text, start_s=start_s))
+    return Said(number, start, start, end, end, words(text, start_s=start_s, sure=0.5))
 
 
 def at(seconds: float) -> int:

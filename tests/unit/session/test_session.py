@@ -366,7 +366,7 @@ def misheard(window: Window) -> Hypothesis:
     hypothesis = half_second_words(window)
     if window.kind is Kind.REVISION:
         return hypothesis
-    words = [replace(word, text=" x2") if word.text == " w2" else word for word in hypothesis.words]
+    words = [replace(word, text=" x2", probability=0.5) if word.text == " w2" else word for word in hypothesis.words]
     return replace(hypothesis, words=words)
 
 
