@@ -1,9 +1,9 @@
 """Taking a later hypothesis over an earlier one, word by word, where it is surer of itself (sans-IO).
 
 A later decode hears more, but it is not always right where it differs: of the words that a joined decode replaces,
-those that it is not clearly surer of are as often made worse as better, and every change is one that a reader sees. So a
-replacement must be more probable by a margin. Words added or left out are taken as heard: they come from the audio that
-the earlier decode did not have.
+those that it is not clearly surer of are as often made worse as better, and every change is one that a reader sees. So
+a replacement must be more probable by a margin. Words added or left out are taken as heard: they come from the audio
+that the earlier decode did not have.
 """
 
 from __future__ import annotations
