@@ -36,6 +36,7 @@ export interface SessionConfig {
   language?: string | null;
   model?: string | null;
   interim_results?: boolean;
+  revisions?: boolean;
   vad_enabled?: boolean;
   /** Silence in ms that ends an utterance, 100 to 10 000. */
   endpointing_ms?: number | null;
