@@ -43,7 +43,7 @@ export interface SessionConfig {
   /** Speech probability that counts as speech, between 0 and 1. */
   vad_threshold?: number | null;
   denoise?: "off" | "speex" | "spectral_gate" | null;
-  denoise_branch?: "vad" | "decoder" | "both" | null;
+  denoise_branch?: "vad" | "both" | null;
 }
 
 export interface ClientOptions {
