@@ -10,9 +10,15 @@ from mediaserver.decoder.window import HypothesisWord
 OPENING = frozenset("\"'“¿([{-")
 """Marks that belong to the word after them."""
 
+TYING = frozenset("-'’./&@%")
+"""Marks that, with no space before them, tie what follows to the word before."""
+
 
 def join_punctuation(words: list[HypothesisWord]) -> list[HypothesisWord]:
-    """Attach marks that stand alone to the word they belong to; a mark has no time or probability of its own."""
+    """Attach marks that stand alone to the word they belong to; a mark has no time or probability of its own.
+
+    What a mark ties to the word before it ("post" and "-mortem") is one word with it.
+    """
     joined: list[HypothesisWord] = []
     opening = ""
     for word in words:
@@ -22,6 +28,12 @@ def join_punctuation(words: list[HypothesisWord]) -> list[HypothesisWord]:
                 opening += word.text
             elif joined:
                 joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
+            continue
+        if joined and word.text[:1] in TYING:
+            before = joined[-1]
+            joined[-1] = HypothesisWord(
+                before.text + word.text, before.start, word.end, (before.probability + word.probability) / 2
+            )
             continue
         text = opening + (word.text.lstrip() if opening else word.text)
         opening = ""
