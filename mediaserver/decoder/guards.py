@@ -38,6 +38,9 @@ NO_SPEECH = 0.6
 LOW_LOG_PROBABILITY = -1.0
 """Mean log-probability of a token below which a text is a guess (Whisper's own rule)."""
 
+INTERIM_LOW_LOG_PROBABILITY = -0.5
+"""The same for interims: their final is near, and over a coffee shop's murmur they would say that they love you."""
+
 COMPRESSION_RATIO = 2.4
 """zlib makes honest text about half as long; text that shrinks more than this repeats itself (Whisper's own rule)."""
 
@@ -109,12 +112,13 @@ def without_loops(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:
 
 
 def rejection(
-    words: Sequence[HypothesisWord], *, no_speech_probability: float, mean_log_probability: float
+    words: Sequence[HypothesisWord], *, is_interim: bool, no_speech_probability: float, mean_log_probability: float
 ) -> str | None:
     """Why this text must not be shown, or None if it may."""
     if not words:
         return None
-    if no_speech_probability > NO_SPEECH and mean_log_probability < LOW_LOG_PROBABILITY:
+    low = INTERIM_LOW_LOG_PROBABILITY if is_interim else LOW_LOG_PROBABILITY
+    if no_speech_probability > NO_SPEECH and mean_log_probability < low:
         return "no_speech"
     text = "".join(word.text for word in words).strip()
     encoded = text.encode()

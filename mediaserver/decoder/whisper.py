@@ -173,10 +173,11 @@ class WhisperModel:
                 for window, language, item, alignment in zip(windows, languages, generated, aligned, strict=True)
             ]
         hypotheses = []
-        for language, item, found in zip(languages, generated, words, strict=True):
+        for window, language, item, found in zip(windows, languages, generated, words, strict=True):
             kept = guards.without_loops(guards.heard(found))
             rejected = guards.rejection(
                 kept,
+                is_interim=window.kind.is_interim,
                 no_speech_probability=item.no_speech_probability,
                 mean_log_probability=item.mean_log_probability,
             )

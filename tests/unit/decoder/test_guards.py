@@ -30,16 +30,24 @@ def test_loops_are_cut_and_honest_repetition_stays(text: str, left: str) -> None
 
 
 def rejection(
-    text: str, *, probability: float = 0.9, no_speech: float = 0.0, log_probability: float = -0.2
+    text: str, *, probability: float = 0.9, no_speech: float = 0.0, log_probability: float = -0.2, interim: bool = False
 ) -> str | None:
     return guards.rejection(
-        said(text, probability), no_speech_probability=no_speech, mean_log_probability=log_probability
+        said(text, probability),
+        is_interim=interim,
+        no_speech_probability=no_speech,
+        mean_log_probability=log_probability,
     )
 
 
 def test_text_where_the_model_doubts_that_anybody_speaks_is_rejected() -> None:
     assert rejection("hello there", no_speech=0.9, log_probability=-1.5) == "no_speech"
     assert rejection("hello there", no_speech=0.9, log_probability=-0.2) is None
+    assert rejection("hello there", no_speech=0.7, log_probability=-0.7) is None
+
+
+def test_an_interim_is_doubted_sooner_than_a_final() -> None:
+    assert rejection("I love my life", no_speech=0.7, log_probability=-0.7, interim=True) == "no_speech"
 
 
 def test_text_that_repeats_itself_is_rejected() -> None:
@@ -52,7 +60,7 @@ def test_the_classic_inventions_need_a_sure_model() -> None:
 
 
 def test_no_words_are_no_reason_to_reject() -> None:
-    assert guards.rejection([], no_speech_probability=1.0, mean_log_probability=-9.0) is None
+    assert guards.rejection([], is_interim=False, no_speech_probability=1.0, mean_log_probability=-9.0) is None
 
 
 def test_the_token_budget_grows_with_the_speech() -> None:
