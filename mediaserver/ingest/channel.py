@@ -16,7 +16,7 @@ from aiortc import InvalidStateError, RTCDataChannel
 
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Interim, to_json
-from mediaserver.ingest.sdp import MESSAGE_MAX_BYTES
+from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.metrics import Metrics
 
 log = structlog.get_logger(__name__)

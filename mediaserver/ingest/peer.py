@@ -18,6 +18,7 @@ from aiortc.exceptions import OperationError
 
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import MediaError, VoiceForgeError
+from mediaserver.ingest.answer import client_answer, engine_offer
 from mediaserver.ingest.channel import ChannelEvents, ChannelSink
 from mediaserver.ingest.ice import (
     IceOptions,
@@ -27,7 +28,7 @@ from mediaserver.ingest.ice import (
     new_peer_connection,
 )
 from mediaserver.ingest.receiver import AudioReceiver
-from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, client_answer, engine_offer, parse_fragment, parse_offer
+from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, parse_fragment, parse_offer
 from mediaserver.ingest.watchdog import Alarm, Watchdog
 from mediaserver.messages import handle_message
 from mediaserver.metrics import Metrics

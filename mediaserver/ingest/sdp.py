@@ -1,8 +1,8 @@
-"""Offers in, answers out, without I/O: what a client offers is checked, and what it is answered says what we want.
+"""Offers in, without I/O: what a client offers is checked.
 
-Nothing of an offer is passed through. It is read into an `Offer`, and both the description that the WebRTC engine gets
-and the answer that the client gets are written anew from what was understood (RFC 8866, RFC 9429). So a line that
-nobody here knows can neither reach the engine's parser nor come back to the client.
+Nothing of an offer is passed through. It is read into an `Offer`, from which `answer.py` writes anew both what the
+WebRTC engine gets and what the client gets (RFC 8866, RFC 9429). So a line that nobody here knows can neither reach the
+engine's parser nor come back to the client.
 """
 
 from __future__ import annotations
@@ -29,20 +29,6 @@ CANDIDATES_MAX = 32
 SSRCS_MAX = 8
 """One audio source needs one; a gateway that re-uses its section may list a few."""
 
-OPUS_PARAMETERS = "minptime=10;useinbandfec=1;usedtx=0;stereo=0;maxplaybackrate=16000;maxaveragebitrate=32000"
-"""What we ask of an Opus sender (RFC 7587 §6.1). We hear 16 kHz mono, so more bandwidth is wasted, and it keeps the
-encoder in the mode that has in-band FEC at all. 32 kbit/s is wideband speech (16 to 20) with room for its FEC copy.
-No DTX: senders that pause make receivers late."""
-
-AUDIO_PTIME_MS = 20
-"""Packets of 20 ms: half the overhead of 10 ms, and one lost packet is still concealed well."""
-
-MESSAGE_MAX_BYTES = 64 * 1024
-"""Largest data channel message that we announce to accept (RFC 8841 §6)."""
-
-DISCARD_PORT = 9
-"""The port of a section whose address is only known from its candidates (RFC 8840 §4.1.1)."""
-
 CLOCK_RATES_HZ = {"opus": 48_000, "pcmu": 8_000, "pcma": 8_000, "g722": 8_000}
 """Codecs that are decoded here, with their RTP clock (G.722 says 8 kHz for historical reasons, RFC 3551 §4.5.2)."""
 
@@ -64,11 +50,11 @@ _CANDIDATE = re.compile(
     r"([!-~]{1,32}) ([0-9]{1,3}) ([A-Za-z-]{3,8}) ([0-9]{1,10}) ([!-~]{2,255}) ([0-9]{1,5}) typ (host|srflx|relay)\b"
 )
 _FINGERPRINT = re.compile(r"(sha-256|sha-384|sha-512) ([0-9A-F]{2}(?::[0-9A-F]{2}){31,63})", re.IGNORECASE)
-_EXTENSION = re.compile(r"([0-9]{1,2})(?:/[a-z]+)? (\S+)")
+EXTENSION_LINE = re.compile(r"([0-9]{1,2})(?:/[a-z]+)? (\S+)")
 _SSRC = re.compile(r"([0-9]{1,10})(?: .*)?")
 _MID = re.compile(r"[!-~]{1,32}")
 _ICE_TEXT = re.compile(r"[A-Za-z0-9+/=_-]{4,256}")
-_PRINTABLE = re.compile(r"[ -~]{1,512}")
+PRINTABLE = re.compile(r"[ -~]{1,512}")
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _DTLS_SETUPS = ("actpass", "active", "passive")
 
@@ -223,7 +209,7 @@ def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
         raise MediaError(
             "RTCP_MUX_REQUIRED", "The offer wants RTCP on a port of its own.", "Offer a=rtcp-mux (RFC 8834 §4.5)."
         )
-    ssrcs = tuple(dict.fromkeys(int(m[1]) for m in _matches(_SSRC, audio.values("ssrc")) if int(m[1]) < 2**32))
+    ssrcs = tuple(dict.fromkeys(int(m[1]) for m in matches(_SSRC, audio.values("ssrc")) if int(m[1]) < 2**32))
     if len(ssrcs) > SSRCS_MAX:
         raise MediaError(
             "TOO_MANY_SSRCS",
@@ -235,83 +221,6 @@ def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
     transport = _transport(session, tagged, allow_loopback=allow_loopback)
     application, application_transport = _application(session, sections, bundle, transport, allow_loopback)
     return Offer(sections, bundle, index, application, codecs, ssrcs, transport, application_transport)
-
-
-def engine_offer(offer: Offer) -> str:
-    """The offer as aiortc is to see it: the audio that we take and the data channels, nothing else.
-
-    `a=setup:actpass` becomes `active`, so that we are the DTLS server: aiortc's DTLS client offers ECDSA suites only
-    and fails against peers with RSA certificates (GStreamer). End-of-candidates is never said: aioice gives up when
-    it knows no candidate and expects none, yet a client that sent none (FFmpeg's WHIP muxer, hidden addresses) still
-    reaches us and is found peer-reflexive. The peer's own connect timeout ends the wait.
-    """
-    audio = offer.sections[offer.audio]
-    mids = [offer.audio_mid, *([offer.application_mid] if offer.shares_transport else [])]
-    lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
-    if offer.transport.ice_lite:
-        lines.append("a=ice-lite")
-    lines += [f"a=group:BUNDLE {' '.join(mids)}"]
-    lines += [
-        f"m=audio {DISCARD_PORT} UDP/TLS/RTP/SAVPF {' '.join(str(codec.payload_type) for codec in offer.codecs)}",
-        "c=IN IP4 0.0.0.0",
-        f"a=mid:{offer.audio_mid}",
-        "a=sendonly",
-        "a=rtcp-mux",
-        *(
-            f"a=extmap:{match[1]} {MID_EXTENSION}"
-            for match in _matches(_EXTENSION, audio.values("extmap"))
-            if match[2] == MID_EXTENSION and 1 <= int(match[1]) <= 14
-        ),
-        *(_rtpmap(codec) for codec in offer.codecs),
-        *(f"a=ssrc:{ssrc} cname:peer" for ssrc in offer.ssrcs),
-        *_transport_lines(offer.transport),
-    ]
-    if offer.application is not None and offer.application_transport is not None:
-        section = offer.sections[offer.application]
-        legacy = section.profile == "DTLS/SCTP"
-        lines += [
-            f"m=application {DISCARD_PORT} {section.profile} {section.formats[0] if legacy else 'webrtc-datachannel'}",
-            "c=IN IP4 0.0.0.0",
-            f"a=mid:{offer.application_mid}",
-            f"a=sctpmap:{section.formats[0]} webrtc-datachannel 1024"
-            if legacy
-            else f"a=sctp-port:{_sctp_port(section)}",
-        ]
-        size = section.first("max-message-size")
-        if size is not None and size.isascii() and size.isdigit() and len(size) <= 10:
-            lines.append(f"a=max-message-size:{size}")
-        lines += _transport_lines(offer.application_transport)
-    return "\r\n".join(lines) + "\r\n"
-
-
-def client_answer(offer: Offer, engine_answer: str) -> str:
-    """The answer for the client, made of what aiortc answered to `engine_offer`.
-
-    Every offered section gets its counterpart in its place (RFC 3264 §6): the audio `recvonly` with all candidates
-    in it, the data channels accepted, sections that share the audio's transport `inactive`, all others refused.
-    """
-    groups = _split(engine_answer)
-    origin = next((line for line in groups[0] if line.startswith("o=")), "o=- 0 0 IN IP4 0.0.0.0")
-    engine_audio = groups[1]
-    bodies: list[list[str]] = []
-    bundled: list[str] = []
-    for index, section in enumerate(offer.sections):
-        in_bundle = section.mid is not None and section.mid in offer.bundle
-        if index == offer.audio:
-            bodies.append(_audio_lines(section, engine_audio))
-        elif index == offer.application:
-            bodies.append(_data_lines(section, groups[2]))
-        elif in_bundle and section.alive:
-            bodies.append(_inactive_lines(section, engine_audio))
-        else:
-            bodies.append(_refused_lines(section))
-            continue
-        if in_bundle and section.mid is not None:
-            bundled.append(section.mid)
-    # The group names its first section first: that one's transport is used (RFC 9143 §7.3.1).
-    bundled.sort(key=offer.bundle.index)
-    lines = ["v=0", origin, "s=-", "t=0 0", *([f"a=group:BUNDLE {' '.join(bundled)}"] if bundled else [])]
-    return "\r\n".join(lines + [line for body in bodies for line in body]) + "\r\n"
 
 
 def parse_fragment(text: str, *, allow_loopback: bool) -> Fragment:
@@ -383,7 +292,7 @@ def usable_candidates(values: Iterable[str], *, allow_loopback: bool) -> list[Ca
 def _read(text: str) -> tuple[list[tuple[str, str]], tuple[Section, ...]]:
     if len(text.encode("utf-8", "replace")) > OFFER_MAX_BYTES:
         raise _invalid(f"The offer is longer than {OFFER_MAX_BYTES} bytes.")
-    groups = _split(text)
+    groups = split_sections(text)
     if not groups[0] or groups[0][0].rstrip() != "v=0":
         raise _invalid("The body is not an SDP offer: its first line is not `v=0`.")
     if len(groups) - 1 > SECTIONS_MAX:
@@ -413,7 +322,7 @@ def _section(lines: list[str], default_direction: str) -> Section:
 def _codecs(section: Section) -> tuple[Codec, ...]:
     """The codecs of an audio section that are known here, in the client's order of preference."""
     names = {str(pt): (name, 8_000) for pt, name in STATIC_PAYLOADS.items()}
-    names |= {m[1]: (m[2], int(m[3])) for m in _matches(_RTPMAP, section.values("rtpmap"))}
+    names |= {m[1]: (m[2], int(m[3])) for m in matches(_RTPMAP, section.values("rtpmap"))}
     found: dict[int, Codec] = {}
     for payload in section.formats:
         name, clock_rate_hz = names.get(payload, ("", 0))
@@ -457,7 +366,8 @@ def _is_data_channel(section: Section) -> bool:
     return section.profile == "UDP/DTLS/SCTP" and section.formats == ("webrtc-datachannel",)
 
 
-def _sctp_port(section: Section) -> int:
+def sctp_port(section: Section) -> int:
+    """The port of a data channel's association (RFC 8841 §5), 5000 where none that can be is given."""
     value = section.first("sctp-port") or ""
     valid = value.isascii() and value.isdigit() and len(value) <= 5 and 0 < int(value) < 65_536
     return int(value) if valid else 5000  # the port that every implementation uses
@@ -471,7 +381,7 @@ def _transport(session: list[tuple[str, str]], section: Section, *, allow_loopba
     if not _ICE_TEXT.fullmatch(ufrag) or not _ICE_TEXT.fullmatch(password):
         raise _invalid("The offer has no valid `ice-ufrag` and `ice-pwd`.")
     stated = [value for key, value in (*section.attributes, *session) if key == "fingerprint"]
-    fingerprints = tuple(f"{m[1].lower()} {m[2].upper()}" for m in _matches(_FINGERPRINT, stated))
+    fingerprints = tuple(f"{m[1].lower()} {m[2].upper()}" for m in matches(_FINGERPRINT, stated))
     if not fingerprints:
         raise _invalid("The offer has no SHA-2 `fingerprint`: media is taken over DTLS-SRTP only.")
     if setup not in _DTLS_SETUPS:
@@ -481,80 +391,7 @@ def _transport(session: list[tuple[str, str]], section: Section, *, allow_loopba
     return Transport(ufrag, password, setup, fingerprints, tuple(candidates), lite)
 
 
-def _transport_lines(transport: Transport) -> list[str]:
-    return [
-        *(f"a=candidate:{candidate}" for candidate in transport.candidates),
-        f"a=ice-ufrag:{transport.ufrag}",
-        f"a=ice-pwd:{transport.password}",
-        *(f"a=fingerprint:{fingerprint}" for fingerprint in transport.fingerprints),
-        f"a=setup:{'passive' if transport.setup == 'passive' else 'active'}",
-    ]
-
-
-def _audio_lines(section: Section, engine: list[str]) -> list[str]:
-    port, payloads = engine[0].split()[1], engine[0].split()[3:]
-    opus = [line.split()[0].removeprefix("a=rtpmap:") for line in engine if "opus/48000" in line.lower()]
-    return [
-        f"m=audio {port} {section.profile} {' '.join(payloads)}",
-        *_answered_transport(engine),
-        *_mid_line(section),
-        "a=recvonly",
-        "a=rtcp-mux",
-        *(["a=rtcp-mux-only"] if section.first("rtcp-mux-only") is not None else []),
-        *(line for line in engine if line.startswith(("a=extmap:", "a=rtpmap:"))),
-        *(f"a=fmtp:{payload} {OPUS_PARAMETERS}" for payload in opus),
-        f"a=ptime:{AUDIO_PTIME_MS}",
-    ]
-
-
-def _data_lines(section: Section, engine: list[str]) -> list[str]:
-    return [
-        engine[0],
-        *_answered_transport(engine),
-        *_mid_line(section),
-        *(line for line in engine if line.startswith(("a=sctp-port:", "a=sctpmap:"))),
-        f"a=max-message-size:{MESSAGE_MAX_BYTES}",
-    ]
-
-
-def _inactive_lines(section: Section, engine: list[str]) -> list[str]:
-    """A section that we do not use but whose transport may be the bundle's: kept, silent, with its own codecs."""
-    return [
-        f"m={section.kind} {DISCARD_PORT} {section.profile} {' '.join(section.formats)}",
-        *_answered_transport(engine),
-        *_mid_line(section),
-        "a=inactive",
-        *(["a=rtcp-mux"] if section.kind in ("audio", "video") else []),
-        *(
-            f"a={name}:{value}"
-            for name, value in section.attributes
-            if name in ("rtpmap", "fmtp", "sctp-port") and _PRINTABLE.fullmatch(value)
-        ),
-    ]
-
-
-def _refused_lines(section: Section) -> list[str]:
-    media = f"m={section.kind} 0 {section.profile} {' '.join(section.formats)}"
-    return [media, "c=IN IP4 0.0.0.0", *_mid_line(section), "a=inactive"]
-
-
-def _answered_transport(engine: list[str]) -> list[str]:
-    wanted = ("c=", "a=candidate:", "a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 ", "a=setup:")
-    lines = [line for line in engine if line.startswith(wanted)]
-    return [*lines, "a=end-of-candidates", "a=ice-options:trickle"]
-
-
-def _mid_line(section: Section) -> list[str]:
-    return [] if section.mid is None else [f"a=mid:{section.mid}"]
-
-
-def _rtpmap(codec: Codec) -> str:
-    return f"a=rtpmap:{codec.payload_type} {codec.name}/{codec.clock_rate_hz}" + (
-        "/2" if codec.name.lower() == "opus" else ""
-    )
-
-
-def _split(text: str) -> list[list[str]]:
+def split_sections(text: str) -> list[list[str]]:
     """The session's lines, then those of each media section."""
     groups: list[list[str]] = [[]]
     for line in _LINE_END.split(text):
@@ -572,7 +409,8 @@ def _attribute(line: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _matches(pattern: re.Pattern[str], values: Iterable[str]) -> list[re.Match[str]]:
+def matches(pattern: re.Pattern[str], values: Iterable[str]) -> list[re.Match[str]]:
+    """The matches of those values that have the pattern from end to end."""
     return [match for value in values if (match := pattern.fullmatch(value))]
 
 

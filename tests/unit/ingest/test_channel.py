@@ -13,6 +13,7 @@ from aiortc.rtcsctptransport import SCTP_MAX_PACKET_LENGTH, RTCSctpTransport
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Final, Interim, SpeechStarted
+from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.ingest.channel import (
     INTERIMS_STOP_BYTES,
     PENDING_EVENTS_MAX,
@@ -20,7 +21,6 @@ from mediaserver.ingest.channel import (
     ChannelEvents,
     ChannelSink,
 )
-from mediaserver.ingest.sdp import MESSAGE_MAX_BYTES
 from mediaserver.metrics import Metrics
 
 

@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.errors import MediaError
+from mediaserver.ingest.answer import OPUS_PARAMETERS, client_answer, engine_offer
 from mediaserver.ingest.sdp import (
     CANDIDATES_MAX,
     OFFER_MAX_BYTES,
-    OPUS_PARAMETERS,
-    client_answer,
-    engine_offer,
     parse_fragment,
     parse_offer,
     usable_candidates,
