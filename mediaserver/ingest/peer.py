@@ -18,6 +18,7 @@ from aiortc.exceptions import OperationError
 
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import MediaError, VoiceForgeError
+from mediaserver.events import Event, Final, Interim
 from mediaserver.ingest.answer import client_answer, engine_offer
 from mediaserver.ingest.channel import ChannelEvents, ChannelSink
 from mediaserver.ingest.ice import (
@@ -90,6 +91,7 @@ class Peer:
             events=ChannelEvents(on_message=self._on_message, on_error=self._on_error, on_gone=self._end),
         )
         self._watchdog: Watchdog | None = None
+        self._has_told_text = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing: asyncio.Task[None] | None = None
 
@@ -180,6 +182,13 @@ class Peer:
             "packets": {} if audio is None else asdict(audio.packets),
         }
 
+    def send(self, event: Event, seq: int) -> None:
+        """The session's sink: its events go to the data channel, and the first text is timed."""
+        if not self._has_told_text and isinstance(event, Interim | Final):
+            self._has_told_text = True
+            self._metrics.setup_seconds.labels("first_text").observe(self._age_s())
+        self._sink.send(event, seq)
+
     # --- setting up
 
     async def _negotiate(self, offer: Offer) -> str:
@@ -205,7 +214,7 @@ class Peer:
         if self._closing is not None:
             raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
         # From here to the return nothing waits: no packet arrives before the session is there.
-        session = self._session = self._make_session(self._sink)
+        session = self._session = self._make_session(self)
         session.on_close_stream = lambda: self._end("client")
         session.start()
         return client_answer(offer, pc.localDescription.sdp)

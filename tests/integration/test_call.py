@@ -94,7 +94,8 @@ async def test_a_peer_gets_the_right_words_and_a_tidy_end(node: Node, speech: Sp
     assert all(0 <= word["start"] <= word["end"] <= speech.duration_s + 2.5 for word in words)
     assert all(0 <= word["confidence"] <= 1 for word in words)
     assert node.sessions == 0
-    assert node.count("setup_seconds_count", stage="first_packet") == 1
+    for stage in ("answered", "connected", "first_packet", "first_text"):
+        assert node.count("setup_seconds_count", stage=stage) == 1, stage
     assert node.count("rtp_packets_total", fate="received") >= speech.duration_s * 45
 
 

@@ -1,7 +1,9 @@
 """One speaker's stream from samples to events; the VAD and the decoder are scripted at their seams."""
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -348,6 +350,17 @@ async def test_close_leaves_no_task_and_may_be_called_again(no_leaked_tasks: Non
     stream.session.push(np.zeros(320, dtype=np.float32))
     assert stream.sink.types.count("closed") == 1
     assert stream.session.stream_time_s == pytest.approx(2.0)
+
+
+async def test_nothing_keeps_a_closed_session_in_memory() -> None:
+    stream = Stream()
+    await say_two_utterances(stream)
+    await stream.session.close("client")
+    held = weakref.ref(stream.session)
+    stream.vad.deliver = None  # the real pool forgets a closed stream
+    del stream.session
+    gc.collect()
+    assert held() is None
 
 
 async def test_what_is_pushed_is_what_is_decoded() -> None:
