@@ -11,8 +11,12 @@ from collections.abc import Sequence
 
 from mediaserver.decoder.window import HypothesisWord
 
-TOKENS_PER_SECOND = 7.0
+ENGLISH_TOKENS_PER_SECOND = 7.0
 """Fast English is about 4 words or 6 tokens a second; more than this is not speech but a loop."""
+
+TOKENS_PER_SECOND = 20.0
+"""Other languages: the vocabulary was made mostly from English, so their words are cut smaller. Read German and French
+come to 6 tokens a second of recording with its pauses, Greek to 9, and a letter of a rarer script may be three tokens."""
 
 TOKENS_SPARE = 12
 """So that one second of very fast speech is not cut."""
@@ -67,9 +71,10 @@ INVENTION_PROBABILITY = 0.5
 """Mean word probability from which one of `INVENTIONS` is believed."""
 
 
-def token_budget(speech_s: float) -> int:
+def token_budget(speech_s: float, language: str) -> int:
     """How many tokens `speech_s` seconds of speech can hold."""
-    return int(speech_s * TOKENS_PER_SECOND) + TOKENS_SPARE
+    rate = ENGLISH_TOKENS_PER_SECOND if language == "en" else TOKENS_PER_SECOND
+    return int(speech_s * rate) + TOKENS_SPARE
 
 
 def normalised(text: str) -> str:

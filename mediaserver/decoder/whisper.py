@@ -135,7 +135,10 @@ class WhisperModel:
         self, encoded: ctranslate2.StorageView, windows: list[Window], languages: list[Language]
     ) -> list[_Generated]:
         prompts = [self._prompt(language) for language in languages]
-        budget = max(guards.token_budget(window.duration_s) for window in windows)
+        budget = max(
+            guards.token_budget(window.duration_s, language.code)
+            for window, language in zip(windows, languages, strict=True)
+        )
         results = self._model.generate(
             encoded,
             prompts,

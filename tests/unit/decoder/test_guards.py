@@ -64,4 +64,8 @@ def test_no_words_are_no_reason_to_reject() -> None:
 
 
 def test_the_token_budget_grows_with_the_speech() -> None:
-    assert guards.token_budget(10.0) > guards.token_budget(1.0) > 0
+    assert guards.token_budget(10.0, "en") > guards.token_budget(1.0, "en") > 0
+
+
+def test_languages_whose_words_are_cut_smaller_have_more_tokens() -> None:
+    assert guards.token_budget(10.0, "de") >= 2 * guards.token_budget(10.0, "en")
