@@ -16,7 +16,7 @@ ENGLISH_TOKENS_PER_SECOND = 7.0
 
 TOKENS_PER_SECOND = 20.0
 """Other languages: the vocabulary was made mostly from English, so their words are cut smaller. Read German and French
-come to 6 tokens a second of recording with its pauses, Greek to 9, and a letter of a rarer script may be three tokens."""
+come to 6 tokens a second of recording with its pauses, Greek to 9; a letter of a rarer script may be three tokens."""
 
 TOKENS_SPARE = 12
 """So that one second of very fast speech is not cut."""

@@ -32,8 +32,13 @@ def revised(old: Sequence[HypothesisWord], new: Sequence[HypothesisWord], *, gai
     taken: list[HypothesisWord] = []
     for change, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         before, after = old[old_from:old_to], new[new_from:new_to]
-        is_kept = change == "replace" and _mean(after) <= _mean(before) + gain
-        taken.extend(before if is_kept else after)
+        if change == "replace" and _mean(_beside(before, after)) <= _mean(before) + gain:
+            # What lies before or behind the words that are kept is no replacement: the earlier decode did not hear it.
+            taken.extend(word for word in after if _middle_s(word) < before[0].start)
+            taken.extend(before)
+            taken.extend(word for word in after if _middle_s(word) > before[-1].end)
+        else:
+            taken.extend(after)
     return in_order(taken)
 
 
@@ -45,6 +50,15 @@ def in_order(words: Sequence[HypothesisWord], *, floor_s: float = 0.0) -> list[H
         floor_s = max(word.end, start_s)
         ordered.append(HypothesisWord(word.text, start_s, floor_s, word.probability))
     return ordered
+
+
+def _beside(before: Sequence[HypothesisWord], after: Sequence[HypothesisWord]) -> Sequence[HypothesisWord]:
+    """Those of the later words that stand where the earlier ones do; all of them if none does."""
+    return [word for word in after if before[0].start <= _middle_s(word) <= before[-1].end] or after
+
+
+def _middle_s(word: HypothesisWord) -> float:
+    return (word.start + word.end) / 2
 
 
 def _mean(words: Sequence[HypothesisWord]) -> float:

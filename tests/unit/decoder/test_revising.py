@@ -23,6 +23,18 @@ def test_a_replacement_must_be_surer_by_the_gain() -> None:
     assert text(revised(old, said("the cad sat", 0.85), gain=0.1)) == "the cad sat"
 
 
+def test_words_behind_those_that_are_kept_are_not_lost_with_the_replacement() -> None:
+    old = said("the cat", 0.9)
+    new = [*said("the cad", 0.5), *[HypothesisWord(f" w{n}", 1.0 + n, 2.0 + n, 0.5) for n in range(5)]]
+    assert text(revised(old, new, gain=0.1)) == "the cat w0 w1 w2 w3 w4"
+
+
+def test_words_before_those_that_are_kept_are_not_lost_either() -> None:
+    old = [HypothesisWord(" cat", 2.0, 2.5, 0.9)]
+    new = [HypothesisWord(" the", 1.0, 1.5, 0.5), HypothesisWord(" cad", 2.0, 2.5, 0.5)]
+    assert text(revised(old, new, gain=0.1)) == "the cat"
+
+
 def test_added_and_left_out_words_are_taken_as_heard() -> None:
     assert text(revised(said("the cat", 0.9), said("the black cat sat", 0.3), gain=0.1)) == "the black cat sat"
     assert text(revised(said("the the cat", 0.9), said("the cat", 0.3), gain=0.1)) == "the cat"
