@@ -42,14 +42,14 @@ from mediaserver.events import (
     Word,
 )
 from mediaserver.metrics import Metrics
-from mediaserver.passage import Passage, Said, revisions
+from mediaserver.passage import LONGEST_S, Passage, Said, revisions
 from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
 from mediaserver.utterance import Utterance
 
 log = structlog.get_logger(__name__)
 
 RING_SPARE_S = 10.0
-"""What the ring holds beyond the longest utterance: pre-roll, endpointing and the time until a cut."""
+"""What the ring holds beyond the longest utterance or passage: pre-roll, endpointing and the time until a cut."""
 
 MAX_WAITING_FINALS = 32
 """Utterances of one session that may wait for their final. Beyond it the oldest is given up, and the client told."""
@@ -175,15 +175,17 @@ class Session:
 
         Raises:
             ConfigError: names every field that is unknown or of a wrong type; nothing has changed then.
+            VoiceForgeError: a suppressor that is not installed; nothing has changed then either.
         """
         config = self._config.merged(changes)
-        before, self._effective = self._effective, Effective.of(config, self._settings, self._decoder)
-        self._config = config
+        effective = Effective.of(config, self._settings, self._decoder)
+        denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
+        before, self._effective, self._config = self._effective, effective, config
         self._endpointer.config = self._effective.endpointer
         if before.language != self._effective.language:
             self._language = self._effective.language
         if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
-            self._vad.reset(make_denoiser(self._effective.denoise))
+            self._vad.reset(denoiser)
         self._emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
 
     def finalize(self) -> None:
@@ -306,6 +308,8 @@ class Session:
         utterance.requested_sample = end
         start = utterance.interim_start(end)
         window = self._window(utterance.next_kind, start, end)
+        if window is None:
+            return
         task = asyncio.create_task(self._interim(utterance, window), name=f"interim-{self.id}")
         self._interims.add(task)
         task.add_done_callback(self._interims.discard)
@@ -341,6 +345,9 @@ class Session:
     def _enqueue_final(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, over: bool) -> None:
         end = min(end_sample, self._audio.end_position)
         window = self._window(Kind.FINAL, utterance.start_sample, end)
+        if window is None:
+            self.warn(_final_lost())
+            return
         self._speech_samples += len(window.samples)
         if len(self._finals) >= MAX_WAITING_FINALS:
             self._finals.popleft()
@@ -410,6 +417,8 @@ class Session:
         if self._reviser is not None and not self._reviser.done():
             return
         window = self._window(Kind.REVISION, *passage.span)
+        if window is None:
+            return
         self._reviser = asyncio.create_task(self._revise(passage, window), name=f"revise-{self.id}")
 
     async def _revise(self, passage: Passage, window: Window) -> None:
@@ -432,9 +441,12 @@ class Session:
                 )
             )
 
-    def _window(self, kind: Kind, start: int, end: int) -> Window:
+    def _window(self, kind: Kind, start: int, end: int) -> Window | None:
+        """The audio from `start` to `end`, or what is left of it; None where a VAD far behind let all of it be lost."""
         ring = self._audio if self._audio.start_position <= start else self._ring
         begin = max(start, ring.start_position)
+        if begin >= end:
+            return None
         return Window(self.id, kind, ring.read(begin, end), begin, self._language)
 
     @property
@@ -445,6 +457,8 @@ class Session:
     # --- the end
 
     async def _close(self, reason: str, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + deadline_s
         try:
             async with asyncio.timeout(deadline_s):
                 self._vad.finish()
@@ -453,12 +467,13 @@ class Session:
                 await self._flushed.wait()
                 if self._finalizer is not None:
                     await self._finalizer
-                self._settle()
-                if self._reviser is not None:
-                    await self._reviser
         except TimeoutError:
             self._log.warning("finals given up", waiting=len(self._finals), deadline_s=deadline_s)
             self.warn(_final_lost())
+        self._settle()
+        if self._reviser is not None:
+            # A revision that does not come in time is left out: what was final stays.
+            await asyncio.wait([self._reviser], timeout=max(0.0, ends_s - loop.time()))
         await self._stop_tasks()
         self._vad.close()
         for kind, samples in (
@@ -500,7 +515,7 @@ class _Pending:
 
 
 def _ring_samples(settings: Settings) -> int:
-    return samples_in(s=settings.max_utterance_s + RING_SPARE_S)
+    return samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S)
 
 
 def _wire(words: list[HypothesisWord]) -> list[Word]:

@@ -215,8 +215,14 @@ def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engi
     """The engine that the settings ask for; `start` loads the model.
 
     Raises:
-        VoiceForgeError: the device or its arithmetic is not there.
+        VoiceForgeError: the device or its arithmetic is not there, or the model does not know the node's language.
     """
+    if settings.language is not None and settings.language not in model.languages:
+        raise VoiceForgeError(
+            "UNKNOWN_LANGUAGE",
+            f"`language`: {model.name!r} does not know {settings.language!r}.",
+            f"It knows {', '.join(model.languages)}. Unset `language`, or choose another `model`.",
+        )
     placement = place(device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.cpu_threads)
     log.info("engine placed", model=model.name, **placement.as_dict())
     return Engine(

@@ -4,14 +4,17 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mediaserver.decoder.engine import Engine
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.decoder.engine import Engine, open_engine
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import ModelError, VoiceForgeError
 from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
 
 
 class Scripted:
@@ -142,6 +145,12 @@ async def test_late_finals_close_the_door_until_the_queue_is_short_again(monkeyp
         model.permit.set()
         await asyncio.gather(busy, waiting)
         assert engine.overload_retry_after_s() is None
+
+
+def test_a_language_that_the_model_does_not_know_is_refused_at_start(tmp_path: Path) -> None:
+    model = ModelFiles("tiny.en", tmp_path, ("en",), "path")
+    with pytest.raises(VoiceForgeError, match="does not know 'de'"):
+        open_engine(Settings(language="de"), model, Metrics())
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_at_start() -> None:

@@ -470,6 +470,52 @@ async def test_a_revision_that_waits_too_long_is_left_out(monkeypatch: pytest.Mo
     assert not stream.sink.of(Warned)
 
 
+async def test_a_revision_that_does_not_come_at_the_close_is_no_lost_final() -> None:
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder)
+    await say_two_utterances(stream)
+    decoder.gate = asyncio.Event()
+    await stream.session.close("shutdown", deadline_s=0.05)
+    assert not stream.sink.of(Warned)
+    assert stream.sink.types[-2:] == ["metadata", "closed"]
+
+
+async def test_a_vad_that_is_far_behind_costs_words_and_not_the_session() -> None:
+    vad = ScriptedVad(held=True)
+    stream = Stream(vad=vad, max_utterance_s=5.0)
+    await stream.speak(2.0)
+    await stream.pause(60.0)  # the speech is overwritten before it is judged
+    vad.judge()
+    await stream.session.close("client")
+    assert [event.error["code"] for event in stream.sink.of(Warned)] == ["FINAL_LOST"]
+    assert stream.sink.types[-1] == "closed"
+
+
+async def test_short_utterances_settle_with_all_their_audio() -> None:
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder, max_utterance_s=5.0)
+    for _ in range(8):
+        await stream.speak(2.5)
+        await stream.pause(0.7)
+    passages = [w for w in decoder.windows if w.kind is Kind.REVISION]
+    assert passages
+    assert passages[0].start_sample == 0
+    assert passages[0].duration_s > 15
+
+
+async def test_a_suppressor_that_is_not_installed_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(kind: object) -> None:
+        raise VoiceForgeError("DENOISER_NOT_INSTALLED", "It is not installed.", "Install it.")
+
+    stream = Stream()
+    before = stream.session.config
+    monkeypatch.setattr("mediaserver.session.make_denoiser", missing)
+    handle_message(stream.session, '{"type":"configure","config":{"denoise":"speex","endpointing_ms":200}}')
+    assert stream.sink.of(Failed)[-1].error["code"] == "DENOISER_NOT_INSTALLED"
+    assert stream.session.config == before
+    assert len(stream.sink.of(Ready)) == 1
+
+
 async def test_a_sure_language_is_kept_for_the_session() -> None:
     decoder = ScriptedDecoder(languages=("en", "de"))
     decoder.outcome = lambda w: Hypothesis(half_second_words(w).words, "de", 0.95)
