@@ -26,7 +26,7 @@ HOLD_S = 0.15
 
 DOUBTFUL = 0.4
 """Words less probable than this are not shown while they are the last ones: with them a fifth of all words shown
-change, without them an eighth."""
+change, without them a seventh."""
 
 UNHEARD = 0.25
 """Neither is a word below this, nor what follows it: the decoder lost its way there and will say something else."""
