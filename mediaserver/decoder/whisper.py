@@ -16,9 +16,9 @@ from faster_whisper.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
 from mediaserver.audio.clock import SAMPLE_RATE, seconds
+from mediaserver.audio.features import FRAMES_PER_SECOND, HOP_SAMPLES, MAX_FRAMES, LogMel
 from mediaserver.decoder import guards
 from mediaserver.decoder.device import Placement
-from mediaserver.decoder.features import FRAMES_PER_SECOND, HOP_SAMPLES, MAX_FRAMES, LogMel
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
 from mediaserver.decoder.words import join_punctuation
 from mediaserver.errors import ModelError

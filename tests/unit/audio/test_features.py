@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from mediaserver.decoder.features import LogMel
+from mediaserver.audio.features import LogMel
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
