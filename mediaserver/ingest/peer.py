@@ -31,9 +31,9 @@ from mediaserver.ingest.ice import (
 from mediaserver.ingest.receiver import AudioReceiver
 from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, parse_fragment, parse_offer
 from mediaserver.ingest.watchdog import Alarm, Watchdog
-from mediaserver.messages import handle_message
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session, Sink
+from mediaserver.session.messages import handle_message
 from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)

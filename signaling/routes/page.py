@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from mediaserver.effective import Effective
+from mediaserver.session.effective import Effective
 from mediaserver.settings import SessionConfig, Settings
 from signaling.limits import ServedEngine
 from signaling.problems import Handler, HttpError

@@ -1,7 +1,7 @@
 """Utterances that belong together, and what a decode of all of them changes."""
 
 from mediaserver.decoder.window import HypothesisWord
-from mediaserver.passage import Passage, Said, revisions
+from mediaserver.session.passage import Passage, Said, revisions
 
 
 def words(text: str, *, start_s: float, step_s: float = 0.5, sure: float = 0.9) -> tuple[HypothesisWord, ...]:

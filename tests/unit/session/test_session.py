@@ -16,9 +16,9 @@ from mediaserver.audio.vad import Verdict
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Revision, Warned
-from mediaserver.messages import handle_message
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
+from mediaserver.session.messages import handle_message
 from mediaserver.settings import SessionConfig, Settings
 
 E = TypeVar("E", bound=Event)
@@ -458,7 +458,7 @@ async def test_revisions_can_be_switched_off() -> None:
 
 
 async def test_a_revision_that_waits_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediaserver.session.REVISION_WAIT_S", 0.01)
+    monkeypatch.setattr("mediaserver.session.finals.REVISION_WAIT_S", 0.01)
     decoder = ScriptedDecoder()
     stream = Stream(decoder=decoder)
     await say_two_utterances(stream)
@@ -509,7 +509,7 @@ async def test_a_suppressor_that_is_not_installed_changes_nothing(monkeypatch: p
 
     stream = Stream()
     before = stream.session.config
-    monkeypatch.setattr("mediaserver.session.make_denoiser", missing)
+    monkeypatch.setattr("mediaserver.session.session.make_denoiser", missing)
     handle_message(stream.session, '{"type":"configure","config":{"denoise":"speex","endpointing_ms":200}}')
     assert stream.sink.of(Failed)[-1].error["code"] == "DENOISER_NOT_INSTALLED"
     assert stream.session.config == before

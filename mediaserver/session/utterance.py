@@ -32,6 +32,8 @@ class Utterance:
         """Stream position up to which a decode has been asked for."""
         self.shown = False
         """Whether a client has seen any of its words."""
+        self.is_over = False
+        """Whether its end has been found: what is decoded of it from then on is its final."""
         self.view = View()
         self._window_sample = start_sample
         self._stabilizer = Stabilizer()

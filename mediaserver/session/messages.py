@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mediaserver.errors import VoiceForgeError
-from mediaserver.session import Session
+from mediaserver.session.session import Session
 
 KNOWN_TYPES = ("configure", "finalize", "keep_alive", "close_stream")
 

@@ -1,0 +1,107 @@
+"""What a session tells its client: events in order, and the one place where words become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mediaserver.audio.clock import seconds
+from mediaserver.decoder.window import Hypothesis, HypothesisWord
+from mediaserver.decoder.words import confidence_of, text_of
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import Event, Failed, Final, Interim, Revision, UtteranceEnd, Warned, Word
+from mediaserver.session.passage import Said
+from mediaserver.session.utterance import Utterance
+
+
+class Sink(Protocol):
+    """Where a session's events go: one for each protocol."""
+
+    def send(self, event: Event, seq: int) -> None:
+        """Take an event. Never blocks and never raises; an event that is `droppable` may be left out."""
+        ...
+
+
+class Reporter:
+    """Numbers the events of one session and hands them to its sink.
+
+    Args:
+        sink: where events go.
+        stream_time_s: the stream's clock.
+    """
+
+    def __init__(self, sink: Sink, *, stream_time_s: Callable[[], float]) -> None:
+        self._sink = sink
+        self._stream_time_s = stream_time_s
+        self._seq = 0  # counts events, sent or left out: a client sees a gap
+
+    def emit(self, event: Event) -> None:
+        """Send an event."""
+        self._sink.send(event, self._seq)
+        self._seq += 1
+
+    def warn(self, error: VoiceForgeError) -> None:
+        """Tell the client of something that does not end the session."""
+        self.emit(Warned(error=error.as_dict()))
+
+    def fail(self, error: VoiceForgeError) -> None:
+        """Tell the client of a request that failed."""
+        self.emit(Failed(error=error.as_dict()))
+
+    def interim(self, utterance: Utterance, *, end_sample: int) -> None:
+        """What an utterance's view is now, heard up to `end_sample`."""
+        view = utterance.view
+        words = [*view.stable, *view.unstable]
+        self.emit(
+            Interim(
+                utterance_id=utterance.number,
+                transcript=text_of(words),
+                stable=text_of(view.stable),
+                confidence=confidence_of(words),
+                start=seconds(utterance.speech_sample),
+                duration=seconds(end_sample - utterance.speech_sample),
+                timestamp=self._stream_time_s(),
+                words=_wire(words),
+            )
+        )
+
+    def final(self, said: Said, hypothesis: Hypothesis) -> None:
+        """An utterance's final."""
+        words = list(said.words)
+        self.emit(
+            Final(
+                utterance_id=said.number,
+                transcript=text_of(words),
+                confidence=confidence_of(words),
+                start=seconds(said.speech_sample),
+                duration=seconds(said.speech_end_sample - said.speech_sample),
+                timestamp=self._stream_time_s(),
+                language=hypothesis.language,
+                language_confidence=hypothesis.language_probability,
+                words=_wire(words),
+            )
+        )
+
+    def utterance_end(self, said: Said) -> None:
+        """The speaker has stopped after an utterance; nothing where it had no words."""
+        if said.words:
+            self.emit(UtteranceEnd(utterance_id=said.number, last_word_end=said.words[-1].end))
+
+    def revision(self, said: Said) -> None:
+        """What an utterance's final should have been."""
+        words = list(said.words)
+        self.emit(
+            Revision(
+                utterance_id=said.number,
+                transcript=text_of(words),
+                confidence=confidence_of(words),
+                start=seconds(said.speech_sample),
+                duration=seconds(said.speech_end_sample - said.speech_sample),
+                timestamp=self._stream_time_s(),
+                words=_wire(words),
+            )
+        )
+
+
+def _wire(words: Sequence[HypothesisWord]) -> list[Word]:
+    return [Word(word.text.strip(), word.start, word.end, word.probability) for word in words]

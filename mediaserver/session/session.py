@@ -1,0 +1,285 @@
+"""One speaker's stream, from samples to events: the only class that ties the stages together.
+
+Samples go into a bounded ring and to the VAD; its verdicts go to the endpointer; while somebody speaks, windows of the
+utterance are decoded for interims; at its end the whole of it is decoded once more for its final. Finals leave in the
+order of their utterances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from mediaserver.audio.clock import FRAME_SAMPLES, Samples, samples_in, seconds
+from mediaserver.audio.denoise import make_denoiser
+from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Started, TooLong
+from mediaserver.audio.vad import VadPool, VadStream, Verdict
+from mediaserver.decoder.window import Decoder
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import Closed, Metadata, Pong, Ready, SpeechStarted, SpeechStopped
+from mediaserver.metrics import Metrics
+from mediaserver.session.effective import Effective
+from mediaserver.session.finals import Finals
+from mediaserver.session.hearing import Hearing
+from mediaserver.session.interims import Interims
+from mediaserver.session.passage import LONGEST_S
+from mediaserver.session.reporter import Reporter, Sink
+from mediaserver.session.utterance import Utterance
+from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
+
+log = structlog.get_logger(__name__)
+
+RING_SPARE_S = 10.0
+"""What is kept beyond the longest utterance or passage: pre-roll, endpointing and the time until a cut."""
+
+FLUSH_DEADLINE_S = 10.0
+"""How long a closing session waits for its last finals unless told otherwise."""
+
+
+class Session:
+    """One speaker's stream.
+
+    Args:
+        session_id: for logs and events; not a secret.
+        config: what the client asked for.
+        settings: the node's, for everything that the client left open.
+        decoder: shared by all sessions.
+        vad: shared by all sessions.
+        metrics: shared by all sessions.
+        sink: where events go.
+
+    Raises:
+        ConfigError: the configuration names a model or language that is not there.
+        VoiceForgeError: a noise suppressor that is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        config: SessionConfig,
+        settings: Settings,
+        decoder: Decoder,
+        vad: VadPool,
+        metrics: Metrics,
+        sink: Sink,
+    ) -> None:
+        self.id = session_id
+        self.on_close_stream: Callable[[], None] | None = None
+        self._settings = settings
+        self._decoder = decoder
+        self._metrics = metrics
+        self._config = config
+        self._effective = Effective.of(config, settings, decoder)
+        self._log = log.bind(session=session_id)
+
+        self._reporter = Reporter(sink, stream_time_s=lambda: self.stream_time_s)
+        self._hearing = Hearing(
+            session_id,
+            capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
+            language=self._effective.language,
+        )
+        self._endpointer = Endpointer(self._effective.endpointer)
+        self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
+        self._interims = Interims(
+            hearing=self._hearing,
+            decoder=decoder,
+            reporter=self._reporter,
+            metrics=metrics,
+            period_ms=settings.interim_period_ms,
+        )
+        self._finals = Finals(hearing=self._hearing, decoder=decoder, reporter=self._reporter, metrics=metrics)
+        self._finals.with_revisions = self._effective.revisions
+
+        self._utterance: Utterance | None = None
+        self._utterances = 0
+        self._last_speech_sample = 0
+        self._flush_at: int | None = None
+        self._flushed = asyncio.Event()
+        self._concealed_samples = 0
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def stream_time_s(self) -> float:
+        """Seconds of audio received, concealed ones included."""
+        return seconds(self._hearing.received_samples)
+
+    @property
+    def concealed_s(self) -> float:
+        """Seconds of audio that were lost on the way and made up."""
+        return seconds(self._concealed_samples)
+
+    @property
+    def config(self) -> SessionConfig:
+        """What the client asked for so far."""
+        return self._config
+
+    def start(self) -> None:
+        """Tell the client that the session is there."""
+        self._reporter.emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
+
+    def push(self, samples: Samples, *, concealed: int = 0) -> None:
+        """Take the next samples of the stream.
+
+        Args:
+            samples: [n] float32, 16 kHz mono, any length.
+            concealed: how many of them were made up for lost ones.
+        """
+        if self._closing is not None:
+            return
+        self._hearing.receive(samples)
+        self._vad.push(samples)
+        self._concealed_samples += concealed
+
+    def configure(self, changes: object) -> None:
+        """Change the configuration from here on.
+
+        Raises:
+            ConfigError: names every field that is unknown or of a wrong type; nothing has changed then.
+            VoiceForgeError: a suppressor that is not installed; nothing has changed then either.
+        """
+        config = self._config.merged(changes)
+        effective = Effective.of(config, self._settings, self._decoder)
+        denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
+        before, self._effective, self._config = self._effective, effective, config
+        self._endpointer.config = self._effective.endpointer
+        self._finals.with_revisions = self._effective.revisions
+        if before.language != self._effective.language:
+            self._hearing.language = self._effective.language
+        if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
+            self._vad.reset(denoiser)
+        self._reporter.emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
+
+    def finalize(self) -> None:
+        """End the running utterance with what has been received until now."""
+        self._flush_at = self._hearing.received_samples
+        self._flush_if_judged()
+
+    def keep_alive(self) -> None:
+        """Answer a client that asks whether the session lives."""
+        self._reporter.emit(Pong(timestamp=self.stream_time_s))
+
+    def warn(self, error: VoiceForgeError) -> None:
+        """Tell the client of something that does not end the session."""
+        self._reporter.warn(error)
+
+    def fail(self, error: VoiceForgeError) -> None:
+        """Tell the client of a request that failed."""
+        self._reporter.fail(error)
+
+    async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
+        """Flush the finals, say how much there was, say `closed`. Further calls wait for the first.
+
+        Args:
+            reason: one word, for the client and the metrics.
+            deadline_s: how long finals may take; what is not there by then is given up, and the client told.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(reason, deadline_s), name=f"close-{self.id}")
+        await asyncio.shield(self._closing)
+
+    # --- samples to utterances
+
+    def _judge(self, verdict: Verdict) -> None:
+        """The VAD's verdict on the next frames, on the event loop."""
+        is_heard = self._effective.denoise_branch is DenoiseBranch.BOTH
+        self._hearing.denoise(verdict.denoised if is_heard else None, start_sample=self._endpointer.position_samples)
+        for probability in verdict.probabilities:
+            heard = float(probability) if self._effective.vad_enabled else 1.0
+            edges = self._endpointer.feed(heard)
+            if heard >= self._endpointer.config.threshold:
+                self._last_speech_sample = self._endpointer.position_samples
+            for edge in edges:
+                self._turn(edge)
+        self._flush_if_judged()
+        self._finals.settle_if_due(self._endpointer.position_samples, is_speaking=self._utterance is not None)
+        if self._utterance is not None and self._effective.interim_results:
+            self._interims.offer(self._utterance, last_speech_sample=self._last_speech_sample)
+
+    def _flush_if_judged(self) -> None:
+        """Carry out a `finalize` once all whole frames before it have been judged."""
+        judged = self._endpointer.position_samples
+        if self._flush_at is None or judged + FRAME_SAMPLES <= self._flush_at:
+            return
+        until, self._flush_at = self._flush_at, None
+        for edge in self._endpointer.flush():
+            if isinstance(edge, Ended) and edge.speech_end_sample == judged:
+                # Somebody spoke to the last: less than a frame, not judged, still belongs to the last word.
+                end = max(until, judged)
+                self._turn(replace(edge, end_sample=end, speech_end_sample=end))
+            else:
+                self._turn(edge)
+        self._flushed.set()
+
+    def _turn(self, edge: Edge) -> None:
+        if isinstance(edge, Started):
+            self._begin(edge)
+        elif isinstance(edge, Ended):
+            self._end(edge)
+        else:
+            self._split(edge)
+
+    def _begin(self, edge: Started) -> None:
+        self._utterances += 1
+        self._utterance = Utterance(self._utterances, start_sample=edge.start_sample, speech_sample=edge.speech_sample)
+        self._reporter.emit(SpeechStarted(at=seconds(edge.speech_sample)))
+
+    def _end(self, edge: Ended) -> None:
+        utterance, self._utterance = self._utterance, None
+        if utterance is None:
+            return
+        self._reporter.emit(SpeechStopped(at=seconds(edge.speech_end_sample)))
+        self._finish(utterance, end_sample=edge.end_sample, speech_end_sample=edge.speech_end_sample, has_stopped=True)
+
+    def _split(self, edge: TooLong) -> None:
+        """Long speech without a pause: the words that are stable become a final, the rest goes on."""
+        utterance = self._utterance
+        if utterance is None:
+            return
+        cut = utterance.cut_sample(edge.quietest_sample)
+        self._endpointer.cut(cut)
+        self._utterances += 1
+        self._utterance = Utterance(self._utterances, start_sample=cut, speech_sample=cut)
+        self._finish(utterance, end_sample=cut, speech_end_sample=cut, has_stopped=False)
+
+    def _finish(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, has_stopped: bool) -> None:
+        utterance.is_over = True
+        self._finals.add(utterance, end_sample=end_sample, speech_end_sample=speech_end_sample, has_stopped=has_stopped)
+
+    # --- the end
+
+    async def _close(self, reason: str, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                self._vad.finish()
+                self._flushed.clear()
+                self.finalize()
+                await self._flushed.wait()
+                await self._finals.flush()
+        except TimeoutError:
+            self._log.warning("finals given up", waiting=self._finals.give_up(), deadline_s=deadline_s)
+        await self._finals.settle(timeout_s=max(0.0, ends_s - loop.time()))
+        await self._interims.close()
+        await self._finals.close()
+        self._vad.close()
+        for kind, samples in (
+            ("speech", self._finals.speech_samples),
+            ("silence", max(0, self._hearing.received_samples - self._finals.speech_samples)),
+            ("concealed", self._concealed_samples),
+        ):
+            self._metrics.audio_seconds_total.labels(kind).inc(seconds(samples))
+        self._reporter.emit(
+            Metadata(
+                duration=self.stream_time_s,
+                speech_duration=seconds(self._finals.speech_samples),
+                utterances=self._utterances,
+                concealed_duration=self.concealed_s,
+                model=self._decoder.model_name,
+            )
+        )
+        self._reporter.emit(Closed(reason=reason))
