@@ -21,11 +21,11 @@ from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
 from mediaserver.decoder.engine import Engine, open_engine
 from mediaserver.decoder.model_fetch import Progress
-from mediaserver.effective import Effective
 from mediaserver.errors import VoiceForgeError
 from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session, Sink
+from mediaserver.session.effective import Effective
 from mediaserver.settings import SessionConfig, Settings
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.problems import problems_middleware
