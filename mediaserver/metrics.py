@@ -48,6 +48,12 @@ class Metrics:
         )
         self.vad_batch_streams = histogram("vad_batch_streams", "Streams in one VAD call.", buckets=BATCH_BUCKETS)
         self.vad_seconds = histogram("vad_seconds", "Duration of one VAD call.")
+        self.turn_seconds = histogram("turn_seconds", "Duration of one call of the end-of-turn model.")
+        self.turns_total = counter(
+            "turns_total",
+            "Pauses by what the end-of-turn model said: complete, incomplete, failed, given_up.",
+            ("outcome",),
+        )
         self.queue_seconds = histogram("queue_seconds", "Wait of a window before its decode.", ("kind",))
         self.decode_seconds = histogram("decode_seconds", "Duration of one batch's decode.", ("kind",))
         self.decode_batch_windows = histogram("decode_batch_windows", "Windows in one batch.", buckets=BATCH_BUCKETS)

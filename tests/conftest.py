@@ -24,7 +24,7 @@ import pytest
 import pytest_asyncio
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
-from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
+from mediaserver.decoder.catalogue import ModelFiles, resolve, turn_model, vad_model
 from mediaserver.settings import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -108,6 +108,12 @@ def model_files(model_dir: Path) -> ModelFiles:
 def vad_model_path(model_dir: Path) -> Path:
     """The Silero VAD, fetched once a machine."""
     return vad_model(model_dir=model_dir, fetch=True)
+
+
+@pytest.fixture(scope="session")
+def turn_model_path(model_dir: Path) -> Path:
+    """The end-of-turn model, fetched once a machine."""
+    return turn_model(model_dir=model_dir, fetch=True)
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,13 @@ __all__ = [
     "pip_download",
     "resolve",
     "state_of",
+    "turn_model",
     "vad_model",
     "verify",
 ]
 
 VAD_NAME = "silero-vad"
+TURN_NAME = "smart-turn"
 
 MULTILINGUAL_TOKENS = 51_865
 """Whisper's English vocabulary has one token less than this; the one of large-v3 one more, for Cantonese."""
@@ -135,7 +137,20 @@ def vad_model(
     *, model_dir: Path, fetch: bool, on_progress: OnProgress | None = None, download: Download | None = None
 ) -> Path:
     """The ONNX file of the Silero VAD, checked; arguments and errors as for `resolve`."""
-    model = find(VAD_NAME)
+    return _onnx_file(VAD_NAME, model_dir=model_dir, fetch=fetch, on_progress=on_progress, download=download)
+
+
+def turn_model(
+    *, model_dir: Path, fetch: bool, on_progress: OnProgress | None = None, download: Download | None = None
+) -> Path:
+    """The ONNX file of the end-of-turn model, checked; arguments and errors as for `resolve`."""
+    return _onnx_file(TURN_NAME, model_dir=model_dir, fetch=fetch, on_progress=on_progress, download=download)
+
+
+def _onnx_file(
+    name: str, *, model_dir: Path, fetch: bool, on_progress: OnProgress | None, download: Download | None
+) -> Path:
+    model = find(name)
     directory, _ = _locate(
         model, model_dir, may_fetch=fetch, on_progress=on_progress, download=download, hub_download=None
     )

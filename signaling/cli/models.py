@@ -132,6 +132,8 @@ def path(name: str) -> None:
     model_dir = load_settings({}).model_dir
     if name == catalogue.VAD_NAME:
         click.echo(catalogue.vad_model(model_dir=model_dir, fetch=False).parent)
+    elif name == catalogue.TURN_NAME:
+        click.echo(catalogue.turn_model(model_dir=model_dir, fetch=False).parent)
     else:
         click.echo(catalogue.resolve(name, model_dir=model_dir, fetch=False).directory)
 

@@ -354,9 +354,10 @@ def test_an_unknown_name_lists_the_known_ones_and_suggests_the_closest(tmp_path:
     assert "silero" not in caught.value.hint
 
 
-def test_the_vad_is_not_taken_for_a_recogniser(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["silero-vad", "smart-turn"])
+def test_a_model_that_hears_no_words_is_not_taken_for_a_recogniser(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError) as caught:
-        resolve("silero-vad", model_dir=tmp_path, fetch=True)
+        resolve(name, model_dir=tmp_path, fetch=True)
     assert caught.value.code == "MODEL_NOT_WHISPER"
 
 
@@ -397,7 +398,7 @@ def test_a_hub_name_is_the_catalogued_model(tmp_path: Path) -> None:
 def test_every_entry_of_the_catalogue_is_complete() -> None:
     assert len({model.name for model in MODELS}) == len(MODELS)
     for model in MODELS:
-        assert model.licence == "MIT"
+        assert model.licence == ("BSD-2-Clause" if model.purpose is Purpose.TURN else "MIT")
         assert model.requirements or model.hub
         assert model.size_mb > 0
         for file in model.files:
@@ -424,3 +425,17 @@ def test_the_vad_is_found(vad_model_path: Path) -> None:
 
     session = onnxruntime.InferenceSession(str(vad_model_path), providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["input", "state", "sr"]
+
+
+def test_the_end_of_turn_model_is_found_and_alone_in_its_directory(turn_model_path: Path) -> None:
+    """Of a wheel of 12 MB only the model is kept."""
+    assert [path.name for path in turn_model_path.parent.iterdir()] == [turn_model_path.name]
+    catalogue.verify(catalogue.find("smart-turn"), turn_model_path.parent)
+
+
+def test_a_missing_end_of_turn_model_is_one_sentence_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        catalogue.turn_model(model_dir=tmp_path, fetch=False)
+    assert caught.value.code == "MODEL_MISSING"
+    assert "`smart-turn`" in caught.value.message
+    assert "voiceforge models fetch smart-turn" in caught.value.hint
