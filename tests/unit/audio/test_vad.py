@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from mediaserver.audio import vad as vad_module
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.lane import SILENT_FRAMES
-from mediaserver.audio.vad import MAX_BACKLOG_FRAMES, RUN_FRAMES, VadPool, VadStream, Verdict
+from mediaserver.audio.vad import INLINE_FRAMES, MAX_BACKLOG_FRAMES, RUN_FRAMES, VadPool, VadStream, Verdict
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
 
@@ -82,6 +82,7 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.threads: set[int] = set()
         self.fails = False
         self.gate = threading.Event()
         self.gate.set()
@@ -89,6 +90,7 @@ class Model:
     def run(self, outputs: object, inputs: dict[str, Samples]) -> tuple[Samples, Samples]:
         frames = inputs["input"]
         self.batches.append(len(frames))
+        self.threads.add(threading.get_ident())
         self.gate.wait(10)
         if self.fails:
             raise RuntimeError("model failed")
@@ -222,7 +224,7 @@ async def test_a_stream_that_catches_up_does_not_hold_back_the_others(pool: VadP
 async def test_a_full_backlog_drops_the_oldest_frames_and_keeps_their_places(pool: VadPool, model: Model) -> None:
     model.gate.clear()
     blocker, listener = Listener(pool), Listener(pool)
-    blocker.stream.push(levels(0.5, 0.5, 0.5, 0.5, 0.5))
+    blocker.stream.push(levels(*[0.5] * (INLINE_FRAMES + 1)))
     await until(lambda: len(model.batches) == 1)
     listener.stream.push(levels(*np.linspace(0.3, 0.4, 60)))
     listener.stream.push(levels(*np.linspace(0.5, 0.9, MAX_BACKLOG_FRAMES - 10)))
@@ -233,6 +235,35 @@ async def test_a_full_backlog_drops_the_oldest_frames_and_keeps_their_places(poo
     assert len(probabilities) == 60 + MAX_BACKLOG_FRAMES
     np.testing.assert_array_equal(probabilities[:60], 0.0)
     np.testing.assert_allclose(probabilities[60:-10], np.linspace(0.5, 0.9, MAX_BACKLOG_FRAMES - 10), rtol=1e-5)
+
+
+async def test_a_few_frames_are_judged_on_the_loop_and_many_on_a_thread(pool: VadPool, model: Model) -> None:
+    few, many = Listener(pool), Listener(pool)
+    few.stream.push(levels(0.5))
+    await until(lambda: bool(few.verdicts))
+    assert model.threads == {threading.get_ident()}
+    model.threads.clear()
+    many.stream.push(levels(*[0.5] * (INLINE_FRAMES + 1)))
+    await until(lambda: bool(many.verdicts))
+    assert threading.get_ident() not in model.threads
+
+
+@pytest.mark.parametrize("is_set_later", [False, True])
+async def test_nothing_is_denoised_on_the_loop(pool: VadPool, *, is_set_later: bool) -> None:
+    threads: set[int] = set()
+
+    class Noting(Late):
+        def process(self, frame: Samples) -> Samples:
+            threads.add(threading.get_ident())
+            return super().process(frame)
+
+    listener = Listener(pool) if is_set_later else Listener(pool, denoiser=Noting(0))
+    if is_set_later:
+        listener.stream.reset(Noting(0))
+    listener.stream.push(levels(0.5))
+    await until(lambda: bool(listener.verdicts))
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_while_nothing_waits_there_is_no_timer(pool: VadPool, model: Model) -> None:
@@ -343,7 +374,7 @@ async def test_speech_after_a_mute_is_noticed_as_soon_as_ever(pool: VadPool, utt
 async def test_a_stream_that_closes_with_a_call_in_flight_hears_no_more(pool: VadPool, model: Model) -> None:
     model.gate.clear()
     leaving, staying = Listener(pool), Listener(pool)
-    leaving.stream.push(levels(0.5))
+    leaving.stream.push(levels(*[0.5] * INLINE_FRAMES))
     staying.stream.push(levels(0.5))
     await until(lambda: len(model.batches) == 1)
     leaving.stream.close()
