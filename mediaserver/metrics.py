@@ -60,6 +60,12 @@ class Metrics:
         self.windows_total = counter(
             "windows_total", "Windows by outcome: decoded, replaced, failed, rejected.", ("kind", "outcome")
         )
+        self.engine_up = Gauge(
+            "voiceforge_engine_up", "Whether an engine in a process of its own answers.", registry=self.registry
+        )
+        self.engine_restarts_total = counter(
+            "engine_restarts_total", "Times that the engine's process died and was to be started again."
+        )
         self.first_text_seconds = histogram(
             "first_text_seconds", "First-text latency: start of speech to first interim."
         )

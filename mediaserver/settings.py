@@ -35,6 +35,13 @@ class DenoiseBranch(StrEnum):
     BOTH = "both"
 
 
+class TurnDetection(StrEnum):
+    """What decides that somebody has finished; what each cuts and costs is in benchmarks/RESULTS.md."""
+
+    SILENCE = "silence"
+    SEMANTIC = "semantic"
+
+
 class Group(StrEnum):
     """Headings of the reference."""
 
@@ -139,6 +146,32 @@ class Settings(BaseSettings):
         Group.AUDIO, 20.0, "Longest utterance in seconds; longer speech is cut between words.", ge=5, le=28
     )
 
+    turn_detection: TurnDetection = _knob(
+        Group.AUDIO,
+        TurnDetection.SILENCE,
+        "What ends an utterance: `silence` alone, or also what a model makes of each pause (`semantic`): shorter waits "
+        "after finished sentences, longer ones within.",
+    )
+    turn_model: bool = _knob(
+        Group.AUDIO,
+        False,
+        "Load the end-of-turn model (9 MB) at start, so that sessions may choose `semantic`; "
+        "done anyway where that is the node's own setting.",
+    )
+    turn_complete_ms: Milliseconds = _knob(
+        Group.AUDIO, 300, "With `semantic`: silence in ms that ends a finished turn.", ge=200, le=10_000
+    )
+    turn_incomplete_ms: Milliseconds = _knob(
+        Group.AUDIO, 1500, "With `semantic`: silence in ms that ends an unfinished turn.", ge=200, le=10_000
+    )
+    utterance_end_ms: Milliseconds | None = _knob(
+        Group.AUDIO,
+        None,
+        "Gap in ms after the last word at which `utterance_end` is sent; unset, it is sent with the final.",
+        ge=100,
+        le=10_000,
+    )
+
     # decoder
     model: str = _knob(
         Group.DECODER, "tiny.en", "A catalogued model (`voiceforge models`) or a faster-whisper directory."
@@ -155,6 +188,22 @@ class Settings(BaseSettings):
         Group.DECODER, "default", "CTranslate2 compute type; `default` is int8 on CPU and float16 on CUDA."
     )
     cpu_threads: int = _knob(Group.DECODER, 0, "Cores that decoding may use; 0 is all of them.", ge=0)
+    slots: int = _knob(
+        Group.DECODER, 0, "Batches decoded at once, which share the cores; 0 chooses. CPU only.", ge=0, le=256
+    )
+    calibrate: bool = _knob(
+        Group.DECODER,
+        True,
+        "Try out, once a machine and model, how batches share the cores best; it takes 1 to 3 s. CPU only.",
+    )
+    engine_process: bool = _knob(
+        Group.DECODER, False, "Run the decoder in a process of its own, started again when it dies."
+    )
+    engine_socket: Path | None = _knob(
+        Group.DECODER,
+        None,
+        "Socket of a decoder that already runs (`voiceforge engine`); several servers may share it.",
+    )
     max_batch: int = _knob(Group.DECODER, 8, "Most windows decoded in one batch (CUDA wants more).", ge=1, le=256)
     interim_period_ms: Milliseconds = _knob(
         Group.DECODER, 600, "Least time in ms between two interims of a session; it grows by itself under load.", ge=100
@@ -162,6 +211,19 @@ class Settings(BaseSettings):
 
     # session
     session_max_s: float = _knob(Group.SESSION, 7200.0, "Longest session in seconds.", gt=0)
+    min_confidence: float = _knob(
+        Group.SESSION,
+        0.5,
+        "Confidence below which a word is marked `low_confidence`; 0 marks none. Words are marked, never left out. "
+        "Where the model's confidence is calibrated, 0.5 marks those that are more likely wrong than right.",
+        ge=0,
+        le=1,
+    )
+
+    @property
+    def wants_turn_model(self) -> bool:
+        """Whether this node loads the end-of-turn model."""
+        return self.turn_model or self.turn_detection is TurnDetection.SEMANTIC
 
     @field_validator("announced_address")
     @classmethod
@@ -174,6 +236,14 @@ class Settings(BaseSettings):
     def _ports_are_a_range(self) -> Settings:
         if bool(self.udp_port_min) != bool(self.udp_port_max) or self.udp_port_min > self.udp_port_max:
             raise ValueError("`udp_port_min` and `udp_port_max` are a range: both 0, or in order")
+        return self
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> Settings:
+        if self.engine_process and self.engine_socket is not None:
+            raise ValueError(
+                "`engine_process` and `engine_socket` exclude each other: start a decoder, or name one"
+            )
         return self
 
     @classmethod
@@ -203,6 +273,21 @@ class SessionConfig(BaseModel):
     )
     endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
     vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
+    turn_detection: Literal["silence", "semantic"] | None = Field(
+        None, description="What ends an utterance: silence alone, or also what a model makes of each pause."
+    )
+    turn_complete_ms: int | None = Field(
+        None, ge=200, le=10_000, description="Silence in ms that ends a finished turn."
+    )
+    turn_incomplete_ms: int | None = Field(
+        None, ge=200, le=10_000, description="Silence in ms that ends an unfinished turn."
+    )
+    utterance_end_ms: int | None = Field(
+        None, ge=100, le=10_000, description="Gap in ms after the last word at which `utterance_end` is sent."
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="Confidence below which a word is marked `low_confidence`; none is left out."
+    )
     denoise: Literal["off", "speex", "spectral_gate"] | None = Field(None, description="Noise suppressor.")
     denoise_branch: Literal["vad", "both"] | None = Field(None, description="Who hears the denoised signal.")
 

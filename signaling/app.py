@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import structlog
 from aiohttp import web
 
-from mediaserver.audio.denoise import preload
 from mediaserver.audio.vad import VadPool
-from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
-from mediaserver.decoder.engine import Engine, open_engine
-from mediaserver.decoder.model_fetch import Progress
 from mediaserver.errors import VoiceForgeError
 from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
@@ -28,6 +21,7 @@ from mediaserver.session import Session, Sink
 from mediaserver.session.effective import Effective
 from mediaserver.settings import SessionConfig, Settings
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
+from signaling.loading import OwnedEngine, load_models
 from signaling.problems import problems_middleware
 from signaling.registry import Registry
 from signaling.routes.health import Health
@@ -38,8 +32,6 @@ from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 HANDLERS_END_S = 1.0
 """How long requests in flight may take to end once all sessions are closed: they have nothing left to wait for."""
@@ -60,8 +52,8 @@ REGISTRY = web.AppKey("registry", Registry)
 ADMISSION = web.AppKey("admission", Admission)
 MODELS = web.AppKey("models", Models)
 
-Loading = asyncio.Task[tuple[Engine, VadPool]]
-Loader = Callable[[Settings, Metrics], Coroutine[None, None, tuple[Engine, VadPool]]]
+Loading = asyncio.Task[tuple[OwnedEngine, VadPool]]
+Loader = Callable[[Settings, Metrics], Coroutine[None, None, tuple[OwnedEngine, VadPool]]]
 
 
 def make_app(
@@ -176,56 +168,6 @@ def run(settings: Settings) -> int:
     return 0
 
 
-async def load_models(settings: Settings, metrics: Metrics) -> tuple[Engine, VadPool]:
-    """Find, check and load both models, off the event loop, with a line for each step that takes time.
-
-    Raises:
-        ModelError: a model is not there, cannot be fetched or cannot be loaded.
-        VoiceForgeError: the device that was asked for is not there.
-    """
-    click.echo(f"Loading the model {settings.model} …")
-    files, vad = await _in_daemon_thread(lambda: _load_files(settings, metrics), name="load-models")
-    try:
-        engine = open_engine(settings, files, metrics)
-    except VoiceForgeError:
-        await vad.close()
-        raise
-    try:
-        await engine.start()
-    except BaseException:
-        await engine.close()
-        await vad.close()
-        raise
-    return engine, vad
-
-
-def _load_files(settings: Settings, metrics: Metrics) -> tuple[ModelFiles, VadPool]:
-    progress = _FetchProgress()
-    files = resolve(
-        settings.model, model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report
-    )
-    preload(settings.denoise)
-    vad_path = vad_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=progress.report)
-    return files, VadPool(vad_path, metrics=metrics)
-
-
-class _FetchProgress:
-    """A line for every tenth of a fetch: a log keeps lines, so a bar would be hundreds of them."""
-
-    def __init__(self) -> None:
-        self._told: tuple[str, int] | None = None
-
-    def report(self, progress: Progress) -> None:
-        """Called by a fetch on its own thread."""
-        tenth = progress.done_bytes * 10 // progress.total_bytes if progress.total_bytes else 0
-        if self._told == (progress.what, tenth):
-            return
-        self._told = (progress.what, tenth)
-        done_mb, total_mb = progress.done_bytes / 1e6, progress.total_bytes / 1e6
-        of_total = f" of {total_mb:.0f}" if progress.total_bytes else ""
-        click.echo(f"Fetching {progress.model}: {progress.what}, {done_mb:.0f}{of_total} MB")
-
-
 def _peer_factory(settings: Settings, models: Models, metrics: Metrics) -> PeerFactory:
     """Peers whose sessions share the engine and the VAD."""
 
@@ -315,30 +257,3 @@ def _announce(url: str, settings: Settings) -> None:
             "whoever reaches this port can open sessions. Put it behind a proxy that asks who is there.",
             err=True,
         )
-
-
-async def _in_daemon_thread(work: Callable[[], T], *, name: str) -> T:
-    """Run blocking work in a thread that does not keep the process alive: Ctrl-C ends a fetch of gigabytes at once."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return  # cancelled meanwhile
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(value)  # type: ignore[arg-type] # None only beside an error
-
-    def target() -> None:
-        value: T | None = None
-        error: BaseException | None = None
-        try:
-            value = work()
-        except BaseException as exc:  # handed over, whatever it is
-            error = exc
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=target, name=name, daemon=True).start()
-    return await outcome

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mediaserver.errors import VoiceForgeError
+from signaling.cli.engine import engine
 from signaling.cli.models import models
 from signaling.cli.serve import serve
 from signaling.cli.settings import settings
@@ -77,5 +78,5 @@ def main() -> None:
     """
 
 
-for command in (models, serve, settings, transcribe):
+for command in (engine, models, serve, settings, transcribe):
     main.add_command(command)

@@ -1,0 +1,222 @@
+"""An engine on a Unix socket, for several media processes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from mediaserver.decoder.remote import failures
+from mediaserver.decoder.remote.unix import READ_BYTES, bind_socket
+from mediaserver.decoder.remote.wire import (
+    HELLO_LIMIT_S,
+    MAX_IN_FLIGHT,
+    PROTOCOL,
+    SHAPE,
+    STATE_PERIOD_S,
+    Answer,
+    Cancel,
+    Decode,
+    Failed,
+    FrameReader,
+    FromEngine,
+    Hello,
+    Refused,
+    State,
+    Superseded,
+    ToEngine,
+    Welcome,
+    WireError,
+    encode,
+    read_to_engine,
+)
+from mediaserver.decoder.window import Decoder, Replaced, Window
+from mediaserver.errors import VoiceForgeError
+
+log = structlog.get_logger(__name__)
+
+MAX_CONNECTIONS = 64
+"""Media processes of one machine; one more is refused."""
+
+
+class LoadedEngine(Decoder, Protocol):
+    """The engine as its server sees it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded and warm."""
+        ...
+
+    def overload_retry_after_s(self) -> int | None:
+        """Seconds after which a new session may be let in, or None while finals are on time."""
+        ...
+
+
+class EngineServer:
+    """Serves an engine on a socket that only this user may open (mode 0600). The engine's owner closes the engine.
+
+    Args:
+        engine: started already.
+        path: of the socket. One that is left over from an engine that died is replaced.
+    """
+
+    def __init__(self, engine: LoadedEngine, path: Path) -> None:
+        self._engine = engine
+        self._path = path
+        self._connections: set[asyncio.Task[None]] = set()
+        self._numbered = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            VoiceForgeError: ENGINE_SOCKET_IN_USE or ENGINE_SOCKET_UNUSABLE.
+        """
+        listening = bind_socket(self._path)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening)
+
+    async def close(self) -> None:
+        """Stop listening and hang up. What clients still wait for they keep, for the next engine."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, in the task that asyncio made for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        self._numbered += 1
+        connection = _Connection(self._engine, reader, writer, number=self._numbered)
+        try:
+            await connection.serve(has_room=len(self._connections) <= MAX_CONNECTIONS)
+        except (WireError, TimeoutError) as exc:
+            log.warning("engine connection dropped", connection=self._numbered, reason=str(exc) or "no hello")
+        except OSError:
+            pass  # the client is gone
+        except asyncio.CancelledError:
+            pass  # `close`: nobody awaits this task but a gather
+        finally:
+            self._connections.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+class _Connection:
+    """One media process. Session ids get its number in front, so that two processes never share one."""
+
+    def __init__(
+        self, engine: LoadedEngine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, number: int
+    ) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._writer = writer
+        self._number = number
+        self._frames = FrameReader()
+        # Bound: MAX_IN_FLIGHT. A window counts until its answer is in the socket; one more is refused.
+        self._decoding: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self, *, has_room: bool) -> None:
+        """Until the client hangs up.
+
+        Raises:
+            WireError, TimeoutError, OSError: the connection is of no further use.
+        """
+        async with asyncio.timeout(HELLO_LIMIT_S):
+            first = await self._read()
+            if first:
+                refusal = _refusal(first[0], has_room=has_room)
+                await self._send(refusal or Welcome(self._engine.model_name, self._engine.languages))
+        if not first or refusal is not None:
+            return
+        states = asyncio.create_task(self._tell_state(), name=f"engine-state-{self._number}")
+        try:
+            received = first[1:]
+            while True:
+                for message in received:
+                    await self._take(message)
+                received = await self._read()
+                if not received:
+                    return
+        finally:
+            tasks = [states, *self._decoding.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self) -> list[ToEngine]:
+        """The next messages, at least one; none at the end."""
+        while data := await self._reader.read(READ_BYTES):
+            if messages := [read_to_engine(*frame) for frame in self._frames.feed(data)]:
+                return messages
+        return []
+
+    async def _take(self, message: ToEngine) -> None:
+        if isinstance(message, Cancel):
+            if (task := self._decoding.get(message.ident)) is not None:
+                task.cancel()
+            return
+        if not isinstance(message, Decode):
+            raise WireError("a second hello")
+        if message.ident in self._decoding:
+            raise WireError(f"window {message.ident} is already being decoded")
+        if len(self._decoding) >= MAX_IN_FLIGHT:
+            # Awaited, so that a client that sends on and reads nothing is not read from either.
+            await self._send(_failed(message.ident, failures.too_many()))
+            return
+        task = asyncio.create_task(self._decode(message), name=f"engine-window-{self._number}-{message.ident}")
+        self._decoding[message.ident] = task
+        task.add_done_callback(lambda _: self._decoding.pop(message.ident, None))
+
+    async def _decode(self, message: Decode) -> None:
+        with suppress(OSError):  # the client is gone: `serve` sees it, too
+            await self._send(await self._outcome(message.ident, message.window))
+
+    async def _outcome(self, ident: int, window: Window) -> FromEngine:
+        try:
+            own = replace(window, session_id=f"{self._number}/{window.session_id}")
+            return Answer(ident, await self._engine.decode(own))
+        except Replaced:
+            return Superseded(ident)
+        except VoiceForgeError as error:
+            return _failed(ident, error)
+
+    async def _tell_state(self) -> None:
+        with suppress(OSError):
+            while True:
+                await self._send(State(self._engine.ready, self._engine.overload_retry_after_s()))
+                await asyncio.sleep(STATE_PERIOD_S)
+
+    async def _send(self, message: FromEngine) -> None:
+        self._writer.writelines(encode(message))
+        await self._writer.drain()
+
+
+def _refusal(first: ToEngine, *, has_room: bool) -> Refused | None:
+    if not isinstance(first, Hello):
+        raise WireError("no hello")
+    if (first.protocol, first.shape) != (PROTOCOL, SHAPE):
+        return Refused(
+            "ENGINE_VERSION",
+            "The engine and this media process are of different versions.",
+            "Run both from the same release.",
+        )
+    if not has_room:
+        return Refused(
+            "ENGINE_FULL", f"The engine already serves {MAX_CONNECTIONS} processes.", "Start another engine."
+        )
+    return None
+
+
+def _failed(ident: int, error: VoiceForgeError) -> Failed:
+    return Failed(ident, error.code, error.message, error.hint, error.retryable)

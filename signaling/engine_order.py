@@ -1,0 +1,67 @@
+"""What a media process tells the engine's process that it starts: the same settings, and the model already found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.decoder.remote.client import RemoteEngine
+from mediaserver.decoder.remote.process import EngineProcess
+from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The first line on a child's standard input."""
+
+    settings: Settings
+    model: ModelFiles
+
+    def to_line(self) -> str:
+        """One line of JSON, without its end."""
+        model = {
+            "name": self.model.name,
+            "directory": str(self.model.directory),
+            "languages": self.model.languages,
+            "source": self.model.source,
+        }
+        return json.dumps({"settings": self.settings.model_dump(mode="json"), "model": model})
+
+    @classmethod
+    def from_line(cls, line: str) -> Order:
+        """What `to_line` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it did not.
+        """
+        said = json.loads(line)
+        model = said["model"]
+        files = ModelFiles(model["name"], Path(model["directory"]), tuple(model["languages"]), model["source"])
+        return cls(Settings(**said["settings"]), files)
+
+
+class _OwnProcess(EngineProcess):
+    """A child whose socket lies in a directory of its own, which goes with it."""
+
+    def __init__(self, directory: Path, order: Order, metrics: Metrics) -> None:
+        self.socket = directory / "engine"
+        self._directory = directory
+        command = (sys.executable, "-m", "signaling.cli", "engine", "--supervised", "--socket", str(self.socket))
+        super().__init__(command, order=order.to_line(), metrics=metrics)
+
+    async def close(self) -> None:
+        await super().close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def child_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> RemoteEngine:
+    """An engine in a child process, not started yet."""
+    directory = Path(tempfile.mkdtemp(prefix="voiceforge-"))  # mode 0700
+    process = _OwnProcess(directory, Order(settings, model), metrics)
+    return RemoteEngine(process.socket, metrics=metrics, host=process)
