@@ -26,6 +26,10 @@ POST_ROLL_MS = 200
 """Audio kept after the last speech frame, for weak final consonants lie just behind it. On read speech 0 to 200 ms gave
 the same word errors and 400 ms more; what else the decoder needs in silence it adds for itself."""
 
+ASK_MS = 200
+"""Silence from which on it is asked whether somebody has finished: pauses within a phrase are shorter, and the model is
+trained on longer ones."""
+
 CUT_SEARCH_S = 5.0
 """A long utterance is cut at its quietest frame within these last seconds: about two clauses, so that there is a pause,
 and late enough that the cut piece has its context."""
@@ -40,15 +44,27 @@ can be configured (28 s) still fits the 30 s that Whisper sees."""
 
 
 @dataclass(frozen=True, slots=True)
+class TurnWaits:
+    """How long a silence must be once it is known whether somebody has finished.
+
+    The answer moves the end one way only: `complete_ms` never lengthens the wait, `incomplete_ms` never shortens it.
+    """
+
+    complete_ms: int = 300
+    incomplete_ms: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointerConfig:
     """What ends and begins an utterance.
 
     Args:
         threshold: probability from which a frame counts as speech.
-        endpointing_ms: silence that ends an utterance.
+        endpointing_ms: silence that ends an utterance, unless `turn_waits` and an answer say otherwise.
         pre_roll_ms: audio kept from before the first speech frame.
         min_speech_ms: speech that must be heard before an utterance starts; shorter bursts never become one.
         max_utterance_s: length at which `TooLong` is reported.
+        turn_waits: each pause is told as `Paused` and its `turned` shortens or lengthens the wait; None: silence alone.
     """
 
     threshold: float = 0.5
@@ -56,6 +72,7 @@ class EndpointerConfig:
     pre_roll_ms: int = 300
     min_speech_ms: int = 250
     max_utterance_s: float = 20.0
+    turn_waits: TurnWaits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,20 @@ class TooLong:
     quietest_sample: int
 
 
-Edge = Started | Ended | TooLong
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Whoever speaks has paused: the time to ask whether they have finished. Told once each pause, with `turn_waits`.
+
+    `start_sample` to `position_sample` is what has been said and the pause so far; `speech_end_sample` is where the
+    pause began, and its name in `turned`.
+    """
+
+    start_sample: int
+    speech_end_sample: int
+    position_sample: int
+
+
+Edge = Started | Ended | TooLong | Paused
 
 
 class _Phase(Enum):
@@ -112,6 +142,8 @@ class Endpointer:
         self._speech_sample = 0  # where candidate or utterance began to speak
         self._start_sample = 0  # of the utterance, with pre-roll
         self._silence_sample: int | None = None  # where the silence that goes on now began
+        self._asked_sample: int | None = None  # the silence that `Paused` was last told of
+        self._is_complete: bool | None = None  # what `turned` said of it
         self._free_from = 0  # end of the last utterance: the next one's pre-roll stops here
         self._told_too_long = False
         # Bound: the search span; the oldest probability goes first.
@@ -159,6 +191,14 @@ class Endpointer:
         self._phase = _Phase.SILENCE
         return list[Edge](edges)
 
+    def turned(self, speech_end_sample: int, *, is_complete: bool) -> None:
+        """Take the answer to a `Paused`; it holds from the next frame.
+
+        An answer that comes when there is speech again, or when the utterance is over, changes nothing.
+        """
+        if self._phase is _Phase.UTTERANCE and speech_end_sample == self._silence_sample == self._asked_sample:
+            self._is_complete = is_complete
+
     def cut(self, at_sample: int) -> None:
         """Let the utterance that runs end at `at_sample` and go on as a new one from there; no edges are made for this.
 
@@ -187,16 +227,35 @@ class Endpointer:
 
     def _utterance(self) -> list[Edge]:
         silent_samples = 0 if self._silence_sample is None else self.position_samples - self._silence_sample
-        if silent_samples and silent_samples >= samples_in(ms=self.config.endpointing_ms):
+        if silent_samples and silent_samples >= samples_in(ms=self._wait_ms()):
             return [self._end("silence")]
         length = self.position_samples - self._start_sample
         limit = samples_in(s=self.config.max_utterance_s)
         if length >= limit + samples_in(s=CUT_GRACE_S):
             return self._end_for_length()
+        edges = list[Edge](self._paused(silent_samples))
         if length >= limit and not self._told_too_long:
             self._told_too_long = True
-            return [TooLong(self._quietest_sample())]
-        return []
+            edges.append(TooLong(self._quietest_sample()))
+        return edges
+
+    def _wait_ms(self) -> int:
+        """The silence that ends the utterance now, as far as is known of this pause."""
+        waits = self.config.turn_waits
+        if waits is None or self._is_complete is None or self._asked_sample != self._silence_sample:
+            return self.config.endpointing_ms
+        if self._is_complete:
+            return min(waits.complete_ms, self.config.endpointing_ms)
+        return max(waits.incomplete_ms, self.config.endpointing_ms)
+
+    def _paused(self, silent_samples: int) -> list[Paused]:
+        silence = self._silence_sample
+        if self.config.turn_waits is None or silence is None or silence == self._asked_sample:
+            return []
+        if silent_samples < samples_in(ms=ASK_MS):
+            return []
+        self._asked_sample, self._is_complete = silence, None
+        return [Paused(self._start_sample, silence, self.position_samples)]
 
     def _end(self, reason: Literal["silence", "flush"]) -> Ended:
         speech_end = self.position_samples if self._silence_sample is None else self._silence_sample

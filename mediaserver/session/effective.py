@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mediaserver.audio.endpoint import EndpointerConfig
+from mediaserver.audio.endpoint import EndpointerConfig, TurnWaits
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import ConfigError
-from mediaserver.settings import Denoise, DenoiseBranch, SessionConfig, Settings
+from mediaserver.settings import Denoise, DenoiseBranch, SessionConfig, Settings, TurnDetection
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Effective:
         revisions: whether finals are corrected later.
         vad_enabled: off: everything counts as speech.
         endpointer: what begins and ends an utterance.
+        turn_waits: what `semantic` waits, whether or not it is chosen.
+        utterance_end_ms: gap after the last word, or None where `utterance_end` comes with the final.
         denoise: which suppressor.
         denoise_branch: who hears it.
     """
@@ -31,6 +33,8 @@ class Effective:
     revisions: bool
     vad_enabled: bool
     endpointer: EndpointerConfig
+    turn_waits: TurnWaits
+    utterance_end_ms: int | None
     denoise: Denoise
     denoise_branch: DenoiseBranch
 
@@ -39,7 +43,7 @@ class Effective:
         """Fill in what the client left open.
 
         Raises:
-            ConfigError: the client wants a model or language that is not there.
+            ConfigError: the client wants a model, a language or an end-of-turn model that is not there.
         """
         if config.model is not None and config.model != decoder.model_name:
             raise ConfigError(
@@ -53,6 +57,19 @@ class Effective:
                 f"`language`: {decoder.model_name!r} does not know {config.language!r}.",
                 f"It knows {', '.join(decoder.languages)}.",
             )
+        turn_detection = TurnDetection(config.turn_detection or settings.turn_detection)
+        if turn_detection is TurnDetection.SEMANTIC and not settings.wants_turn_model:
+            raise ConfigError(
+                "TURN_MODEL_NOT_LOADED",
+                "`turn_detection`: this node has no end-of-turn model loaded.",
+                "Leave `turn_detection` out, or start a node with `turn_model` switched on.",
+            )
+        turn_waits = TurnWaits(
+            complete_ms=settings.turn_complete_ms if config.turn_complete_ms is None else config.turn_complete_ms,
+            incomplete_ms=settings.turn_incomplete_ms
+            if config.turn_incomplete_ms is None
+            else config.turn_incomplete_ms,
+        )
         only = decoder.languages[0] if len(decoder.languages) == 1 else None
         return cls(
             language=only or config.language or settings.language,
@@ -66,6 +83,11 @@ class Effective:
                 pre_roll_ms=settings.pre_roll_ms,
                 min_speech_ms=settings.min_speech_ms,
                 max_utterance_s=settings.max_utterance_s,
+                turn_waits=turn_waits if turn_detection is TurnDetection.SEMANTIC else None,
+            ),
+            turn_waits=turn_waits,
+            utterance_end_ms=(
+                settings.utterance_end_ms if config.utterance_end_ms is None else config.utterance_end_ms
             ),
             denoise=Denoise(config.denoise or settings.denoise),
             denoise_branch=DenoiseBranch(config.denoise_branch or settings.denoise_branch),
@@ -81,6 +103,10 @@ class Effective:
             "vad_enabled": self.vad_enabled,
             "endpointing_ms": self.endpointer.endpointing_ms,
             "vad_threshold": self.endpointer.threshold,
+            "turn_detection": "semantic" if self.endpointer.turn_waits else "silence",
+            "turn_complete_ms": self.turn_waits.complete_ms,
+            "turn_incomplete_ms": self.turn_waits.incomplete_ms,
+            "utterance_end_ms": self.utterance_end_ms,
             "denoise": self.denoise.value,
             "denoise_branch": self.denoise_branch.value,
         }

@@ -15,6 +15,7 @@ from mediaserver.session.hearing import Hearing
 from mediaserver.session.passage import Passage, Said, revisions
 from mediaserver.session.reporter import Reporter
 from mediaserver.session.utterance import Utterance
+from mediaserver.session.utterance_end import UtteranceEnds
 
 MAX_WAITING = 32
 """Utterances of one session that may wait for their final. Beyond it the oldest is given up, and the client told."""
@@ -37,10 +38,14 @@ class Finals:
         hearing: the session's audio.
         decoder: shared by all sessions.
         reporter: where finals and revisions go.
+        ends: hears of each final.
         metrics: where the final latency goes.
     """
 
-    def __init__(self, *, hearing: Hearing, decoder: Decoder, reporter: Reporter, metrics: Metrics) -> None:
+    def __init__(
+        self, *, hearing: Hearing, decoder: Decoder, reporter: Reporter, ends: UtteranceEnds, metrics: Metrics
+    ) -> None:
+        self._ends = ends
         self._hearing = hearing
         self._decoder = decoder
         self._reporter = reporter
@@ -140,8 +145,7 @@ class Finals:
             words=tuple(words),
         )
         self._reporter.final(said, hypothesis)
-        if pending.has_stopped:
-            self._reporter.utterance_end(said)
+        self._ends.final(said, has_stopped=pending.has_stopped)
         if words:
             self._passage.add(said)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mediaserver.audio.clock import Samples
 from mediaserver.audio.ring import SampleRing
 from mediaserver.decoder.window import Kind, Window
@@ -36,6 +38,11 @@ class Hearing:
     def receive(self, samples: Samples) -> None:
         """Take the next samples of the stream, [n] float32."""
         self._received.append(samples)
+
+    def received(self, start_sample: int, end_sample: int) -> Samples:
+        """What was received between two positions, as it came, or what is left of it; [n], perhaps none."""
+        begin = max(start_sample, self._received.start_position)
+        return self._received.read(begin, end_sample) if begin < end_sample else np.zeros(0, dtype=np.float32)
 
     def denoise(self, samples: Samples | None, *, start_sample: int) -> None:
         """Take denoised samples that begin at `start_sample`; None where the decoder hears the raw signal."""

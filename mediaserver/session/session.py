@@ -15,7 +15,8 @@ import structlog
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples, samples_in, seconds
 from mediaserver.audio.denoise import make_denoiser
-from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Started, TooLong
+from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Paused, Started, TooLong
+from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import VoiceForgeError
@@ -27,7 +28,9 @@ from mediaserver.session.hearing import Hearing
 from mediaserver.session.interims import Interims
 from mediaserver.session.passage import LONGEST_S
 from mediaserver.session.reporter import Reporter, Sink
+from mediaserver.session.turns import Turns
 from mediaserver.session.utterance import Utterance
+from mediaserver.session.utterance_end import UtteranceEnds
 from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
 
 log = structlog.get_logger(__name__)
@@ -48,6 +51,7 @@ class Session:
         settings: the node's, for everything that the client left open.
         decoder: shared by all sessions.
         vad: shared by all sessions.
+        turns: shared by all sessions; None where the node has no end-of-turn model: silence alone ends utterances.
         metrics: shared by all sessions.
         sink: where events go.
 
@@ -66,6 +70,7 @@ class Session:
         vad: VadPool,
         metrics: Metrics,
         sink: Sink,
+        turns: TurnPool | None = None,
     ) -> None:
         self.id = session_id
         self.on_close_stream: Callable[[], None] | None = None
@@ -83,6 +88,7 @@ class Session:
             language=self._effective.language,
         )
         self._endpointer = Endpointer(self._effective.endpointer)
+        self._turns = Turns(session_id, hearing=self._hearing, pool=turns, endpointer=self._endpointer)
         self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
         self._interims = Interims(
             hearing=self._hearing,
@@ -91,7 +97,11 @@ class Session:
             metrics=metrics,
             period_ms=settings.interim_period_ms,
         )
-        self._finals = Finals(hearing=self._hearing, decoder=decoder, reporter=self._reporter, metrics=metrics)
+        self._ends = UtteranceEnds(self._reporter.utterance_end)
+        self._ends.gap_ms = self._effective.utterance_end_ms
+        self._finals = Finals(
+            hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends, metrics=metrics
+        )
         self._finals.with_revisions = self._effective.revisions
 
         self._utterance: Utterance | None = None
@@ -147,6 +157,7 @@ class Session:
         before, self._effective, self._config = self._effective, effective, config
         self._endpointer.config = self._effective.endpointer
         self._finals.with_revisions = self._effective.revisions
+        self._ends.gap_ms = self._effective.utterance_end_ms
         if before.language != self._effective.language:
             self._hearing.language = self._effective.language
         if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
@@ -196,6 +207,11 @@ class Session:
                 self._turn(edge)
         self._flush_if_judged()
         self._finals.settle_if_due(self._endpointer.position_samples, is_speaking=self._utterance is not None)
+        self._ends.passed(
+            self._endpointer.position_samples,
+            speech_sample=self._utterance.speech_sample if self._utterance is not None else None,
+            is_awaited=self._finals.is_busy,
+        )
         if self._utterance is not None and self._effective.interim_results:
             self._interims.offer(self._utterance, last_speech_sample=self._last_speech_sample)
 
@@ -219,6 +235,8 @@ class Session:
             self._begin(edge)
         elif isinstance(edge, Ended):
             self._end(edge)
+        elif isinstance(edge, Paused):
+            self._turns.ask(edge)
         else:
             self._split(edge)
 
@@ -228,6 +246,7 @@ class Session:
         self._reporter.emit(SpeechStarted(at=seconds(edge.speech_sample)))
 
     def _end(self, edge: Ended) -> None:
+        self._turns.drop()
         utterance, self._utterance = self._utterance, None
         if utterance is None:
             return
@@ -263,7 +282,9 @@ class Session:
                 await self._finals.flush()
         except TimeoutError:
             self._log.warning("finals given up", waiting=self._finals.give_up(), deadline_s=deadline_s)
+        self._ends.flush()
         await self._finals.settle(timeout_s=max(0.0, ends_s - loop.time()))
+        await self._turns.close()
         await self._interims.close()
         await self._finals.close()
         self._vad.close()

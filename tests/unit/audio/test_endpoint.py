@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.audio.clock import FRAME_SAMPLES, samples_in
-from mediaserver.audio.endpoint import CUT_GRACE_S, Edge, Ended, Endpointer, EndpointerConfig, Started, TooLong
+from mediaserver.audio.endpoint import (
+    CUT_GRACE_S,
+    Edge,
+    Ended,
+    Endpointer,
+    EndpointerConfig,
+    Paused,
+    Started,
+    TooLong,
+    TurnWaits,
+)
 
 SPEECH, UNSURE, SILENCE = 0.9, 0.4, 0.05
 CONFIG = EndpointerConfig(threshold=0.5, endpointing_ms=480, pre_roll_ms=320, min_speech_ms=256, max_utterance_s=20.0)
@@ -151,6 +161,133 @@ def test_what_is_not_a_number_counts_as_speech() -> None:
     assert fed(Endpointer(CONFIG), (float("nan"), 8)) == [Started(0, 0)]
 
 
+# Whether somebody has finished. A pause is told after 7 frames (224 ms); plain silence ends after 15.
+
+
+TURNS = replace(CONFIG, turn_waits=TurnWaits(complete_ms=320, incomplete_ms=960))
+
+
+def paused(endpointer: Endpointer, *, speech_frames: int = 30) -> Paused:
+    edges = fed(endpointer, (SPEECH, speech_frames), (SILENCE, 7))
+    assert isinstance(edges[-1], Paused)
+    return edges[-1]
+
+
+def frames_until_end(endpointer: Endpointer) -> int:
+    for count in range(1, 1000):
+        if any(isinstance(edge, Ended) for edge in endpointer.feed(SILENCE)):
+            return count
+    raise AssertionError("the utterance never ended")
+
+
+def test_a_pause_is_told_once_with_what_was_said_before_it() -> None:
+    endpointer = Endpointer(TURNS)
+    edges = fed(endpointer, (SILENCE, 30), (SPEECH, 30), (SILENCE, 14))
+    assert edges[1:] == [Paused(frames(20), speech_end_sample=frames(60), position_sample=frames(67))]
+
+
+def test_pauses_are_not_told_where_silence_alone_decides() -> None:
+    assert not any(isinstance(edge, Paused) for edge in fed(Endpointer(CONFIG), (SPEECH, 30), (SILENCE, 14)))
+
+
+def test_the_gaps_inside_a_phrase_are_no_pauses() -> None:
+    edges = fed(Endpointer(TURNS), *[(SPEECH, 10), (SILENCE, 6)] * 10)
+    assert edges == [Started(0, 0)]
+
+
+@pytest.mark.parametrize(("is_complete", "silent_frames"), [(True, 10), (False, 30), (None, 15)])
+def test_the_answer_shortens_or_lengthens_the_wait(is_complete: bool | None, silent_frames: int) -> None:
+    endpointer = Endpointer(TURNS)
+    pause = paused(endpointer)
+    if is_complete is not None:
+        endpointer.turned(pause.speech_end_sample, is_complete=is_complete)
+    assert frames_until_end(endpointer) == silent_frames - 7
+
+
+def test_what_ends_is_where_the_speech_did_however_long_the_wait() -> None:
+    endpointer = Endpointer(TURNS)
+    endpointer.turned(paused(endpointer).speech_end_sample, is_complete=False)
+    edges = fed(endpointer, (SILENCE, 40))
+    assert edges == [Ended(frames(30) + POST_ROLL, frames(30), "silence")]
+
+
+def test_an_answer_that_comes_after_the_shorter_wait_ends_with_the_next_frame() -> None:
+    endpointer = Endpointer(TURNS)
+    pause = paused(endpointer)
+    assert fed(endpointer, (SILENCE, 6)) == []
+    endpointer.turned(pause.speech_end_sample, is_complete=True)
+    assert frames_until_end(endpointer) == 1
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_an_answer_that_comes_when_there_is_speech_again_changes_nothing(is_complete: bool) -> None:
+    endpointer = Endpointer(TURNS)
+    late = paused(endpointer)
+    again = paused(endpointer, speech_frames=5)
+    assert again.speech_end_sample > late.speech_end_sample
+    endpointer.turned(late.speech_end_sample, is_complete=is_complete)
+    assert frames_until_end(endpointer) == 15 - 7
+
+
+def test_an_answer_of_the_pause_before_is_forgotten_with_it() -> None:
+    endpointer = Endpointer(TURNS)
+    endpointer.turned(paused(endpointer).speech_end_sample, is_complete=False)
+    paused(endpointer, speech_frames=5)
+    assert frames_until_end(endpointer) == 15 - 7
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_an_answer_that_comes_after_the_end_changes_nothing(is_complete: bool) -> None:
+    endpointer = Endpointer(TURNS)
+    late = paused(endpointer)
+    frames_until_end(endpointer)
+    endpointer.turned(late.speech_end_sample, is_complete=is_complete)
+    assert fed(endpointer, (SILENCE, 50)) == []
+    paused(endpointer)
+    endpointer.turned(late.speech_end_sample, is_complete=is_complete)
+    assert frames_until_end(endpointer) == 15 - 7
+
+
+def test_complete_never_lengthens_the_wait_and_incomplete_never_shortens_it() -> None:
+    waits = TurnWaits(complete_ms=2000, incomplete_ms=250)
+    for is_complete in (True, False):
+        endpointer = Endpointer(replace(TURNS, turn_waits=waits))
+        endpointer.turned(paused(endpointer).speech_end_sample, is_complete=is_complete)
+        assert frames_until_end(endpointer) == 15 - 7
+
+
+def test_speech_goes_on_after_an_unfinished_pause_as_one_utterance() -> None:
+    endpointer = Endpointer(TURNS)
+    endpointer.turned(paused(endpointer).speech_end_sample, is_complete=False)
+    edges = fed(endpointer, (SILENCE, 15), (SPEECH, 20))
+    assert edges == []
+    assert endpointer.in_utterance
+
+
+def test_silence_and_turn_waits_may_be_changed_within_a_pause() -> None:
+    endpointer = Endpointer(CONFIG)
+    fed(endpointer, (SPEECH, 30), (SILENCE, 10))
+    endpointer.config = TURNS
+    (pause,) = endpointer.feed(SILENCE)
+    assert isinstance(pause, Paused)
+    endpointer.turned(pause.speech_end_sample, is_complete=False)
+    assert fed(endpointer, (SILENCE, 10)) == []  # 21 frames of silence
+    endpointer.config = replace(TURNS, turn_waits=TurnWaits(320, 672))
+    assert frames_until_end(endpointer) == 1
+    fed(endpointer, (SPEECH, 30))
+    endpointer.turned(paused(endpointer).speech_end_sample, is_complete=False)
+    endpointer.config = CONFIG
+    assert frames_until_end(endpointer) == 15 - 7
+
+
+def test_the_threshold_may_be_changed_within_an_utterance() -> None:
+    endpointer = Endpointer(CONFIG)
+    assert fed(endpointer, (SPEECH, 20), (UNSURE, 30)) == [Started(0, 0)]
+    endpointer.config = replace(CONFIG, threshold=0.7)  # what was hardly speech is silence now
+    assert frames_until_end(endpointer) == 15
+
+
+WAITS = st.builds(TurnWaits, complete_ms=st.integers(200, 2000), incomplete_ms=st.integers(200, 3000))
 CONFIGS = st.builds(
     EndpointerConfig,
     threshold=st.floats(0.01, 0.99),
@@ -158,15 +295,16 @@ CONFIGS = st.builds(
     pre_roll_ms=st.integers(0, 2000),
     min_speech_ms=st.integers(0, 600),
     max_utterance_s=st.floats(5, 28),
+    turn_waits=st.none() | WAITS,
 )
 RUNS = st.lists(st.tuples(st.floats(), st.integers(1, 300)), max_size=14)
 ACTS = st.lists(st.one_of(RUNS, st.just("flush"), st.integers(0, 300_000), CONFIGS), max_size=8)
 
 
 @settings(max_examples=150, deadline=None)
-@given(CONFIGS, ACTS, st.booleans())
+@given(CONFIGS, ACTS, st.booleans(), st.sampled_from([0, 0, 5]))
 def test_whatever_comes_edges_alternate_and_positions_never_go_back(
-    config: EndpointerConfig, acts: list[object], answers: bool
+    config: EndpointerConfig, acts: list[object], answers: bool, late: int
 ) -> None:
     endpointer = Endpointer(config)
     started: int | None = None  # start of the utterance that runs
@@ -190,6 +328,11 @@ def test_whatever_comes_edges_alternate_and_positions_never_go_back(
                     if answers:
                         endpointer.cut(quietest)
                         started = last_end = quietest
+                case Paused(start, speech_end, position):
+                    assert started is not None
+                    assert started == start < position == endpointer.position_samples
+                    assert speech_end < position
+                    endpointer.turned(speech_end - frames(late), is_complete=answers)
 
     for act in acts:
         match act:
