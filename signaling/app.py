@@ -13,6 +13,7 @@ import click
 import structlog
 from aiohttp import web
 
+from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool
 from mediaserver.errors import VoiceForgeError
 from mediaserver.ingest.peer import Peer
@@ -21,7 +22,7 @@ from mediaserver.session import Session, Sink
 from mediaserver.session.effective import Effective
 from mediaserver.settings import SessionConfig, Settings
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
-from signaling.loading import OwnedEngine, load_models
+from signaling.loading import Loaded, load_models
 from signaling.problems import problems_middleware
 from signaling.registry import Registry
 from signaling.routes.health import Health
@@ -41,10 +42,11 @@ EXIT_FAILED = 1
 
 @dataclass(slots=True)
 class Models:
-    """What is loaded while the server already listens; None until then."""
+    """What is loaded while the server already listens; None until then, `turns` also where nobody asked for it."""
 
     engine: ServedEngine | None = None
     vad: VadPool | None = None
+    turns: TurnPool | None = None
 
 
 METRICS = web.AppKey("metrics", Metrics)
@@ -52,8 +54,8 @@ REGISTRY = web.AppKey("registry", Registry)
 ADMISSION = web.AppKey("admission", Admission)
 MODELS = web.AppKey("models", Models)
 
-Loading = asyncio.Task[tuple[OwnedEngine, VadPool]]
-Loader = Callable[[Settings, Metrics], Coroutine[None, None, tuple[OwnedEngine, VadPool]]]
+Loading = asyncio.Task[Loaded]
+Loader = Callable[[Settings, Metrics], Coroutine[None, None, Loaded]]
 
 
 def make_app(
@@ -62,6 +64,7 @@ def make_app(
     metrics: Metrics,
     engine: ServedEngine | None = None,
     vad: VadPool | None = None,
+    turns: TurnPool | None = None,
     make_peer: PeerFactory | None = None,
     static_dir: Path = STATIC_DIR,
 ) -> web.Application:
@@ -70,15 +73,15 @@ def make_app(
     Args:
         settings: of this node.
         metrics: shown at /metrics.
-        engine, vad: used for every session and closed by the caller. None: set them in `app[MODELS]` once they are
-            loaded; until then sessions are refused with MODEL_LOADING.
+        engine, vad, turns: used for every session and closed by the caller. None: set them in `app[MODELS]` once they
+            are loaded; until there is an engine, sessions are refused with MODEL_LOADING.
         make_peer: makes the server's end of a session; a `Peer` over `engine` and `vad` if None.
         static_dir: where the built page lies.
 
     Raises:
         ConfigError: INVALID_ICE_SERVERS.
     """
-    models = Models(engine, vad)
+    models = Models(engine, vad, turns)
     ice_servers = parse_ice_servers(settings.ice_servers)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
@@ -118,7 +121,7 @@ async def serve(settings: Settings, *, load: Loader | None = None) -> None:
 
     Args:
         settings: of this node.
-        load: loads engine and VAD; `load_models` if None.
+        load: loads what sessions share; `load_models` if None.
 
     Raises:
         VoiceForgeError: PORT_IN_USE, PORT_NOT_PERMITTED, ADDRESS_UNAVAILABLE, or why the models cannot be loaded.
@@ -169,7 +172,7 @@ def run(settings: Settings) -> int:
 
 
 def _peer_factory(settings: Settings, models: Models, metrics: Metrics) -> PeerFactory:
-    """Peers whose sessions share the engine and the VAD."""
+    """Peers whose sessions share what is loaded."""
 
     def make_peer(session_id: str, config: SessionConfig) -> Peer:
         engine, vad = models.engine, models.vad
@@ -186,6 +189,7 @@ def _peer_factory(settings: Settings, models: Models, metrics: Metrics) -> PeerF
                 vad=vad,
                 metrics=metrics,
                 sink=sink,
+                turns=models.turns,
             )
 
         return Peer(session_id=session_id, settings=settings, metrics=metrics, make_session=make_session)
@@ -199,7 +203,8 @@ async def _until_stopped(loading: Loading, models: Models, signals: StopSignals)
     try:
         await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            models.engine, models.vad = loading.result()
+            loaded = loading.result()
+            models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
             click.echo(f"The model {models.engine.model_name} is loaded: sessions are taken.")
             await stop
     finally:
@@ -211,9 +216,7 @@ async def _close_models(loading: Loading) -> None:
     loading.cancel()  # does nothing to one that is done
     await asyncio.wait({loading})  # unlike a gather it can be cut at once, should loading not listen
     if not loading.cancelled() and loading.exception() is None:
-        engine, vad = loading.result()
-        await engine.close()
-        await vad.close()
+        await loading.result().close()
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""What is loaded while the server already listens: the engine, wherever it runs, and the VAD."""
+"""What is loaded while the server already listens: the engine, wherever it runs, and the models that listen first."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import click
 
 from mediaserver.audio.denoise import preload
+from mediaserver.audio.turn import TurnModel, TurnPool
 from mediaserver.audio.vad import VadPool
-from mediaserver.decoder.catalogue import ModelFiles, resolve, vad_model
+from mediaserver.decoder.catalogue import ModelFiles, resolve, turn_model, vad_model
 from mediaserver.decoder.engine import open_engine
 from mediaserver.decoder.model_fetch import Progress
 from mediaserver.decoder.remote.client import RemoteEngine
@@ -37,25 +39,46 @@ class OwnedEngine(ServedEngine, Protocol):
         ...
 
 
-async def load_models(settings: Settings, metrics: Metrics) -> tuple[OwnedEngine, VadPool]:
-    """Find, check and load both models, off the event loop, with a line for each step that takes time.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What sessions share. `turns` is None where no session may ask an end-of-turn model."""
+
+    engine: OwnedEngine
+    vad: VadPool
+    turns: TurnPool | None = None
+
+    async def close(self) -> None:
+        """Stop all of it."""
+        await self.engine.close()
+        await self.vad.close()
+        if self.turns is not None:
+            await self.turns.close()
+
+
+async def load_models(settings: Settings, metrics: Metrics) -> Loaded:
+    """Find, check and load all models, off the event loop, with a line for each step that takes time.
 
     Raises:
         ModelError: a model is not there, cannot be fetched or cannot be loaded.
         VoiceForgeError: the device that was asked for is not there, or no engine at `engine_socket`.
     """
     vad = await in_daemon_thread(lambda: _load_vad(settings, metrics), name="load-vad")
+    turns: TurnPool | None = None
     engine: OwnedEngine | None = None
     try:
+        if settings.wants_turn_model:
+            turns = await in_daemon_thread(lambda: _load_turns(settings, metrics), name="load-turns")
         engine = await _engine(settings, metrics)
         await engine.start()
         _require_language(settings, engine)
     except BaseException:
         if engine is not None:
             await engine.close()
+        if turns is not None:
+            await turns.close()
         await vad.close()
         raise
-    return engine, vad
+    return Loaded(engine, vad, turns)
 
 
 async def _engine(settings: Settings, metrics: Metrics) -> OwnedEngine:
@@ -86,6 +109,11 @@ def _load_vad(settings: Settings, metrics: Metrics) -> VadPool:
     preload(settings.denoise)
     path = vad_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=FetchProgress().report)
     return VadPool(path, metrics=metrics)
+
+
+def _load_turns(settings: Settings, metrics: Metrics) -> TurnPool:
+    path = turn_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=FetchProgress().report)
+    return TurnPool(TurnModel(path), metrics=metrics)
 
 
 def _require_language(settings: Settings, engine: ServedEngine) -> None:

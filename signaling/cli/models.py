@@ -140,10 +140,13 @@ def path(name: str) -> None:
 
 def _needed(settings: Settings, bars: FetchBars) -> list[Path]:
     model_dir = settings.model_dir
-    return [
+    needed = [
         catalogue.resolve(settings.model, model_dir=model_dir, fetch=True, on_progress=bars.report).directory,
         catalogue.vad_model(model_dir=model_dir, fetch=True, on_progress=bars.report).parent,
     ]
+    if settings.wants_turn_model:
+        needed.append(catalogue.turn_model(model_dir=model_dir, fetch=True, on_progress=bars.report).parent)
+    return needed
 
 
 def _languages(model: catalogue.Model) -> str:

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -21,6 +21,7 @@ from signaling import app as app_module
 from signaling import registry as registry_module
 from signaling.app import ADMISSION, REGISTRY, run, serve
 from signaling.limits import Admission
+from signaling.loading import Loaded
 from signaling.registry import Registry
 from signaling.shutdown import StopSignals, shut_down
 
@@ -237,7 +238,7 @@ async def test_the_server_listens_while_it_loads_and_stops_at_a_signal(capsys: p
 
     async def load(_settings: Settings, _metrics: Metrics) -> Any:
         await may_load.wait()
-        return engine, FakeVad()
+        return Loaded(engine, cast(Any, FakeVad()))
 
     serving = asyncio.create_task(serve(Settings(port=0), load=load))
     url, _ = await url_printed(capsys)

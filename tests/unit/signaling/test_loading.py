@@ -1,0 +1,40 @@
+"""What is loaded at start, and what only where it is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.errors import ModelError
+from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings, TurnDetection
+from signaling.loading import load_models
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_wanted"),
+    [
+        (Settings(), False),
+        (Settings(turn_model=True), True),
+        (Settings(turn_detection=TurnDetection.SEMANTIC), True),
+    ],
+)
+async def test_the_end_of_turn_model_is_loaded_where_it_is_wanted_and_let_go(
+    settings: Settings, is_wanted: bool, model_files: ModelFiles, turn_model_path: Path, no_leaked_threads: None
+) -> None:
+    loaded = await load_models(settings, Metrics())
+    assert (loaded.turns is not None) == is_wanted
+    await loaded.close()
+
+
+async def test_a_missing_end_of_turn_model_stops_the_start_with_a_sentence(
+    model_files: ModelFiles, vad_model_path: Path, tmp_path: Path, no_leaked_threads: None
+) -> None:
+    for directory in (model_files.directory, vad_model_path.parent):
+        (tmp_path / directory.name).symlink_to(directory)
+    with pytest.raises(ModelError) as caught:
+        await load_models(Settings(turn_model=True, model_fetch=False, model_dir=tmp_path), Metrics())
+    assert caught.value.code == "MODEL_MISSING"
+    assert "voiceforge models fetch smart-turn" in caught.value.hint
