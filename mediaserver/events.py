@@ -17,7 +17,8 @@ TIME_DIGITS = 3
 class Word:
     """A word with its place on the stream's clock.
 
-    `start` and `end` are seconds of stream time, `confidence` the mean probability of its tokens (0 to 1).
+    `start` and `end` are seconds of stream time. `confidence` is how likely the word is right, 0 to 1; `low_confidence`
+    says that this is below the session's `min_confidence`.
     """
 
     word: str
@@ -25,6 +26,7 @@ class Word:
     end: float
     confidence: float
     speaker: str | None = None
+    low_confidence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class SpeechStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Interim(Event):
-    """What is heard so far of an utterance. `stable` is the leading part of `transcript` that only grows."""
+    """What is heard so far of an utterance. `stable` is the leading part of `transcript` that only grows.
+
+    `confidence`, here and in finals and revisions, is the share of the words that may be expected to be right.
+    """
 
     type: ClassVar[str] = "interim"
     droppable: ClassVar[bool] = True
@@ -190,6 +195,7 @@ def _plain(value: object) -> object:
             "end": round(value.end, TIME_DIGITS),
             "confidence": round(value.confidence, TIME_DIGITS),
             "speaker": value.speaker,
+            "low_confidence": value.low_confidence,
         }
     if isinstance(value, list):
         return [_plain(item) for item in value]

@@ -44,8 +44,3 @@ def join_punctuation(words: list[HypothesisWord]) -> list[HypothesisWord]:
 def text_of(words: Iterable[HypothesisWord]) -> str:
     """The words as one line of text."""
     return "".join(word.text for word in words).strip()
-
-
-def confidence_of(words: list[HypothesisWord]) -> float:
-    """Mean probability of the words, 0 where there are none."""
-    return sum(word.probability for word in words) / len(words) if words else 0.0

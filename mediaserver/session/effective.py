@@ -23,6 +23,7 @@ class Effective:
         endpointer: what begins and ends an utterance.
         turn_waits: what `semantic` waits, whether or not it is chosen.
         utterance_end_ms: gap after the last word, or None where `utterance_end` comes with the final.
+        min_confidence: words below it are marked.
         denoise: which suppressor.
         denoise_branch: who hears it.
     """
@@ -35,6 +36,7 @@ class Effective:
     endpointer: EndpointerConfig
     turn_waits: TurnWaits
     utterance_end_ms: int | None
+    min_confidence: float
     denoise: Denoise
     denoise_branch: DenoiseBranch
 
@@ -89,6 +91,7 @@ class Effective:
             utterance_end_ms=(
                 settings.utterance_end_ms if config.utterance_end_ms is None else config.utterance_end_ms
             ),
+            min_confidence=settings.min_confidence if config.min_confidence is None else config.min_confidence,
             denoise=Denoise(config.denoise or settings.denoise),
             denoise_branch=DenoiseBranch(config.denoise_branch or settings.denoise_branch),
         )
@@ -107,6 +110,7 @@ class Effective:
             "turn_complete_ms": self.turn_waits.complete_ms,
             "turn_incomplete_ms": self.turn_waits.incomplete_ms,
             "utterance_end_ms": self.utterance_end_ms,
+            "min_confidence": self.min_confidence,
             "denoise": self.denoise.value,
             "denoise_branch": self.denoise_branch.value,
         }

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mediaserver.audio.clock import seconds
+from mediaserver.decoder.confidence import Calibration, Curve, text_confidence
 from mediaserver.decoder.window import Hypothesis, HypothesisWord
-from mediaserver.decoder.words import confidence_of, text_of
+from mediaserver.decoder.words import text_of
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Interim, Revision, UtteranceEnd, Warned, Word
 from mediaserver.session.passage import Said
@@ -28,11 +29,17 @@ class Reporter:
     Args:
         sink: where events go.
         stream_time_s: the stream's clock.
+        calibration: what makes a confidence of a word's probability.
+        min_confidence: words below it are marked.
     """
 
-    def __init__(self, sink: Sink, *, stream_time_s: Callable[[], float]) -> None:
+    def __init__(
+        self, sink: Sink, *, stream_time_s: Callable[[], float], calibration: Calibration, min_confidence: float
+    ) -> None:
         self._sink = sink
         self._stream_time_s = stream_time_s
+        self._calibration = calibration
+        self.min_confidence = min_confidence
         self._seq = 0  # counts events, sent or left out: a client sees a gap
 
     def emit(self, event: Event) -> None:
@@ -51,34 +58,35 @@ class Reporter:
     def interim(self, utterance: Utterance, *, end_sample: int) -> None:
         """What an utterance's view is now, heard up to `end_sample`."""
         view = utterance.view
-        words = [*view.stable, *view.unstable]
+        heard = [*view.stable, *view.unstable]
+        words = self._words(heard, self._calibration.interim)
         self.emit(
             Interim(
                 utterance_id=utterance.number,
-                transcript=text_of(words),
+                transcript=text_of(heard),
                 stable=text_of(view.stable),
-                confidence=confidence_of(words),
+                confidence=text_confidence([word.confidence for word in words]),
                 start=seconds(utterance.speech_sample),
                 duration=seconds(end_sample - utterance.speech_sample),
                 timestamp=self._stream_time_s(),
-                words=_wire(words),
+                words=words,
             )
         )
 
     def final(self, said: Said, hypothesis: Hypothesis) -> None:
         """An utterance's final."""
-        words = list(said.words)
+        words = self._words(said.words, self._calibration.final)
         self.emit(
             Final(
                 utterance_id=said.number,
-                transcript=text_of(words),
-                confidence=confidence_of(words),
+                transcript=text_of(said.words),
+                confidence=text_confidence([word.confidence for word in words]),
                 start=seconds(said.speech_sample),
                 duration=seconds(said.speech_end_sample - said.speech_sample),
                 timestamp=self._stream_time_s(),
                 language=hypothesis.language,
                 language_confidence=hypothesis.language_probability,
-                words=_wire(words),
+                words=words,
             )
         )
 
@@ -89,19 +97,24 @@ class Reporter:
 
     def revision(self, said: Said) -> None:
         """What an utterance's final should have been."""
-        words = list(said.words)
+        words = self._words(said.words, self._calibration.final)
         self.emit(
             Revision(
                 utterance_id=said.number,
-                transcript=text_of(words),
-                confidence=confidence_of(words),
+                transcript=text_of(said.words),
+                confidence=text_confidence([word.confidence for word in words]),
                 start=seconds(said.speech_sample),
                 duration=seconds(said.speech_end_sample - said.speech_sample),
                 timestamp=self._stream_time_s(),
-                words=_wire(words),
+                words=words,
             )
         )
 
-
-def _wire(words: Sequence[HypothesisWord]) -> list[Word]:
-    return [Word(word.text.strip(), word.start, word.end, word.probability) for word in words]
+    def _words(self, heard: Sequence[HypothesisWord], curve: Curve) -> list[Word]:
+        """Words as they leave: with a confidence that can be believed, and marked where it is low."""
+        words = []
+        for word in heard:
+            confidence = curve(word.probability)
+            is_low = confidence < self.min_confidence
+            words.append(Word(word.text.strip(), word.start, word.end, confidence, low_confidence=is_low))
+        return words

@@ -18,6 +18,7 @@ from mediaserver.audio.denoise import make_denoiser
 from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Paused, Started, TooLong
 from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
+from mediaserver.decoder.confidence import Calibration, calibration_of
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Closed, Metadata, Pong, Ready, SpeechStarted, SpeechStopped
@@ -54,6 +55,7 @@ class Session:
         turns: shared by all sessions; None where the node has no end-of-turn model: silence alone ends utterances.
         metrics: shared by all sessions.
         sink: where events go.
+        calibration: of the words' confidence; that of the decoder's model where none is given.
 
     Raises:
         ConfigError: the configuration names a model or language that is not there.
@@ -71,6 +73,7 @@ class Session:
         metrics: Metrics,
         sink: Sink,
         turns: TurnPool | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.id = session_id
         self.on_close_stream: Callable[[], None] | None = None
@@ -81,7 +84,12 @@ class Session:
         self._effective = Effective.of(config, settings, decoder)
         self._log = log.bind(session=session_id)
 
-        self._reporter = Reporter(sink, stream_time_s=lambda: self.stream_time_s)
+        self._reporter = Reporter(
+            sink,
+            stream_time_s=lambda: self.stream_time_s,
+            calibration=calibration_of(decoder.model_name) if calibration is None else calibration,
+            min_confidence=self._effective.min_confidence,
+        )
         self._hearing = Hearing(
             session_id,
             capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
@@ -156,6 +164,7 @@ class Session:
         denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
         before, self._effective, self._config = self._effective, effective, config
         self._endpointer.config = self._effective.endpointer
+        self._reporter.min_confidence = self._effective.min_confidence
         self._finals.with_revisions = self._effective.revisions
         self._ends.gap_ms = self._effective.utterance_end_ms
         if before.language != self._effective.language:

@@ -3,7 +3,7 @@
 import pytest
 
 from mediaserver.decoder.window import HypothesisWord
-from mediaserver.decoder.words import confidence_of, join_punctuation, text_of
+from mediaserver.decoder.words import join_punctuation, text_of
 
 
 def word(text: str, probability: float = 0.8) -> HypothesisWord:
@@ -35,8 +35,3 @@ def test_letters_of_scripts_without_spaces_stay_words() -> None:
 
 def test_marks_alone_are_no_words() -> None:
     assert join_punctuation([word(" ..."), word("!")]) == []
-
-
-def test_confidence_is_the_mean_of_the_words() -> None:
-    assert confidence_of([word("a", 0.4), word("b", 0.8)]) == 0.6000000000000001
-    assert confidence_of([]) == 0.0

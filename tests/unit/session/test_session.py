@@ -549,6 +549,18 @@ async def test_configure_takes_effect_and_is_confirmed() -> None:
     assert not stream.sink.of(Interim)
 
 
+async def test_the_threshold_of_marks_can_be_moved_while_somebody_speaks() -> None:
+    stream = Stream(min_confidence=0.95)
+    await stream.speak(1.0)
+    handle_message(stream.session, '{"type":"configure","config":{"min_confidence":0.85}}')
+    assert stream.sink.of(Ready)[-1].config["min_confidence"] == 0.85
+    await stream.pause(1.0)
+    assert all(word.low_confidence for word in stream.sink.of(Interim)[0].words)
+    final = stream.sink.of(Final)[0]
+    assert final.words
+    assert not any(word.low_confidence for word in final.words)
+
+
 @pytest.mark.parametrize(
     ("message", "code", "says"),
     [
@@ -567,6 +579,10 @@ async def test_configure_takes_effect_and_is_confirmed() -> None:
             "`vad_enabled`",
         ),
         ('{"type":"configure","config":{"language":"xx"}}', "UNKNOWN_LANGUAGE", "'xx'"),
+        ('{"type":"configure","config":{"min_confidence":1.5}}', "INVALID_CONFIG", "`min_confidence`"),
+        ('{"type":"configure","config":{"min_confidence":NaN}}', "INVALID_CONFIG", "`min_confidence`"),
+        ('{"type":"configure","config":{"min_confidence":"high"}}', "INVALID_CONFIG", "`min_confidence`"),
+        ('{"type":"configure","config":{"min_confidence":true}}', "INVALID_CONFIG", "`min_confidence`"),
     ],
 )
 async def test_a_message_that_is_wrong_is_answered_by_an_error_that_names_it(
