@@ -37,7 +37,14 @@ const SESSION_FIELDS = {
 } as const satisfies Partial<Record<keyof Settings, keyof SessionConfig>>;
 
 /** Session fields that only the address can set, for tests and kiosks. */
-const ADDRESS_ONLY_FIELDS = ["model", "vad_enabled", "vad_threshold", "denoise_branch", "revisions"] as const;
+const ADDRESS_ONLY_FIELDS = [
+  "model",
+  "vad_enabled",
+  "vad_threshold",
+  "min_confidence",
+  "denoise_branch",
+  "revisions",
+] as const;
 
 /**
  * The settings and their panel.

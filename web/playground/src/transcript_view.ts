@@ -13,6 +13,8 @@ const NEAR_END_PX = 96;
 
 /** Confidence from which a word takes the class `c<index>`; below the last it is `c3`. */
 const CONFIDENCE_STEPS = [0.9, 0.75, 0.5];
+/** Words that the server marks `low_confidence` take this class besides: a line, for those who do not see the colour. */
+const LOW_CLASS = "low";
 
 interface Elements {
   readonly scroller: HTMLElement;
@@ -193,8 +195,12 @@ class Run {
       const span = node instanceof HTMLSpanElement ? node : replaceAt(element, node, document.createElement("span"));
       if (span.textContent !== text) span.textContent = text;
       // Doubt about what may still change anyway would only be noise.
-      const className = stable ? confidenceClass(word.confidence) : "";
+      const isLow = stable && word.low_confidence === true;
+      const className = !stable ? "" : confidenceClass(word.confidence) + (isLow ? ` ${LOW_CLASS}` : "");
       if (span.className !== className) span.className = className;
+      // For those who do not see the line either; no text of its own, so that what is copied is what was said.
+      const description = isLow ? "uncertain" : null;
+      if (span.ariaDescription !== description) span.ariaDescription = description;
       const title = tooltip(word);
       if (span.title !== title) span.title = title;
     });

@@ -42,6 +42,8 @@ export interface SessionConfig {
   endpointing_ms?: number | null;
   /** Speech probability that counts as speech, between 0 and 1. */
   vad_threshold?: number | null;
+  /** Confidence below which words are marked `low_confidence`, 0 to 1; 0 marks none. No word is left out. */
+  min_confidence?: number | null;
   denoise?: "off" | "speex" | "spectral_gate" | null;
   denoise_branch?: "vad" | "both" | null;
 }

@@ -4,13 +4,16 @@
  * Every time is stream time in seconds: audio received by the server, counted in samples. No event carries wall time.
  */
 
-/** A word with its place on the stream's clock; `confidence` is 0 to 1. */
+/** A word with its place on the stream's clock. */
 export interface Word {
   readonly word: string;
   readonly start: number;
   readonly end: number;
+  /** How likely the word is right, 0 to 1. */
   readonly confidence: number;
   readonly speaker?: string | null;
+  /** Whether `confidence` is below the session's `min_confidence`. A mark only: such words stay in the transcript. */
+  readonly low_confidence?: boolean;
 }
 
 /** A failure as the server tells it. */
@@ -50,6 +53,7 @@ export interface SpeechStoppedEvent extends Envelope {
 interface Spoken extends Envelope {
   readonly utterance_id: number;
   readonly transcript: string;
+  /** The share of its words that may be expected to be right. */
   readonly confidence: number;
   readonly start: number;
   readonly duration: number;

@@ -98,6 +98,13 @@ test("JSON tells words, language and what a revision replaced", () => {
   assert.equal(utterance.transcript, "Ice cream.");
   assert.equal(utterance.is_final, true);
   assert.equal(utterance.language, "en");
-  assert.deepEqual(utterance.words[1], { word: "cream.", start: 0.5, end: 1, confidence: 0.9, speaker: null });
+  assert.deepEqual(utterance.words[1], {
+    word: "cream.",
+    start: 0.5,
+    end: 1,
+    confidence: 0.9,
+    speaker: null,
+    low_confidence: false,
+  });
   assert.deepEqual(utterance.superseded, [{ transcript: "I scream.", replaced_at: 9.123 }]);
 });

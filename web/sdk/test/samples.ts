@@ -5,7 +5,7 @@ import type { FinalEvent, InterimEvent, RevisionEvent, Word } from "../src/event
 const ENVELOPE = { session_id: "s", seq: 1 };
 
 export function word(text: string, start: number, end: number, confidence = 0.9): Word {
-  return { word: text, start, end, confidence, speaker: null };
+  return { word: text, start, end, confidence, speaker: null, low_confidence: confidence < 0.5 };
 }
 
 /** Words of half a second each, one after another from `start`. */
