@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import structlog
+from platformdirs import user_cache_path
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -22,6 +23,8 @@ from benchmarks import corpus, invention, silent
 from benchmarks import latency as latency_
 from benchmarks.job import Job
 from benchmarks.machine import provenance, typed_command
+from benchmarks.peers import contenders
+from benchmarks.peers import measure as peers_
 from benchmarks.report import Result, markdown, save, show
 from benchmarks.scoring import Normaliser
 from benchmarks.stack import Models, find_models
@@ -232,3 +235,55 @@ def silent_(**own: Any) -> Measure:
     number of streams (--short: 20 s).
     """
     return lambda job: silent.measure(job, **own)
+
+
+@bench.command()
+@click.option(
+    "--rival",
+    "names",
+    type=click.Choice(sorted(contenders.PLANS)),
+    multiple=True,
+    default=tuple(contenders.PLANS),
+    show_default=True,
+    help="Which servers to measure beside VoiceForge; repeatable.",
+)
+@click.option(
+    "--speakers",
+    "counts",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Numbers of speakers to try, upwards until the bound breaks; repeatable.  [default: doubled, then narrowed]",
+)
+@click.option(
+    "--most", type=click.IntRange(1), default=peers_.MOST, show_default=True, help="Largest number of speakers to try."
+)
+@click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
+@click.option(
+    "--bound",
+    "bound_s",
+    type=click.FloatRange(0.1),
+    default=peers_.BOUND_S,
+    show_default=True,
+    help="Word latency in seconds that 95 % of the words must keep.",
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=user_cache_path("voiceforge") / "peers",
+    help="Folder for the environments and logs of the other servers.  [default: the user's cache]",
+)
+@click.option(
+    "--decoder",
+    type=click.Path(path_type=Path, exists=True),
+    help="The same Whisper weights in PyTorch's form, for WhisperLiveKit's AlignAtt.",
+)
+@_common
+def peers(**own: Any) -> Measure:
+    """Speakers at once, beside WhisperLive and WhisperLiveKit.
+
+    Installs both, once, each into an environment of its own (4 GB; more where pip finds only the CUDA build of
+    PyTorch), starts them and VoiceForge one after another, and raises the number of speakers, who read the same
+    audio in real time, until p95 word latency breaks the bound. Takes about 30 minutes (--short: one mode of each,
+    8 minutes) and, the first time, some for the installation.
+    """
+    return lambda job: peers_.measure(job, **own)
