@@ -34,6 +34,9 @@ PREFLIGHT_MAX_AGE_S = 600
 """How long a browser may remember what a preflight said."""
 
 LOADING_RETRY_AFTER_S = 5
+ENGINE_RETRY_AFTER_S = 5
+"""A decoder that died is back in 2 or 3 s."""
+
 STOPPING_RETRY_AFTER_S = 5
 """By then a load balancer has noticed that this node is leaving."""
 
@@ -79,25 +82,34 @@ class Admission:
         reasons = []
         if self._stopping:
             reasons.append("the server is shutting down")
-        if engine is None or not engine.ready:
+        if engine is None:
             reasons.append("the model is loading")
+        elif not engine.ready:
+            reasons.append("the decoder is down")
         return reasons
 
     def check(self) -> None:
         """Let a session in, or say when to come back.
 
         Raises:
-            CapacityError: SHUTTING_DOWN, MODEL_LOADING, SERVER_FULL or OVERLOADED.
+            CapacityError: SHUTTING_DOWN, MODEL_LOADING, ENGINE_DOWN, SERVER_FULL or OVERLOADED.
         """
         engine = self._engine()
         if self._stopping:
             raise shutting_down()
-        if engine is None or not engine.ready:
+        if engine is None:
             raise CapacityError(
                 "MODEL_LOADING",
                 "The speech model is still loading.",
                 f"Try again in {LOADING_RETRY_AFTER_S} s; /readyz says when it is there.",
                 retry_after_s=LOADING_RETRY_AFTER_S,
+            )
+        if not engine.ready:
+            raise CapacityError(
+                "ENGINE_DOWN",
+                "The decoder is being started again.",
+                f"Try again in {ENGINE_RETRY_AFTER_S} s; sessions that run keep their audio until it is there.",
+                retry_after_s=ENGINE_RETRY_AFTER_S,
             )
         self._require_room()
         retry_after_s = engine.overload_retry_after_s()

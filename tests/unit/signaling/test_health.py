@@ -23,9 +23,20 @@ async def test_not_ready_until_the_model_is_loaded(start_node: StartNode) -> Non
     assert (await node.client.post("/whip", data=OFFER, headers=SDP)).status == 201
 
 
-async def test_not_ready_while_the_engine_warms_up(node: Node) -> None:
+async def test_not_ready_while_the_engine_is_down(node: Node) -> None:
+    await node.client.post("/whip", data=OFFER, headers=SDP)
     node.engine.ready = False
-    assert (await node.client.get("/readyz")).status == 503
+    response = await node.client.get("/readyz")
+    assert response.status == 503
+    assert (await response.json())["reasons"] == ["the decoder is down"]
+    refused = await node.client.post("/whip", data=OFFER, headers=SDP)
+    assert refused.status == 503
+    assert int(refused.headers["Retry-After"]) > 0
+    assert node.refused("ENGINE_DOWN") == 1
+    assert node.sessions() == 1  # those that run go on
+    assert (await node.client.get("/healthz")).status == 200
+    node.engine.ready = True
+    assert (await node.client.post("/whip", data=OFFER, headers=SDP)).status == 201
 
 
 async def test_not_ready_but_alive_once_it_stops(node: Node) -> None:
