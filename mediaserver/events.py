@@ -60,7 +60,11 @@ class SpeechStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped(Event):
-    """Speech ended at stream time `at`; its final follows."""
+    """Speech ended at stream time `at`; its final follows.
+
+    One for each utterance, told when its end is certain: after `endpointing_ms` of silence, or what `turn_detection`
+    makes of it. `at` is where the silence began, however long it was waited for.
+    """
 
     type: ClassVar[str] = "speech_stopped"
     at: float
@@ -120,7 +124,11 @@ class Revision(Event):
 
 @dataclass(frozen=True, slots=True)
 class UtteranceEnd(Event):
-    """An utterance is over; `last_word_end` is the stream time at which its last word ends."""
+    """An utterance is over; `last_word_end` is the stream time at which its last word ends.
+
+    Told right after the final of an utterance that ended in a silence; with `utterance_end_ms`, once nobody has begun
+    to speak words for so long since `last_word_end`, and only for the last utterance before that gap.
+    """
 
     type: ClassVar[str] = "utterance_end"
     utterance_id: int

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from mediaserver.session.effective import Effective
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.settings import SessionConfig, Settings, TurnDetection
 from signaling.limits import ServedEngine
 from signaling.problems import Handler, HttpError
 from signaling.routes.ice import IceServer
@@ -81,6 +81,9 @@ class Page:
                 "ready": engine is not None and engine.ready,
                 "model": settings.model if engine is None else engine.model_name,
                 "languages": [] if engine is None else list(engine.languages),
+                "turn_detection": [
+                    way.value for way in TurnDetection if way is TurnDetection.SILENCE or settings.wants_turn_model
+                ],
                 "ice_servers": [server.as_dict() for server in self._ice_servers],
                 "whip": "/whip",
                 "session": {}

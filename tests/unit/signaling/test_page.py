@@ -73,9 +73,17 @@ async def test_the_page_is_told_what_it_shows(start_node: StartNode) -> None:
     assert (body["model"], body["languages"], body["ready"]) == ("tiny.en", ["en"], True)
     assert body["ice_servers"] == [turn]
     assert body["session"]["endpointing_ms"] == 700
+    assert body["turn_detection"] == ["silence"]
     assert body["limits"]["max_sessions"] == 64
     assert "vad_threshold" in body["session_schema"]["properties"]
     assert body["version"]
+
+
+async def test_the_page_is_told_that_a_model_may_judge_pauses(start_node: StartNode) -> None:
+    node = await start_node(turn_model=True)
+    body = await (await node.client.get("/api/v1/config")).json()
+    assert body["turn_detection"] == ["silence", "semantic"]
+    assert body["session"]["turn_detection"] == "silence"
 
 
 async def test_the_page_is_told_the_model_before_it_is_loaded(start_node: StartNode) -> None:

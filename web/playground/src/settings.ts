@@ -9,6 +9,7 @@ interface Settings {
   /** Empty leaves it to the server; so do the other empty ones. */
   language: string;
   endpointingMs: string;
+  turnDetection: string;
   denoise: string;
   interims: boolean;
   deviceId: string;
@@ -20,6 +21,7 @@ interface Settings {
 const DEFAULTS: Settings = {
   language: "",
   endpointingMs: "",
+  turnDetection: "",
   denoise: "",
   interims: true,
   deviceId: "",
@@ -32,6 +34,7 @@ const DEFAULTS: Settings = {
 const SESSION_FIELDS = {
   language: "language",
   endpointingMs: "endpointing_ms",
+  turnDetection: "turn_detection",
   denoise: "denoise",
   interims: "interim_results",
 } as const satisfies Partial<Record<keyof Settings, keyof SessionConfig>>;
@@ -44,6 +47,9 @@ const ADDRESS_ONLY_FIELDS = [
   "min_confidence",
   "denoise_branch",
   "revisions",
+  "turn_complete_ms",
+  "turn_incomplete_ms",
+  "utterance_end_ms",
 ] as const;
 
 /**
@@ -96,7 +102,7 @@ export class SettingsPanel {
 
   /** Names the server's defaults and offers its languages. */
   describe(server: ServerInfo): void {
-    const { language, endpointing_ms, denoise } = server.session;
+    const { language, endpointing_ms, turn_detection, denoise } = server.session;
     const detects = server.languages.length !== 1;
     const fallback = typeof language === "string" ? language : detects ? "detected" : server.languages[0];
     const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
@@ -105,8 +111,11 @@ export class SettingsPanel {
     options.sort((one, other) => one.text.localeCompare(other.text));
     const automatic = { value: "", text: fallback === "detected" ? "Detected by itself" : `Server's setting (${nameOf(fallback ?? "")})` };
     this.#offer("language", [automatic, ...options]);
-    const first = this.#select("denoise").options[0];
-    if (typeof denoise === "string" && first) first.text = `Server's setting (${denoise.replace("_", " ")})`;
+    this.#nameDefault("denoise", denoise);
+    this.#nameDefault("turnDetection", turn_detection);
+    this.#select("turnDetection").closest("label")!.hidden = !server.turnDetection.includes("semantic");
+    // What was chosen for another server and this one does not have would be refused, with no control to change it.
+    if (!server.turnDetection.includes(this.#values.turnDetection)) this.#values.turnDetection = "";
     if (typeof endpointing_ms === "number") {
       this.#form.querySelector<HTMLInputElement>("[name=endpointingMs]")!.placeholder = `Server's setting (${endpointing_ms})`;
     }
@@ -125,6 +134,11 @@ export class SettingsPanel {
     const wanted = this.#values[name];
     const missing = options.some(({ value }) => value === wanted) ? [] : [{ value: wanted, text: wanted === "" ? "" : "(not there now)" }];
     select.replaceChildren(...[...options, ...missing].map(({ value, text }) => new Option(text, value, false, value === wanted)));
+  }
+
+  #nameDefault(name: "denoise" | "turnDetection", value: unknown): void {
+    const first = this.#select(name).options[0];
+    if (typeof value === "string" && first) first.text = `Server's setting (${value.replace("_", " ")})`;
   }
 
   #sessionField(name: keyof typeof SESSION_FIELDS): SessionConfig {
@@ -174,9 +188,11 @@ function readStored(): Partial<Settings> {
 
 function fromAddress(address: URLSearchParams): Partial<Settings> {
   const chosen: Partial<Settings> = {};
-  const [language, endpointing, denoise] = ["language", "endpointing_ms", "denoise"].map((name) => address.get(name));
+  const names = ["language", "endpointing_ms", "turn_detection", "denoise"];
+  const [language, endpointing, turnDetection, denoise] = names.map((name) => address.get(name));
   if (language) chosen.language = language;
   if (endpointing) chosen.endpointingMs = endpointing;
+  if (turnDetection) chosen.turnDetection = turnDetection;
   if (denoise) chosen.denoise = denoise;
   if (address.has("interim_results")) chosen.interims = address.get("interim_results") !== "false";
   if (address.get("raw") === "1") {

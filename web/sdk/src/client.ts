@@ -40,6 +40,14 @@ export interface SessionConfig {
   vad_enabled?: boolean;
   /** Silence in ms that ends an utterance, 100 to 10 000. */
   endpointing_ms?: number | null;
+  /** What ends an utterance: silence alone, or also what a model makes of each pause, where the server has one. */
+  turn_detection?: "silence" | "semantic" | null;
+  /** With `semantic`: silence in ms that ends a finished turn, 200 to 10 000. */
+  turn_complete_ms?: number | null;
+  /** With `semantic`: silence in ms that ends an unfinished turn, 200 to 10 000. */
+  turn_incomplete_ms?: number | null;
+  /** Gap in ms after the last word at which `utterance_end` comes, 100 to 10 000; it comes with the final if unset. */
+  utterance_end_ms?: number | null;
   /** Speech probability that counts as speech, between 0 and 1. */
   vad_threshold?: number | null;
   /** Confidence below which words are marked `low_confidence`, 0 to 1; 0 marks none. No word is left out. */

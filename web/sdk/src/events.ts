@@ -83,7 +83,7 @@ export interface RevisionEvent extends Spoken {
   readonly type: "revision";
 }
 
-/** An utterance is over; its last word ends at `last_word_end`. */
+/** An utterance is over: its final is out, and `utterance_end_ms`, if set, has passed since `last_word_end`. */
 export interface UtteranceEndEvent extends Envelope {
   readonly type: "utterance_end";
   readonly utterance_id: number;
