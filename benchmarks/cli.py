@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from benchmarks import accuracy as accuracy_
 from benchmarks import capacity as capacity_
-from benchmarks import corpus, invention, silent
+from benchmarks import corpus, invention, silent, turns
 from benchmarks import latency as latency_
 from benchmarks.job import Job
 from benchmarks.machine import provenance, typed_command
@@ -214,6 +214,19 @@ def invention_(**own: Any) -> Measure:
     the like. Babble is told apart: it consists of voices. Takes 45 s (--short: 15 s).
     """
     return lambda job: invention.measure(job, **own)
+
+
+@bench.command("turns")
+@click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
+@_common
+def turns_(**own: Any) -> Measure:
+    """Cuts within what somebody says, and the wait after it.
+
+    Silences of 200 to 1500 ms and the end-of-turn model (`turn_detection`), played over what the VAD hears in read
+    speech, conversations, telephone prompts and other languages. Nothing is decoded and nothing paced: takes 0.3 s per
+    recording (--short: 40 s).
+    """
+    return lambda job: turns.measure(job, **own)
 
 
 @bench.command("silent")
