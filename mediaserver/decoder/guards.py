@@ -1,7 +1,8 @@
 """Guards against invented text: what Whisper writes when there is nothing to write.
 
 Four things give inventions away: the alignment finds no audio for them, they repeat, they come where the model itself
-doubts that anybody speaks, and they are the same few sentences that subtitles of films end with.
+doubts that anybody speaks, and they are the same few sentences that subtitles of films end with. Words that were read
+from a prompt are given away by how improbable they are without it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ INTERIM_LOW_LOG_PROBABILITY = -0.5
 
 COMPRESSION_RATIO = 2.4
 """zlib makes honest text about half as long; text that shrinks more than this repeats itself (Whisper's own rule)."""
+
+READ_FROM_PROMPT = "prompt"
+"""Why a text is rejected that may be there because the prompt has it."""
+
+UNSUPPORTED_LOG_PROBABILITY = -4.5
+"""Mean log-probability of a word's tokens without the prompt, below which the word was read from it. Rare names that
+only hot words bring right have -0.6 to -4.1; hot words written over noise have -5 to -9 (tiny.en)."""
+
+UNSUPPORTED_TEXT_LOG_PROBABILITY = -2.5
+"""The same for a whole text: sentences of a prompt written over noise have -4 to -5."""
 
 INVENTIONS = frozenset(
     {
@@ -114,6 +125,26 @@ def without_loops(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:
             if repeats >= (WORD_REPEATS if unit == 1 else PHRASE_REPEATS):
                 return list(words[: start + 2 * unit])
     return list(words)
+
+
+def is_read_from_prompt(support: Sequence[float], word_tokens: Sequence[int]) -> bool:
+    """Whether a text, or a word of it, is there because the prompt has it and not because the audio has.
+
+    Args:
+        support: log-probability of each token without the prompt.
+        word_tokens: how many of these tokens each word has.
+    """
+    if not support:
+        return False
+    if sum(support) / len(support) < UNSUPPORTED_TEXT_LOG_PROBABILITY:
+        return True
+    at = 0
+    for count in word_tokens:
+        of_word = support[at : at + count]
+        if of_word and sum(of_word) / len(of_word) < UNSUPPORTED_LOG_PROBABILITY:
+            return True
+        at += count
+    return False
 
 
 def rejection(

@@ -33,6 +33,10 @@ class Window:
         samples: [n] float32, 16 kHz mono.
         start_sample: stream position of `samples[0]`.
         language: language code, or None to have it detected.
+        language_candidates: codes to choose from where it is detected; empty is all that the model knows.
+        language_scores: what speaks for each of `language_candidates` so far, in nats; empty is nothing yet.
+        prompt: text that was said or written before, in the spelling to go on with.
+        hotwords: words to expect, as they are to be written.
     """
 
     session_id: str
@@ -40,6 +44,10 @@ class Window:
     samples: Samples
     start_sample: int
     language: str | None = None
+    language_candidates: tuple[str, ...] = ()
+    language_scores: tuple[float, ...] = ()
+    prompt: str | None = None
+    hotwords: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -67,7 +75,8 @@ class Hypothesis:
     Args:
         words: in order, times monotonic and inside the window.
         language: code of the language that was decoded.
-        language_probability: None where the language was given.
+        language_probability: how probable it is against the next best, None where the language was given.
+        heard_languages, heard_probabilities: what this window alone sounds like, best first; the improbable left out.
         no_speech_probability: the model's own opinion that nobody speaks.
         mean_log_probability: per token.
         rejected: why a guard threw the text away (then `words` is empty), else None.
@@ -78,6 +87,8 @@ class Hypothesis:
     words: list[HypothesisWord] = field(default_factory=list)
     language: str = "en"
     language_probability: float | None = None
+    heard_languages: tuple[str, ...] = ()
+    heard_probabilities: tuple[float, ...] = ()
     no_speech_probability: float = 0.0
     mean_log_probability: float = 0.0
     rejected: str | None = None
