@@ -9,6 +9,7 @@ that the earlier decode did not have.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 
 from mediaserver.decoder.guards import normalised
@@ -50,6 +51,14 @@ def in_order(words: Sequence[HypothesisWord], *, floor_s: float = 0.0) -> list[H
         floor_s = max(word.end, start_s)
         ordered.append(HypothesisWord(word.text, start_s, floor_s, word.probability))
     return ordered
+
+
+def within(words: Sequence[HypothesisWord], *, floor_s: float, ceiling_s: float) -> list[HypothesisWord]:
+    """The words in order, with times moved so that none lies before `floor_s` or after `ceiling_s`."""
+    return [
+        replace(word, start=min(word.start, ceiling_s), end=min(word.end, ceiling_s))
+        for word in in_order(words, floor_s=floor_s)
+    ]
 
 
 def _beside(before: Sequence[HypothesisWord], after: Sequence[HypothesisWord]) -> Sequence[HypothesisWord]:

@@ -7,12 +7,13 @@ that changes is told as revisions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mediaserver.audio.clock import SAMPLE_RATE, samples_in
 from mediaserver.decoder.guards import normalised
-from mediaserver.decoder.revising import revised
+from mediaserver.decoder.revising import revised, within
 from mediaserver.decoder.window import HypothesisWord
 
 LONGEST_S = 20.0
@@ -79,7 +80,8 @@ fewer change, alike for endpoints of 300 and 500 ms."""
 def revisions(said: Sequence[Said], words: Sequence[HypothesisWord]) -> list[Said]:
     """What a joined decode changes: the utterances whose words differ, with their new words.
 
-    A word belongs to the utterance that its middle lies in, or nearest to.
+    A word belongs to the utterance that its middle lies in, or nearest to. Words stay between those of the utterances
+    beside theirs, which keep their times where they do not change.
     """
     heard: list[list[HypothesisWord]] = [[] for _ in said]
     for word in words:
@@ -89,10 +91,21 @@ def revisions(said: Sequence[Said], words: Sequence[HypothesisWord]) -> list[Sai
         )
         heard[nearest].append(word)
     changed = []
-    for before, joined in zip(said, heard, strict=True):
-        if len(joined) < len(before.words) * LEAST_KEPT_SHARE or not joined:
-            continue
-        after = revised(before.words, joined, gain=REVISION_GAIN)
-        if [normalised(word.text) for word in before.words] != [normalised(word.text) for word in after]:
-            changed.append(replace(before, words=tuple(after)))
+    floor_s = 0.0
+    for before, joined, following in zip(said, heard, [*said[1:], None], strict=True):
+        after = _changed(before, joined)
+        if after:
+            ceiling_s = following.words[0].start if following is not None and following.words else math.inf
+            changed.append(replace(before, words=tuple(within(after, floor_s=floor_s, ceiling_s=ceiling_s))))
+        told = changed[-1].words if after else before.words
+        floor_s = told[-1].end if told else floor_s
     return changed
+
+
+def _changed(before: Said, joined: Sequence[HypothesisWord]) -> list[HypothesisWord]:
+    """The words of an utterance after a joined decode; none where they stay as they are."""
+    if len(joined) < len(before.words) * LEAST_KEPT_SHARE or not joined:
+        return []
+    after = revised(before.words, joined, gain=REVISION_GAIN)
+    is_same = [normalised(word.text) for word in before.words] == [normalised(word.text) for word in after]
+    return [] if is_same else after

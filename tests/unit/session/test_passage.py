@@ -57,6 +57,19 @@ def test_a_word_goes_to_the_utterance_that_it_lies_in_or_nearest_to() -> None:
     ]
 
 
+def test_revised_words_stay_between_those_of_the_utterances_beside_theirs() -> None:
+    before = [
+        said(1, "a b", start_s=0, end_s=1),
+        said(2, "c d", start_s=1.2, end_s=2.2),
+        said(3, "e f", start_s=2.4, end_s=3.4),
+    ]
+    heard = [*words("a b", start_s=0), *words("x y", start_s=0.9, step_s=0.85), *words("e f", start_s=2.6)]
+    changed = revisions(before, heard)
+    assert [item.number for item in changed] == [2]
+    times = [(word.start, word.end) for word in changed[0].words]
+    assert times == [(1.0, 1.75), (1.75, 2.4)]
+
+
 def test_an_utterance_that_the_joined_decode_skipped_keeps_its_words() -> None:
     before = [said(1, "a b c d", start_s=0, end_s=2), said(2, "e f g h", start_s=3, end_s=5)]
     assert revisions(before, words("a b c x", start_s=0))[0].number == 1
