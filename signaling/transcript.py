@@ -76,6 +76,7 @@ def _words(event: Mapping[str, Any]) -> list[Word]:
             float(word["end"]),
             float(word["confidence"]),
             word.get("speaker"),
+            bool(word.get("low_confidence", False)),
         )
         for word in event.get("words", [])
     ]

@@ -312,6 +312,7 @@ def _json(finals: list[Final]) -> str:
                         "start": round(word.start, 3),
                         "end": round(word.end, 3),
                         "confidence": round(word.confidence, 3),
+                        "low_confidence": word.low_confidence,
                     }
                     for word in final.words
                 ],

@@ -144,7 +144,13 @@ def test_json_has_segments_and_words() -> None:
     made = json.loads(render([final("Grüße, Welt.", start=2.0)], Format.JSON))
     assert made["text"] == "Grüße, Welt."
     assert made["duration"] == 2.6
-    assert made["segments"][0]["words"][1] == {"word": "Welt.", "start": 2.3, "end": 2.6, "confidence": 0.9}
+    assert made["segments"][0]["words"][1] == {
+        "word": "Welt.",
+        "start": 2.3,
+        "end": 2.6,
+        "confidence": 0.9,
+        "low_confidence": False,
+    }
 
 
 def test_finals_come_in_the_order_of_the_stream_and_empty_ones_not_at_all() -> None:
