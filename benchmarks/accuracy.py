@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.corpus import Recording
 from benchmarks.drive import Drive, OpenSession, Sink, play, rush
-from benchmarks.job import Job, broken_promises
+from benchmarks.job import Job, broken_promises, loops_of
+from benchmarks.loops import loops
 from benchmarks.offline import BEAM_SIZE, Offline
 from benchmarks.report import Cell, Column, Result
 from benchmarks.scoring import Errors, difference_interval, letter_errors, total, word_errors
@@ -143,7 +144,9 @@ def _result(
                 "offline_errors": theirs[-1].count,
                 "reference": recording.text,
                 "streaming": streamed,
+                "loops": loops_of(take, job.normaliser),
                 "offline": text,
+                "offline_loops": loops(text, said, job.normaliser, code),
             }
         )
 
@@ -176,12 +179,14 @@ def _result(
         rows=rows,
         notes=[
             "Played in real time." if paced else "Played faster than real time, without interims.",
+            f"Repetition loops that the reference lacks: {sum(len(item['loops']) for item in details)} in finals and "
+            f"revisions, {sum(len(item['offline_loops']) for item in details)} offline.",
             f"Offline: faster-whisper over the whole file, beam {BEAM_SIZE}, its defaults. "
             "Whisper's normalisation; 95 % interval of the difference by bootstrap over files. "
             "Unseen: without sets that models are trained on.",
         ],
         details={"recordings": details, "windows": windows, "wall_s": drive.load.wall_s},
-        failed=broken_promises(drive, label="accuracy"),
+        failed=broken_promises(drive, label="accuracy", normaliser=job.normaliser),
         draw=lambda axes: _draw(axes, rows),
     )
 

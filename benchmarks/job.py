@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.corpus import Corpus, Recording
 from benchmarks.drive import Drive, Take
+from benchmarks.loops import loops
 from benchmarks.scoring import Errors, Normaliser, total, word_errors
 from benchmarks.screen import ScreenScore, final_text, score_stream
 from benchmarks.stack import Models
 from mediaserver.errors import ConfigError
+from mediaserver.events import Final, Revision
 from mediaserver.settings import SessionConfig, Settings
 
 LOST_S = 0.1
@@ -93,8 +95,17 @@ def screen_score(takes: Sequence[Take]) -> ScreenScore:
     return sum((score_stream(take.seen) for take in takes), ScreenScore())
 
 
-def broken_promises(drive: Drive, *, label: str) -> list[str]:
-    """What must not happen however loaded the machine is."""
+def loops_of(take: Take, normaliser: Normaliser) -> list[str]:
+    """Phrases that a final, a revision or all of what remains repeats on end, and nobody said so often."""
+    reference = " ".join(item.recording.text or "" for item in take.script.said)
+    language = take.script.said[0].recording.language_code if take.script.said else "en"
+    texts = [item.event.transcript for item in take.seen if isinstance(item.event, Final | Revision)]
+    found = [loop for text in [*texts, final_text(take.seen)] for loop in loops(text, reference, normaliser, language)]
+    return list(dict.fromkeys(found))
+
+
+def broken_promises(drive: Drive, *, label: str, normaliser: Normaliser | None = None) -> list[str]:
+    """What must not happen however loaded the machine is. Repetition loops are looked for if a normaliser is given."""
     score = screen_score(drive.takes)
     found = []
     lost = [take.script.name for take in drive.takes if _lost(take)]
@@ -104,6 +115,11 @@ def broken_promises(drive: Drive, *, label: str) -> list[str]:
         found.append(f"{label}: stable text shrank or changed {score.stable_broken} times.")
     if score.unfinished:
         found.append(f"{label}: {score.unfinished} utterances showed text and got no final.")
+    if normaliser is not None:
+        repeated = {take.script.name: loops_of(take, normaliser) for take in drive.takes}
+        found += [
+            f"{label}: {name} has repetition loops: {'; '.join(some)}." for name, some in repeated.items() if some
+        ]
     return found
 
 

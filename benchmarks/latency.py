@@ -157,7 +157,9 @@ async def measure(job: Job, *, counts: Sequence[int], seconds_each: float | None
         ],
         details={"runs": [item.as_dict() for item in runs], "offline_wer": offline.rate},
         failed=[
-            sentence for item in runs for sentence in broken_promises(item.drive, label=f"{item.speakers} speakers")
+            sentence
+            for item in runs
+            for sentence in broken_promises(item.drive, label=f"{item.speakers} speakers", normaliser=job.normaliser)
         ],
         draw=lambda axes: _draw(axes, runs),
     )

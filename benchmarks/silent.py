@@ -49,6 +49,9 @@ class NoDecoder:
         self.asked += 1
         return Hypothesis()
 
+    def withdraw(self, session_id: str) -> None:
+        """Do nothing: nothing waits."""
+
 
 class NoSession:
     """Takes samples and does nothing: what remains is the driver."""
