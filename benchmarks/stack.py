@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from benchmarks.drive import Sink
 from mediaserver.audio.clock import samples_in
 from mediaserver.audio.denoise import Denoiser
+from mediaserver.audio.turn import TurnModel, TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
 from mediaserver.decoder import catalogue
 from mediaserver.decoder.device import Placement, place
@@ -127,6 +128,7 @@ class Models:
 
     whisper: catalogue.ModelFiles
     vad: Path
+    turn: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Stack:
     vad: FollowedVad
     metrics: Metrics
     engine: Engine
+    turns: TurnPool | None = None
     streams: WeakValueDictionary[str, VadStream] = field(default_factory=WeakValueDictionary)
 
     def held(self, name: str) -> bool:
@@ -156,6 +159,7 @@ class Stack:
             vad=self.vad,
             metrics=self.metrics,
             sink=sink,
+            turns=self.turns,
         )
         if self.vad.newest is not None:
             self.streams[name] = self.vad.newest
@@ -174,6 +178,9 @@ def find_models(settings: Settings, *, on_progress: catalogue.OnProgress | None 
             settings.model, model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=on_progress
         ),
         catalogue.vad_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=on_progress),
+        catalogue.turn_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=on_progress)
+        if settings.wants_turn_model
+        else None,
     )
 
 
@@ -190,10 +197,15 @@ async def serving(settings: Settings, models: Models, *, faster: bool = False) -
     own = settings.model_copy(update={"interim_period_ms": 0}) if faster else settings
     engine = open_engine(own, models.whisper, metrics)
     vad = await asyncio.to_thread(FollowedVad, models.vad, metrics=metrics)
+    turns = None
+    if models.turn is not None:
+        turns = TurnPool(await asyncio.to_thread(TurnModel, models.turn), metrics=metrics)
     await engine.start()
     decoder = StreamPacedDecoder(engine, period_ms=period_ms) if faster else CountingDecoder(engine)
     try:
-        yield Stack(settings, models, decoder, vad, metrics, engine)
+        yield Stack(settings, models, decoder, vad, metrics, engine, turns)
     finally:
+        if turns is not None:
+            await turns.close()
         await vad.close()
         await engine.close()

@@ -76,6 +76,11 @@ class Tally:
         """Cuts within turns, per minute of them."""
         return self.cuts * 60 / self.said_s if self.said_s else float("nan")
 
+    @property
+    def mean_wait_ms(self) -> float:
+        """The mean of the waits."""
+        return float(np.mean(self.waits_ms)) if self.waits_ms else float("nan")
+
     def wait_ms(self, quantile: int) -> float:
         """A percentile of the waits."""
         return float(np.percentile(self.waits_ms, quantile)) if self.waits_ms else float("nan")

@@ -147,6 +147,7 @@ def _result(
         [
             policy.name,
             *(tallies[policy.name, name].cuts_per_minute for name in names),
+            totals[policy.name].mean_wait_ms,
             *(totals[policy.name].wait_ms(quantile) for quantile in QUANTILES),
             100 * totals[policy.name].run_together / _ends_of(totals[policy.name]),
         ]
@@ -159,15 +160,17 @@ def _result(
         name="turns",
         title="Cuts per minute within turns, and the wait after their end",
         columns=[
-            Column("ends by (ms)"),
-            *(Column(f"{name}: cuts/min", ".1f") for name in names),
-            *(Column(f"wait p{quantile} ms", ".0f") for quantile in QUANTILES),
+            Column("ended by (ms)"),
+            *(Column(f"cuts/min, {name}", ".1f") for name in names),
+            Column("wait ms, mean", ".0f"),
+            *(Column(f"p{quantile}", ".0f") for quantile in QUANTILES),
             Column("run together %", ".0f"),
         ],
         rows=rows,
         notes=[
             "A recording, or what one speaker of a conversation says without another in between, is one turn; a cut "
-            "between two sentences of it counts. Semantic: finished/unfinished waits.",
+            "between two sentences of it counts. Semantic: finished/unfinished waits. Run together: ends that were not "
+            "noticed, for another spoke at once, or because less was said than an utterance has.",
             f"Of {asked.at_ends[0]} pauses at ends the model said {_percent(asked.at_ends)} finished, of "
             f"{asked.inside[0]} within turns {_percent(asked.inside)}. A question takes {cpu_ms:.0f} ms of CPU, and "
             f"there are {asked_per_minute:.0f} a minute of speech: {asked_per_minute * cpu_ms / 600:.1f} % of a core.",
@@ -198,6 +201,7 @@ def _details(tally: Tally) -> dict[str, object]:
         "said_s": tally.said_s,
         "ends": len(tally.waits_ms),
         "run_together": tally.run_together,
+        "wait_mean_ms": tally.mean_wait_ms,
         **{f"wait_p{quantile}_ms": tally.wait_ms(quantile) for quantile in QUANTILES},
         "asked": tally.asked,
         "asked_at_ends_and_finished": tally.at_ends,
@@ -208,7 +212,7 @@ def _details(tally: Tally) -> dict[str, object]:
 def _draw(axes: Any, policies: Sequence[Policy], totals: dict[str, Tally]) -> None:
     for is_semantic, style in ((False, "o-"), (True, "s")):
         points = [
-            (totals[policy.name].wait_ms(50), totals[policy.name].cuts_per_minute, policy.name)
+            (totals[policy.name].mean_wait_ms, totals[policy.name].cuts_per_minute, policy.name)
             for policy in policies
             if policy.is_semantic is is_semantic
         ]
@@ -220,7 +224,8 @@ def _draw(axes: Any, policies: Sequence[Policy], totals: dict[str, Tally]) -> No
         )
         for x, y, name in points:
             axes.annotate(name.partition(" ")[2], (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
-    axes.set_xlabel("median wait after the end, ms")
+    # Of waits of two lengths, as the model makes them, the median tells only the more frequent one.
+    axes.set_xlabel("mean wait after the end, ms")
     axes.set_ylabel("cuts within turns, per minute")
     axes.set_ylim(bottom=0)
     axes.legend()
