@@ -223,8 +223,8 @@ def turns_(**own: Any) -> Measure:
     """Cuts within what somebody says, and the wait after it.
 
     Silences of 200 to 1500 ms and the end-of-turn model (`turn_detection`), played over what the VAD hears in read
-    speech, conversations, telephone prompts and other languages. Nothing is decoded and nothing paced: takes 0.3 s per
-    recording (--short: 40 s).
+    speech, conversations, telephone prompts and other languages. Nothing is decoded and nothing paced. Takes 0.4 s per
+    recording (--short: 30 s).
     """
     return lambda job: turns.measure(job, **own)
 
