@@ -12,9 +12,6 @@ from mediaserver.errors import VoiceForgeError
 CPU_COMPUTE_TYPE = "int8"
 CUDA_COMPUTE_TYPE = "float16"
 
-THREADS_PER_SLOT = 1
-"""Two slots of one thread decode more than one slot of two: Whisper's small matrices do not split well."""
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -23,7 +20,8 @@ class Placement:
     Args:
         device: `cpu` or `cuda`.
         compute_type: CTranslate2's name of the arithmetic.
-        slots: batches decoded at once. One on a GPU: there large batches beat threads.
+        slots: batches decoded at once. One on a GPU: there large batches beat threads. On a CPU one a core, unless
+            calibration (calibrate.py) finds otherwise: Whisper's small matrices do not split well.
         threads: cores a batch may use (CPU only).
     """
 
@@ -37,8 +35,14 @@ class Placement:
         return asdict(self)
 
 
-def place(*, device: str, compute_type: str, cpu_threads: int) -> Placement:
+def place(*, device: str, compute_type: str, cpu_threads: int, slots: int = 0) -> Placement:
     """The placement that the settings ask for; `auto` takes CUDA where there is a device.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        compute_type: CTranslate2's name of the arithmetic, or `default`.
+        cpu_threads: cores to use; 0 is all of them.
+        slots: batches decoded at once, at most one a core (CPU only); 0 is one a core.
 
     Raises:
         VoiceForgeError: NO_CUDA_DEVICE, UNSUPPORTED_COMPUTE_TYPE.
@@ -61,7 +65,8 @@ def place(*, device: str, compute_type: str, cpu_threads: int) -> Placement:
     if chosen == "cuda":
         return Placement(chosen, arithmetic, slots=1, threads=1)
     cores = cpu_threads or _cores()
-    return Placement(chosen, arithmetic, slots=max(1, cores // THREADS_PER_SLOT), threads=THREADS_PER_SLOT)
+    slots = min(slots or cores, cores)
+    return Placement(chosen, arithmetic, slots=slots, threads=cores // slots)
 
 
 def _cores() -> int:
