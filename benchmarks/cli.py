@@ -285,11 +285,6 @@ def silent_(**own: Any) -> Measure:
     default=user_cache_path("voiceforge") / "peers",
     help="Folder for the environments and logs of the other servers.  [default: the user's cache]",
 )
-@click.option(
-    "--decoder",
-    type=click.Path(path_type=Path, exists=True),
-    help="The same Whisper weights in PyTorch's form, for WhisperLiveKit's AlignAtt.",
-)
 @_common
 def peers(**own: Any) -> Measure:
     """Speakers at once, beside WhisperLive and WhisperLiveKit.
@@ -297,6 +292,6 @@ def peers(**own: Any) -> Measure:
     Installs both, once, each into an environment of its own (4 GB; more where pip finds only the CUDA build of
     PyTorch), starts them and VoiceForge one after another, and raises the number of speakers, who read the same
     audio in real time, until p95 word latency breaks the bound. Takes about 30 minutes (--short: one mode of each,
-    8 minutes) and, the first time, some for the installation.
+    10 minutes) and, the first time, some for the installation.
     """
     return lambda job: peers_.measure(job, **own)

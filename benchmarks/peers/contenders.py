@@ -41,7 +41,7 @@ class Contender:
     @property
     def name(self) -> str:
         """Both, as they are told to people."""
-        return f"{self.server}, {self.mode}" if self.mode else self.server
+        return f"{self.server} {self.mode}" if self.mode else self.server
 
 
 def own(settings: Settings) -> Contender:
@@ -56,10 +56,10 @@ def own(settings: Settings) -> Contender:
 
 def whisperlives(python: Path, model: Path, *, cores: int) -> list[Contender]:
     """WhisperLive in the modes in which it was found best: with batches on all cores first."""
-    server = f"WhisperLive {whisperlive.VERSION}"
+    server = "WhisperLive"
 
     def contender(mode: str, *, batch: bool, threads: int | None) -> Contender:
-        launch = whisperlive.launch(python, model, name=f"{server}, {mode}", batch=batch, threads=threads)
+        launch = whisperlive.launch(python, model, name=f"{server} {mode}", batch=batch, threads=threads)
         return Contender(server, mode, lambda speakers: launch, whisperlive.WhisperLiveClient)
 
     return [
@@ -71,11 +71,11 @@ def whisperlives(python: Path, model: Path, *, cores: int) -> list[Contender]:
 
 def whisperlivekits(python: Path, model: Path, *, decoder: Path | None, warm_up: Path) -> list[Contender]:
     """WhisperLiveKit: LocalAgreement, and AlignAtt where there are weights for its decoder."""
-    server = f"WhisperLiveKit {whisperlivekit.VERSION}"
+    server = "WhisperLiveKit"
 
     def contender(policy: str, weights: Path | None) -> Contender:
         launch = whisperlivekit.launch(
-            python, model, name=f"{server}, {policy}", policy=policy, decoder=weights, warm_up=warm_up
+            python, model, name=f"{server} {policy}", policy=policy, decoder=weights, warm_up=warm_up
         )
         return Contender(server, policy, lambda speakers: launch, whisperlivekit.WhisperLiveKitClient)
 

@@ -14,6 +14,7 @@ from benchmarks.capacity import search
 from benchmarks.drive import Take
 from benchmarks.job import Job
 from benchmarks.latency import scripts_for
+from benchmarks.peers import whisperlivekit
 from benchmarks.peers.contenders import OWN, Contender, own, own_cores, plans, rivals, write_wav
 from benchmarks.peers.install import environment
 from benchmarks.peers.outcome import result
@@ -146,7 +147,6 @@ async def measure(
     seconds_each: float | None,
     bound_s: float,
     most: int,
-    decoder: Path | None,
 ) -> Result:
     """Install what is missing, and let VoiceForge and the rivals named stand the same test."""
     length_s = seconds_each if seconds_each is not None else SHORT_SECONDS_EACH if job.short else SECONDS_EACH
@@ -155,6 +155,7 @@ async def measure(
     with tempfile.TemporaryDirectory(prefix="voiceforge-peers-") as scratch:
         warm_up = Path(scratch) / "warm_up.wav"
         write_wav(warm_up, scripts_for(job, 1, length_s)[0].samples[: samples_in(s=REHEARSAL_S)])
+        decoder, without = await _checkpoint(job, pythons, Path(scratch))
         bench = Bench(job, spoken, home / "logs", seconds_each=length_s)
         field = [
             own(job.settings),
@@ -177,7 +178,18 @@ async def measure(
             )
             for contender in field
         ]
-    return result(standings, bound_s=bound_s, length_s=length_s, decoder=decoder)
+    return result(standings, bound_s=bound_s, length_s=length_s, without=without)
+
+
+async def _checkpoint(job: Job, pythons: dict[str, Path], folder: Path) -> tuple[Path | None, str | None]:
+    """Weights for WhisperLiveKit's AlignAtt, or why it goes without; neither in a short run, which leaves it out."""
+    name = whisperlivekit.PLAN.name
+    if job.short or name not in pythons:
+        return None, None
+    try:
+        return await whisperlivekit.checkpoint(pythons[name], job.models.whisper.directory, folder), None
+    except VoiceForgeError as error:
+        return None, f"WhisperLiveKit's AlignAtt was not run: {error.message}"
 
 
 async def _installed(job: Job, names: Sequence[str], home: Path) -> dict[str, Path]:

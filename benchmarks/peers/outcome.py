@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import whisperlive, whisperlivekit
 from benchmarks.peers.client import BLOCK_MS
 from benchmarks.peers.contenders import OWN
 from benchmarks.peers.trial import COLUMNS, Standing
@@ -28,8 +28,8 @@ def ratio(standings: Sequence[Standing]) -> str:
     return "; ".join(parts)
 
 
-def result(standings: Sequence[Standing], *, bound_s: float, length_s: float, decoder: Path | None) -> Result:
-    """The table, its notes and the plot."""
+def result(standings: Sequence[Standing], *, bound_s: float, length_s: float, without: str | None) -> Result:
+    """The table, its notes and the plot; `without` says what could not be run."""
     trials = [trial for item in standings for trial in item.trials]
     mine = [trial for trial in trials if trial.server == OWN]
     clients = max((trial.cost.clients_cpu_s / trial.cost.audio_s for trial in mine), default=0.0)
@@ -44,13 +44,14 @@ def result(standings: Sequence[Standing], *, bound_s: float, length_s: float, de
         notes=[
             f"{length_s:.0f} s or a little more of read utterances a speaker, in real time over loopback. Every server "
             "has the same weights, the same audio and a process of its own, started anew for each row.",
+            f"WhisperLive {whisperlive.VERSION}, WhisperLiveKit {whisperlivekit.VERSION}, as published.",
             "Words are timed by faster-whisper over each recording, the same for all; a word that a server writes "
             "otherwise, or never, has no latency and counts in the WER.",
-            "Final words: those of completed segments (WhisperLive), of lines (WhisperLiveKit), of finals "
-            "(VoiceForge); at the stream's end if never.",
+            "First text: p50, from the start of a speaker's first word. Final: words of completed segments "
+            "(WhisperLive), of lines (WhisperLiveKit), of finals (VoiceForge); at the stream's end if never.",
             f"VoiceForge is called by WebRTC in {PACKET_MS} ms packets, the others by WebSocket in {BLOCK_MS} ms "
             f"blocks. Clients are not in the figures; they took up to {clients:.3f} and {others:.3f} cores a speaker.",
-            *([] if decoder else ["WhisperLiveKit's AlignAtt needs PyTorch weights (--decoder) and was not run."]),
+            *([without] if without else []),
             *(f"{item.contender.name}: {item.failure}" for item in standings if item.failure),
             *(note for trial in trials for note in trial.notes),
         ],

@@ -18,13 +18,13 @@ LATE_S = 0.1
 
 COLUMNS = (
     Column("server"),
-    Column("speakers"),
-    Column("first text p50 s", ".1f"),
+    Column("at once"),
+    Column("first text s", ".1f"),
     Column("word p50 / p95 s"),
-    Column("final words p95 s", ".1f"),
+    Column("final p95 s", ".1f"),
     Column("flicker %", ".1f"),
     Column("WER %", ".1f"),
-    Column("cores per stream", ".2f"),
+    Column("cores each", ".2f"),
     Column("RSS MiB", ".0f"),
 )
 

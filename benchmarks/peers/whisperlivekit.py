@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import gzip
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 
 from benchmarks.peers.client import Screen, WebSocketClient, linear16
 from benchmarks.peers.install import Plan, Step
@@ -13,6 +18,7 @@ from benchmarks.peers.server import Launch
 from benchmarks.peers.shown import Text
 from benchmarks.scripts import Script
 from mediaserver.audio.clock import Samples
+from mediaserver.errors import VoiceForgeError
 
 VERSION = "0.2.26"
 
@@ -35,8 +41,16 @@ PLAN = Plan(
 FLUSH_S = 60.0
 """Longest wait for its last words, twenty times the bound that the speakers are counted by."""
 
+CONVERTER = Path(__file__).with_name("pytorch_weights.py")
+
+CONVERT_S = 300.0
+"""Longest time for writing weights anew: tiny.en takes 5 s, most of it PyTorch's import."""
+
 SILENCE = -2
 """The `speaker` of a line that is a pause."""
+
+LAYERS = {"tiny": (4, 6), "base": (6, 8), "small": (12, 12), "medium": (24, 16)}
+"""Layers and heads of the decoders; for others WhisperLiveKit takes all heads of the upper half."""
 
 
 def launch(python: Path, model: Path, *, name: str, policy: str, decoder: Path | None, warm_up: Path) -> Launch:
@@ -47,13 +61,13 @@ def launch(python: Path, model: Path, *, name: str, policy: str, decoder: Path |
         model: directory of the weights.
         name: as it is told to people.
         policy: `localagreement` or `simulstreaming`.
-        decoder: for `simulstreaming`, the same weights as PyTorch has them: its decoder is not CTranslate2's.
+        decoder: for `simulstreaming`, the same weights as a PyTorch checkpoint: its decoder is not CTranslate2's.
         warm_up: a WAV file that it decodes before it takes clients.
     """
     weights = (
         ("--model_dir", str(model))
         if decoder is None
-        else ("--encoder-model-path", str(model), "--decoder-model-path", str(decoder))
+        else ("--encoder-model-path", str(model), "--decoder-model-path", str(decoder), *_heads(model))
     )
     return Launch(
         name,
@@ -65,6 +79,52 @@ def launch(python: Path, model: Path, *, name: str, policy: str, decoder: Path |
         {"HF_HUB_OFFLINE": "1"},
         _is_ready,
     )
+
+
+async def checkpoint(python: Path, model: Path, folder: Path) -> Path:
+    """The weights in `model` as a PyTorch checkpoint in `folder`, written by that environment's PyTorch.
+
+    Raises:
+        VoiceForgeError: WEIGHTS_UNKNOWN: they are of a kind that the converter does not know.
+    """
+    path = folder / f"{model.name}.pt"
+    process = await asyncio.create_subprocess_exec(
+        *(str(python), "-I", str(CONVERTER), str(model), str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), CONVERT_S)
+    except TimeoutError:
+        said = b"It took too long."
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        raise VoiceForgeError(
+            "WEIGHTS_UNKNOWN",
+            f"PyTorch weights could not be made from {model}. {' '.join(last)}".strip(),
+            "Choose another --model.",
+        )
+    return path
+
+
+def _heads(model: Path) -> tuple[str, ...]:
+    """The flag for the attention heads that follow the audio, where the model's configuration names them.
+
+    WhisperLiveKit takes them as Whisper's own code keeps them: a bit per decoder layer and head, zipped, in base 85.
+    """
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        heads = np.array(config["alignment_heads"])
+        mask = np.zeros(LAYERS[model.name.removesuffix(".en")], dtype=bool)
+        mask[heads[:, 0], heads[:, 1]] = True
+    except (OSError, ValueError, KeyError, IndexError):
+        return ()
+    return ("--custom-alignment-heads", base64.b85encode(gzip.compress(mask.tobytes())).decode())
 
 
 async def _is_ready(port: int) -> bool:
