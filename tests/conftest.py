@@ -81,6 +81,8 @@ def in_ci() -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): programs of the system without which the test cannot run")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    # Tests share the machine with each other: what they would find out of its cores is not to be kept.
+    os.environ.setdefault("VOICEFORGE_CALIBRATE", "false")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -81,12 +81,15 @@ def candidates(cores: int) -> list[Sharing]:
 def fastest(rounds: Mapping[Sharing, Sequence[Round]], default: Sharing) -> Sharing | None:
     """The sharing to take, given its rounds; None if they say nothing."""
     best_s = {sharing: min(each.took_s for each in of_one) for sharing, of_one in rounds.items()}
-    if max(each.took_s for each in rounds[default]) > NOISY * best_s[default]:
-        return None
-    if min(each.busy_share for each in rounds[default]) < BUSY_SHARE:
+    if any(is_disturbed(each) or each.took_s > NOISY * best_s[default] for each in rounds[default]):
         return None
     best = min(best_s, key=lambda sharing: best_s[sharing])
     return best if best_s[best] * MARGIN < best_s[default] else default
+
+
+def is_disturbed(default: Round) -> bool:
+    """Whether a round of the default did not get the cores to itself."""
+    return default.busy_share < BUSY_SHARE
 
 
 def sharing_for(cores: int, *, key: str, kept_in: Path, measure: Measure) -> Sharing:
@@ -111,8 +114,8 @@ def sharing_for(cores: int, *, key: str, kept_in: Path, measure: Measure) -> Sha
     for _ in range(ROUNDS):
         for sharing in (default, *others):
             took = measure(sharing)
-            if took is None:
-                log.info("calibration left out", **asdict(default))
+            if took is None or (sharing == default and is_disturbed(took)):
+                log.info("calibration left out", reason="model too slow" if took is None else "machine too busy")
                 return default
             rounds.setdefault(sharing, []).append(took)
     found = fastest(rounds, default)

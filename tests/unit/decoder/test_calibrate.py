@@ -87,6 +87,18 @@ def test_a_model_that_is_too_slow_is_not_tried_out_further(tmp_path: Path) -> No
     assert rounds.asked == [NARROW]
 
 
+def test_a_busy_machine_is_left_alone(tmp_path: Path) -> None:
+    asked: list[Sharing] = []
+
+    def busy(sharing: Sharing) -> Round:
+        asked.append(sharing)
+        return Round(1.0, BUSY_SHARE / 2)
+
+    assert sharing_for(2, key="k", kept_in=tmp_path, measure=busy) == NARROW
+    assert asked == [NARROW]
+    assert not (tmp_path / FILE_NAME).exists()
+
+
 def test_one_core_needs_no_trial(tmp_path: Path) -> None:
     assert sharing_for(1, key="k", kept_in=tmp_path, measure=Rounds()) == Sharing(1, 1)
 
