@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples, samples_in
-from mediaserver.audio.turn import HEARD_SAMPLES
-from mediaserver.audio.vad import Verdict
+from mediaserver.audio.turn import HEARD_SAMPLES, TurnModel, TurnPool
+from mediaserver.audio.vad import VadPool, Verdict
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Window
 from mediaserver.errors import ConfigError
 from mediaserver.events import Event, Final, Ready, SpeechStarted, SpeechStopped, UtteranceEnd
 from mediaserver.metrics import Metrics
 from mediaserver.session.session import Session
 from mediaserver.settings import SessionConfig, Settings
+from tests.conftest import Speech
 
 E = TypeVar("E", bound=Event)
 
@@ -79,14 +81,16 @@ class ScriptedTurns:
 
 
 class Stream:
-    def __init__(self, turns: ScriptedTurns | None = None, **settings: object) -> None:
+    def __init__(
+        self, turns: ScriptedTurns | TurnPool | None = None, vad: VadPool | None = None, **settings: Any
+    ) -> None:
         self.events: list[Event] = []
         self.session = Session(
             session_id="s1",
             config=SessionConfig.model_validate({"interim_results": False}),
-            settings=Settings(**settings),  # type: ignore[arg-type]
+            settings=Settings(**settings),
             decoder=OneWord(),
-            vad=LoudnessVad(),  # type: ignore[arg-type]
+            vad=vad or LoudnessVad(),  # type: ignore[arg-type]
             metrics=Metrics(),
             sink=self,
             turns=turns,  # type: ignore[arg-type]
@@ -114,7 +118,12 @@ class Stream:
         raise AssertionError("it never stopped")
 
 
-SEMANTIC = {"turn_detection": "semantic", "endpointing_ms": 480, "turn_complete_ms": 320, "turn_incomplete_ms": 960}
+SEMANTIC: dict[str, Any] = {
+    "turn_detection": "semantic",
+    "endpointing_ms": 480,
+    "turn_complete_ms": 320,
+    "turn_incomplete_ms": 960,
+}
 
 
 @pytest.mark.parametrize(("answer", "frames"), [(0.9, 10), (0.1, 30), (None, 15)])
@@ -253,3 +262,35 @@ async def test_utterance_end_is_told_before_the_session_closes() -> None:
 
 def test_a_frame_is_what_these_tests_count_in() -> None:
     assert samples_in(ms=480) == 15 * FRAME_SAMPLES
+
+
+async def test_the_real_models_answer_ends_a_real_utterance_when_it_says(
+    speech: Speech, vad_model_path: Path, turn_model_path: Path, no_leaked_threads: None
+) -> None:
+    """In lockstep: no frame is pushed before the VAD and the model have said what they think of the one before."""
+    model = TurnModel(turn_model_path)
+    asked: list[float] = []
+
+    class Followed(TurnPool):
+        async def ask(self, samples: Samples) -> float | None:
+            probability = await super().ask(samples)
+            asked.append(probability if probability is not None else -1.0)
+            return probability
+
+    vad, turns = VadPool(vad_model_path), Followed(model)
+    stream = Stream(turns, vad, turn_complete_ms=320, turn_incomplete_ms=960, turn_detection="semantic")
+    samples = np.concatenate((speech.samples(), np.zeros(2 * 16_000, dtype=np.float32)))
+    for start in range(0, len(samples) - FRAME_SAMPLES, FRAME_SAMPLES):
+        stream.session.push(samples[start : start + FRAME_SAMPLES])
+        async with asyncio.timeout(30):
+            while stream.session._endpointer.position_samples < start + FRAME_SAMPLES:
+                await asyncio.sleep(0.001)
+            while stream.session._turns._tasks:
+                await asyncio.sleep(0.001)
+        if stream.of(SpeechStopped):
+            break
+    waited_s = stream.session.stream_time_s - stream.of(SpeechStopped)[0].at
+    assert waited_s == pytest.approx(0.320 if asked[-1] >= 0.5 else 0.960, abs=0.001)
+    await stream.session.close("client")
+    await turns.close()
+    await vad.close()
