@@ -29,7 +29,7 @@ SECONDS_EACH, SHORT_SECONDS_EACH = 600.0, 60.0
 AT_ONCE = 8
 """Sessions at a time: their VAD frames share calls, and their samples (38 MB each) stay a third of a gigabyte."""
 
-VOICED_S = 60.0
+VOICED_S = 20.0
 """Length of noises that consist of voices: they are not counted, and every second of them is decoded."""
 
 QUOTE_LETTERS = 30

@@ -168,7 +168,7 @@ async def measure(job: Job, *, sessions: int, minutes: Sequence[int], without_mo
             f"{TALK_S:.0f} s of read speech and {REST_S:.0f} s of silence in turn, faster than real time, each session "
             "from another place. What the process had before the sessions is taken off, after one more was there and "
             "went. Ready answers: a decoder that says a word every 0.4 s at once, so that an hour takes two minutes; "
-            "VAD, rings, stable words, finals and revisions are the real ones. With the model its own workspace grows too.",
+            "VAD, rings, stable words, finals and revisions are real. With the model its own workspace grows too.",
         ],
         details={
             "looks": [{**{f: getattr(look, f) for f in Look.__slots__}, "each_mib": look.each_mib} for look in looks]

@@ -50,6 +50,23 @@ def test_an_interim_is_doubted_sooner_than_a_final() -> None:
     assert rejection("I love my life", no_speech=0.7, log_probability=-0.7, interim=True) == "no_speech"
 
 
+@pytest.mark.parametrize(
+    ("no_speech", "probability", "outcome"),
+    [
+        (0.79, 0.42, "improbable"),  # "Oh, oh, oh, oh" over birds
+        (0.91, 0.15, "improbable"),  # "I'm" over white noise
+        (0.51, 0.02, "improbable"),  # "F-" over a ringing tone
+        (0.63, 0.85, None),  # "Please wait while I connect your call."
+        (0.54, 0.41, None),  # "That's not true." over a crowd
+        (0.04, 0.2, None),
+    ],
+)
+def test_words_that_the_model_is_unsure_of_need_somebody_who_speaks(
+    no_speech: float, probability: float, outcome: str | None
+) -> None:
+    assert rejection("oh hello", no_speech=no_speech, probability=probability) == outcome
+
+
 def test_text_that_repeats_itself_is_rejected() -> None:
     assert rejection("and so it goes on and on " * 12) == "repetitive"
 
