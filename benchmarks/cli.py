@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from benchmarks import accuracy as accuracy_
 from benchmarks import capacity as capacity_
-from benchmarks import corpus, invention, silent, turns
+from benchmarks import corpus, invention, memory, noise, overload, silent, turns
 from benchmarks import latency as latency_
 from benchmarks.job import Job
 from benchmarks.machine import provenance, typed_command
@@ -206,14 +206,62 @@ def capacity(**own: Any) -> Measure:
 
 @bench.command("invention")
 @click.option("--seconds", "seconds_each", type=click.FloatRange(2), help="Length of each noise in seconds.")
+@click.option("--without-vad", is_flag=True, help="Decode everything, as for a client that turns the VAD off.")
 @_common
 def invention_(**own: Any) -> Measure:
     """Words written where nobody speaks; must be none.
 
-    Silence, white and pink noise, hum, comfort noise and clicks are made here; the corpus adds street, rain, music and
-    the like. Babble is told apart: it consists of voices. Takes 45 s (--short: 15 s).
+    Silence, white and pink noise, hum, comfort noise, clicks, keys, doors, coughs and telephone tones are made here;
+    the corpus adds street, rain, music and the like, ten minutes of each, at levels that step and swell. Babble is told
+    apart: it consists of voices. Takes about 3 minutes on two cores (--short: a minute of each, 30 s).
     """
     return lambda job: invention.measure(job, **own)
+
+
+@bench.command("noise")
+@click.option("--limit", type=click.IntRange(1), help="Most recordings.")
+@click.option("--snr", "ratios_db", type=float, multiple=True, help="Signal-to-noise ratio in dB; repeatable.")
+@_common
+def noise_(**own: Any) -> Measure:
+    """Word errors in noise, with and without denoising.
+
+    Read speech is mixed with white noise, babble and the corpus's noises at some signal-to-noise ratios and transcribed
+    with each noise suppressor, heard by the VAD alone or by the decoder too. Takes about 4 minutes on two cores with
+    tiny.en (--short: a minute).
+    """
+    return lambda job: noise.measure(job, **own)
+
+
+@bench.command("memory")
+@click.option(
+    "--sessions", type=click.IntRange(1), default=memory.SESSIONS, show_default=True, help="How many at once."
+)
+@click.option(
+    "--minute", "minutes", type=click.IntRange(1), multiple=True, help="Minute of stream to look at; repeatable."
+)
+@click.option("--without-model", is_flag=True, help="Leave out the minutes that the model decodes.")
+@_common
+def memory_(**own: Any) -> Measure:
+    """Memory of a session after an hour, which must be flat.
+
+    Sessions hear an hour of speech with pauses, many times faster than real time, with a decoder that answers at once;
+    some minutes more are decoded by the model. Takes about 4 minutes (--short: ten minutes of stream, one minute).
+    """
+    return lambda job: memory.measure(job, **own)
+
+
+@bench.command("overload")
+@click.option("--speakers", "counts", type=click.IntRange(1), multiple=True, help="How many speak at once; repeatable.")
+@click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
+@_common
+def overload_(**own: Any) -> Measure:
+    """What gives way beyond capacity; finals and audio must not.
+
+    1, 2, 4, 6, 8, 12 and 16 speakers at once, in real time, while somebody new asks to be let in: how often interims
+    come, how late words and finals are, who is refused, and whether Retry-After was true. Takes about 4 minutes
+    (--short: 2, 8 and 16 speakers, 80 s).
+    """
+    return lambda job: overload.measure(job, **own)
 
 
 @bench.command("turns")
