@@ -70,28 +70,37 @@ class Bench:
     async def stand(
         self, contender: Contender, *, bound_s: float, counts: Sequence[int], start: int, most: int
     ) -> Standing:
-        """Raise the number of speakers until the bound breaks: through `counts`, or doubled and then narrowed down."""
+        """Raise the number of speakers until the bound breaks: through `counts`, or doubled and then narrowed down.
+
+        A number at which the server refuses a client, loses one or ends does not hold, whatever its words' latency.
+
+        Raises:
+            VoiceForgeError: VoiceForge does so at every number.
+        """
         trials: list[Trial] = []
+        failures: list[VoiceForgeError] = []
+        notes: list[str] = []
 
         async def holds(count: int) -> bool:
-            trials.append(await self.trial(contender, count))
+            try:
+                trials.append(await self.trial(contender, count))
+            except VoiceForgeError as error:
+                failures.append(error)
+                notes.append(f"{contender.name}, {count}: {error.message} {error.hint}")
+                return False
             return trials[-1].p95_s < bound_s
 
         best = 0
-        try:
-            if counts:
-                for count in sorted(set(counts)):
-                    if not await holds(count):
-                        break
-                    best = count
-            else:
-                best = await search(holds, start=start, most=most)
-        except VoiceForgeError as error:
-            if contender.server == OWN:
-                raise
-            best = max((trial.speakers for trial in trials if trial.p95_s < bound_s), default=0)
-            return Standing(contender, best, tuple(trials), f"{error.message} {error.hint}")
-        return Standing(contender, best, tuple(sorted(trials, key=lambda trial: trial.speakers)))
+        if counts:
+            for count in sorted(set(counts)):
+                if not await holds(count):
+                    break
+                best = count
+        else:
+            best = await search(holds, start=start, most=most)
+        if contender.server == OWN and not trials:
+            raise failures[0]
+        return Standing(contender, best, tuple(sorted(trials, key=lambda trial: trial.speakers)), tuple(notes))
 
     async def trial(self, contender: Contender, count: int) -> Trial:
         """A new server, a rehearsal, and the scripts.
@@ -106,7 +115,7 @@ class Bench:
             task = progress.add_task(f"{contender.name}: starting", total=scripts[0].duration_s)
             async with serving(contender.launch(count), log) as server:
                 short = replace(scripts[0], samples=scripts[0].samples[: samples_in(s=REHEARSAL_S)])
-                await perform(server, [contender.client(short, server.port)])
+                await perform(server, [contender.client(short, server.port)], rehearsal=True)
                 progress.update(task, description=f"{contender.name}: {count} speaker(s)")
                 clients = [contender.client(script, server.port) for script in scripts]
                 done = await perform(

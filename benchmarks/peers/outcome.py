@@ -52,7 +52,7 @@ def result(standings: Sequence[Standing], *, bound_s: float, length_s: float, wi
             f"VoiceForge is called by WebRTC in {PACKET_MS} ms packets, the others by WebSocket in {BLOCK_MS} ms "
             f"blocks. Clients are not in the figures; they took up to {clients:.3f} and {others:.3f} cores a speaker.",
             *([without] if without else []),
-            *(f"{item.contender.name}: {item.failure}" for item in standings if item.failure),
+            *(note for item in standings for note in item.failures),
             *(note for trial in trials for note in trial.notes),
         ],
         details={

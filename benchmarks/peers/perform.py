@@ -19,6 +19,11 @@ from benchmarks.scoring import percentile
 LEAD_S = 0.3
 """From the last client's connecting to the first sample: what connecting left to do is done by then."""
 
+FIRST_TEXT_S = 30.0
+"""Longest wait for a rehearsal's first text: none may come, for it is a few words that are cut off."""
+
+POLL_S = 0.1
+
 OnProgress = Callable[[float], None]
 
 
@@ -115,9 +120,15 @@ class _Gauge:
 
 
 async def perform(
-    server: Server, clients: Sequence[Client], *, on_progress: OnProgress = lambda played_s: None
+    server: Server,
+    clients: Sequence[Client],
+    *,
+    rehearsal: bool = False,
+    on_progress: OnProgress = lambda played_s: None,
 ) -> Performance:
     """Connect the clients one after another, then play to all at once; each hears until its last word.
+
+    In a rehearsal it hears until its first: models are loaded and threads are made by then.
 
     A block leaves when its last sample has been spoken, at an absolute time: one that is late does not delay the next,
     and its lateness counts against the server.
@@ -133,7 +144,7 @@ async def perform(
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(gauge.watch())
             playing = [
-                group.create_task(_play(client, begin_s + (index * STAGGER_S) % 1.0, gauge, on_progress))
+                group.create_task(_play(client, begin_s + (index * STAGGER_S) % 1.0, gauge, rehearsal, on_progress))
                 for index, client in enumerate(clients)
             ]
             parts = await asyncio.gather(*playing)
@@ -152,7 +163,7 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _play(client: Client, spoken_at_s: float, gauge: _Gauge, on_progress: OnProgress) -> Part:
+async def _play(client: Client, spoken_at_s: float, gauge: _Gauge, rehearsal: bool, on_progress: OnProgress) -> Part:
     for index in range(client.blocks):
         spoken_s = (index + 1) * client.block_ms / 1000
         due_s = spoken_at_s + spoken_s
@@ -163,5 +174,14 @@ async def _play(client: Client, spoken_at_s: float, gauge: _Gauge, on_progress: 
         if index % (1000 // client.block_ms) == 0:
             on_progress(spoken_s)
     gauge.played()
-    await client.finish()
+    if rehearsal:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_first_text(client), FIRST_TEXT_S)
+    else:
+        await client.finish()
     return Part(client, spoken_at_s, time.perf_counter())
+
+
+async def _first_text(client: Client) -> None:
+    while not client.shown:  # noqa: ASYNC110 - a client tells nobody what it shows
+        await asyncio.sleep(POLL_S)

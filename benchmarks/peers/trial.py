@@ -102,9 +102,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a contender came: the most speakers within the bound, 0 if not one."""
+    """How far a contender came: the most speakers within the bound, 0 if not one; `failures` in the server's words."""
 
     contender: Contender
     speakers: int
     trials: tuple[Trial, ...]
-    failure: str | None = None
+    failures: tuple[str, ...] = ()

@@ -125,6 +125,14 @@ async def test_costs_are_taken_while_audio_plays() -> None:
     assert all(part.ended_at_s > part.spoken_at_s + 0.2 for part in done.parts)
 
 
+async def test_a_rehearsal_ends_with_the_first_text() -> None:
+    async with speaking(WhisperLive().talk) as port:
+        client = WhisperLiveClient(script(0.3), port)  # would wait for SETTLE_S otherwise
+        done = await perform(cast(Server, Measured()), [client], rehearsal=True)
+    assert [item.text.shown for item in client.shown] == ["Hello."]
+    assert done.parts[0].ended_at_s - done.parts[0].spoken_at_s < whisperlive.SETTLE_S / 2
+
+
 async def test_a_server_that_takes_no_client_is_told() -> None:
     async def talk(socket: web.WebSocketResponse) -> None:
         await socket.receive()

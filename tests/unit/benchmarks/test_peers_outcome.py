@@ -70,13 +70,19 @@ async def test_numbers_that_are_given_are_tried_upwards_until_the_bound_breaks()
     assert found.speakers == 2
 
 
-async def test_a_rival_that_fails_keeps_what_it_has_reached_and_the_run_goes_on() -> None:
-    found = await Scripted(16, refuses_above=2).stand(contender("A"), bound_s=3.0, counts=(), start=1, most=16)
+@pytest.mark.parametrize("server", [OWN, "A"])
+async def test_a_number_at_which_a_server_fails_does_not_hold_and_the_run_goes_on(server: str) -> None:
+    scripted = Scripted(16, refuses_above=2)
+    found = await scripted.stand(contender(server), bound_s=3.0, counts=(), start=1, most=16)
+    assert scripted.tried == [1, 2, 4, 3]
     assert found.speakers == 2
-    assert found.failure == "It ended. See its log."
+    assert [item.speakers for item in found.trials] == [1, 2]
+    assert found.failures == (f"{server}, 4: It ended. See its log.", f"{server}, 3: It ended. See its log.")
 
 
-async def test_a_failure_of_our_own_is_one_of_the_run() -> None:
+async def test_a_rival_that_never_runs_serves_nobody_and_one_of_our_own_is_an_error() -> None:
+    found = await Scripted(16, refuses_above=0).stand(contender("A"), bound_s=3.0, counts=(), start=1, most=16)
+    assert (found.speakers, found.trials) == (0, ())
     with pytest.raises(VoiceForgeError, match="It ended"):
         await Scripted(16, refuses_above=0).stand(contender(OWN), bound_s=3.0, counts=(), start=1, most=16)
 
@@ -93,11 +99,14 @@ def test_a_rival_counts_in_its_best_mode() -> None:
 
 def test_what_is_not_clean_and_what_failed_is_told() -> None:
     odd = trial("A", 2, 1.0, cost=replace(COST, others_cores=0.7, late_p99_s=0.4))
-    standings = [Standing(contender(OWN), 1, (trial(OWN, 1, 1.0),)), Standing(contender("A"), 2, (odd,), "It ended.")]
+    standings = [
+        Standing(contender(OWN), 1, (trial(OWN, 1, 1.0),)),
+        Standing(contender("A"), 2, (odd,), ("A, 3: It ended.",)),
+    ]
     notes = " ".join(result(standings, bound_s=3.0, length_s=40.0, without="AlignAtt was not run.").notes)
     assert "A, 2: other processes kept 0.7 cores busy" in notes
     assert "A, 2: clients were up to 0.40 s late" in notes
-    assert "A: It ended." in notes
+    assert "A, 3: It ended." in notes
     assert "AlignAtt was not run." in notes
 
 
