@@ -52,6 +52,11 @@ tokens hides it where one improbable word is all there is, or where a word is sa
 telephone, read and noisy speech this rejects no final and three interims of two words at most; of what was written over
 tones, birds and rooms with the VAD off it rejects all that passed the other rules."""
 
+CHANT_REPEATS = 3
+CHANT_NO_SPEECH = 0.5
+"""A text that is one word or phrase this often and nothing else, where the model rather hears no speech: what it writes
+over ringing tones ("Oh, oh, oh"), and sure of it. Somebody who says "no, no, no" is heard as a speaker."""
+
 COMPRESSION_RATIO = 2.4
 """zlib makes honest text about half as long; text that shrinks more than this repeats itself (Whisper's own rule)."""
 
@@ -165,6 +170,8 @@ def rejection(
     mean_probability = sum(word.probability for word in words) / len(words)
     if any(no_speech_probability > doubt and mean_probability < sure for doubt, sure in DOUBTS):
         return "improbable"
+    if no_speech_probability > CHANT_NO_SPEECH and _is_chant([normalised(word.text) for word in words]):
+        return "repetitive"
     text = "".join(word.text for word in words).strip()
     encoded = text.encode()
     if len(encoded) / len(zlib.compress(encoded)) > COMPRESSION_RATIO:
@@ -173,6 +180,14 @@ def rejection(
     if phrase in INVENTIONS and mean_probability < INVENTION_PROBABILITY:
         return "invention"
     return None
+
+
+def _is_chant(keys: list[str]) -> bool:
+    """Whether all of it is one phrase again and again, the last time perhaps cut short."""
+    return any(
+        keys == (keys[:unit] * len(keys))[: len(keys)]
+        for unit in range(1, min(MAX_UNIT_WORDS, len(keys) // CHANT_REPEATS) + 1)
+    )
 
 
 def _repeats(keys: list[str], start: int, unit: int) -> int:

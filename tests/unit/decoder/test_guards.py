@@ -67,6 +67,21 @@ def test_words_that_the_model_is_unsure_of_need_somebody_who_speaks(
     assert rejection("oh hello", no_speech=no_speech, probability=probability) == outcome
 
 
+@pytest.mark.parametrize(
+    ("text", "no_speech", "outcome"),
+    [
+        ("Oh, oh, oh.", 0.71, "repetitive"),
+        ("I see. I see. I see. I", 0.71, "repetitive"),
+        ("Oh, oh.", 0.71, None),
+        ("Oh, oh, oh well.", 0.71, None),
+        ("No, no, no.", 0.1, None),
+        ("I see. I see.", 0.71, None),
+    ],
+)
+def test_one_word_over_and_over_needs_somebody_who_speaks(text: str, no_speech: float, outcome: str | None) -> None:
+    assert rejection(text, no_speech=no_speech) == outcome
+
+
 def test_text_that_repeats_itself_is_rejected() -> None:
     assert rejection("and so it goes on and on " * 12) == "repetitive"
 
