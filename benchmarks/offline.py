@@ -8,6 +8,7 @@ from faster_whisper import WhisperModel
 
 from mediaserver.audio.clock import Samples
 from mediaserver.decoder.device import Placement
+from mediaserver.events import Word
 
 BEAM_SIZE = 5
 """What faster-whisper and most published figures use."""
@@ -29,3 +30,12 @@ class Offline:
         """The text of [n] float32 samples, 16 kHz. Blocks."""
         segments, _ = self._model.transcribe(samples, beam_size=BEAM_SIZE, language=language)
         return " ".join(segment.text.strip() for segment in segments)
+
+    def words(self, samples: Samples, language: str | None) -> list[Word]:
+        """The words of [n] float32 samples, 16 kHz, with their times by faster-whisper's alignment. Blocks."""
+        segments, _ = self._model.transcribe(samples, beam_size=BEAM_SIZE, language=language, word_timestamps=True)
+        return [
+            Word(word.word.strip(), word.start, word.end, word.probability)
+            for segment in segments
+            for word in segment.words or ()
+        ]

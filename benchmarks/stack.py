@@ -16,6 +16,7 @@ from mediaserver.audio.denoise import Denoiser
 from mediaserver.audio.turn import TurnModel, TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
 from mediaserver.decoder import catalogue
+from mediaserver.decoder.confidence import Calibration
 from mediaserver.decoder.device import Placement, place
 from mediaserver.decoder.engine import Engine, open_engine
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Replaced, Window
@@ -149,8 +150,8 @@ class Stack:
         stream = self.streams.get(name)
         return self.decoder.waiting(name) or (stream is not None and stream.backlog_frames > 0)
 
-    def open(self, name: str, sink: Sink, config: SessionConfig) -> Session:
-        """A session of that name, not yet started."""
+    def open(self, name: str, sink: Sink, config: SessionConfig, *, calibration: Calibration | None = None) -> Session:
+        """A session of that name, not yet started; `calibration` as for `Session`."""
         session = Session(
             session_id=name,
             config=config,
@@ -159,6 +160,7 @@ class Stack:
             vad=self.vad,
             metrics=self.metrics,
             sink=sink,
+            calibration=calibration,
             turns=self.turns,
         )
         if self.vad.newest is not None:
