@@ -85,7 +85,7 @@ async def _engine(settings: Settings, metrics: Metrics) -> OwnedEngine:
     """The engine that the settings ask for, not started."""
     if settings.engine_socket is not None:
         click.echo(f"Waiting for the engine at {settings.engine_socket} …")
-        return RemoteEngine(settings.engine_socket, metrics=metrics)
+        return RemoteEngine(settings.engine_socket, metrics=metrics, interim_period_s=settings.interim_period_ms / 1000)
     click.echo(f"Loading the model {settings.model} …")
     if settings.engine_process:
         files = await in_daemon_thread(lambda: find_model(settings), name="load-model")

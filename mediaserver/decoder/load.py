@@ -13,7 +13,11 @@ LATE_FINAL_S = 1.0
 """A final that waits this long for its decode is late: new sessions are refused."""
 
 RECENT_S = 10.0
-"""What counts as now: long enough for some finals, a few utterances of each speaker."""
+"""Over which the share that finals take is counted: a few utterances of each speaker."""
+
+WAITS_S = 4.0
+"""For how long a wait is remembered: so long must finals have been on time before the door opens again. It is also what
+the share takes to fall from all to `CALM_SHARE`."""
 
 LATE_SHARE = 0.95
 """One final in twenty may wait longer without new sessions being refused."""
@@ -89,7 +93,7 @@ class Load:
 
     def retry_after_s(self, now_s: float) -> int | None:
         """Seconds until finals will be on time if it goes on as of late; None if they are now."""
-        _forget_before(self._waits, now_s - RECENT_S)
+        _forget_before(self._waits, now_s - WAITS_S)
         backlog_s, share = self.backlog_s(), self.finals_share(now_s)
         limit_s, full = (CALM_WAIT_S, CALM_SHARE) if self._is_late else (LATE_FINAL_S, FULL_SHARE)
         self._is_late = self._usual_wait_s(now_s) > limit_s or backlog_s > limit_s or share > full
@@ -97,7 +101,10 @@ class Load:
             return None
         drained_s = backlog_s / (1 - share) if share < 1 else LONGEST_RETRY_S
         late_waits = [taken_s for taken_s, wait_s in self._waits if wait_s > CALM_WAIT_S]
-        forgotten_s = late_waits[-1] + RECENT_S - now_s if late_waits else 0.0
+        if backlog_s > CALM_WAIT_S:  # the last that wait now will have waited too long, and be remembered
+            forgotten_s = drained_s + WAITS_S
+        else:
+            forgotten_s = late_waits[-1] + WAITS_S - now_s if late_waits else 0.0
         fallen_s = self._until_share(CALM_SHARE, now_s) if share > CALM_SHARE else 0.0
         wanted_s = max(drained_s, forgotten_s, fallen_s)
         return min(max(math.ceil(wanted_s), SHORTEST_RETRY_S), LONGEST_RETRY_S)

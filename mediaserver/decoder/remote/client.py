@@ -1,6 +1,6 @@
 """The engine as a media process sees it when it lives in another process: the same interface, over a socket.
 
-While the engine is away, finals and revisions wait and are sent again; interims give way to newer ones.
+While the engine is away, finals and revisions wait and are sent again; what is replaceable is given up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Protocol
 import structlog
 
 from mediaserver.decoder.remote import failures
-from mediaserver.decoder.remote.outbox import MAX_TRIES, Entry, Outbox
+from mediaserver.decoder.remote.answers import Answers
+from mediaserver.decoder.remote.outbox import MAX_TRIES, Outbox
 from mediaserver.decoder.remote.unix import READ_BYTES, require_usable
 from mediaserver.decoder.remote.wire import (
     HELLO_LIMIT_S,
@@ -34,6 +35,7 @@ from mediaserver.decoder.remote.wire import (
     Superseded,
     Welcome,
     WireError,
+    Withdraw,
     encode,
     read_from_engine,
 )
@@ -79,24 +81,31 @@ class RemoteEngine:
     Args:
         path: of the socket.
         metrics: where waits and outcomes are counted.
+        interim_period_s: least time between two interims of a session.
         host: runs the engine; None if somebody else does.
         start_limit_s: how long `start` waits for the first connection.
     """
 
     def __init__(
-        self, path: Path, *, metrics: Metrics, host: EngineHost | None = None, start_limit_s: float = START_LIMIT_S
+        self,
+        path: Path,
+        *,
+        metrics: Metrics,
+        interim_period_s: float,
+        host: EngineHost | None = None,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self._path = path
         self._metrics = metrics
         self._host = host
         self._start_limit_s = start_limit_s
-        self._outbox = Outbox()
-        self._futures: dict[int, asyncio.Future[Hypothesis]] = {}  # one an entry of the outbox
+        self._outbox = Outbox(interim_period_s=interim_period_s)
+        self._answers = Answers(metrics)
         self._wake = asyncio.Event()
         self._welcome: Welcome | None = None
         self._first: asyncio.Future[Welcome] | None = None
         self._state = State(ready=False, retry_after_s=None)
-        self._cancels: list[int] = []  # of sent windows; bounded by what may be in flight
+        self._notices: list[Cancel | Withdraw] = []  # not written yet; bounded by what may be in flight
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -142,7 +151,7 @@ class RemoteEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for entry in self._outbox.clear():
-            self._fail(entry.ident, failures.closed())
+            self._answers.fail(entry, failures.closed())
         if self._host is not None:
             await self._host.close()
 
@@ -150,30 +159,35 @@ class RemoteEngine:
         """Decode one window; it may be sent to more than one engine until one answers.
 
         Raises:
-            Replaced: an interim gave way to a newer one of its session, or there is no engine now.
+            Replaced: a replaceable one gave way to a newer one or was withdrawn, or there is no engine now.
             VoiceForgeError: ENGINE_CLOSED, ENGINE_AWAY, ENGINE_OVERLOADED or DECODE_FAILED.
         """
         if self._closed:
             raise failures.closed()
         entry, replaced = self._outbox.add(window, time.monotonic())
         if replaced is not None:
-            self._replace(replaced)
+            self._answers.replace(replaced)
         if entry is None:
-            if window.kind.is_interim:
-                self._count(window, "replaced")
+            if window.kind.is_replaceable:
+                self._answers.count(window, "replaced")
                 raise Replaced
             raise failures.too_many()
-        future: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        self._futures[entry.ident] = future
         self._wake.set()
         try:
-            return await future
+            return await self._answers.to(entry)
         finally:
-            self._futures.pop(entry.ident, None)
             left = self._outbox.remove(entry.ident)
             if left is not None and left.sent:  # the caller gave up
-                self._cancels.append(entry.ident)
+                self._notices.append(Cancel(entry.ident))
                 self._wake.set()
+
+    def withdraw(self, session_id: str) -> None:
+        """Give up the session's replaceable window if it still waits, here or in the engine."""
+        if (entry := self._outbox.withdraw(session_id)) is not None:
+            self._answers.replace(entry)
+        if self._outbox.has_sent(session_id):
+            self._notices.append(Withdraw(session_id))
+            self._wake.set()
 
     def overload_retry_after_s(self) -> int | None:
         """What the engine said last: seconds after which a new session may be let in, or None."""
@@ -254,7 +268,10 @@ class RemoteEngine:
                 if message.ready and self._first is not None and not self._first.done() and self._welcome is not None:
                     self._first.set_result(self._welcome)
             case Answer() | Superseded() | Failed():
-                self._settle(message)
+                self._wake.set()  # there may be room for one more
+                entry = self._outbox.remove(message.ident)
+                if entry is not None:  # else cancelled meanwhile
+                    self._answers.settle(entry, message)
             case _:
                 raise WireError(f"an unexpected {message.type}")
 
@@ -262,23 +279,30 @@ class RemoteEngine:
         """Write what waits, the most urgent first, no faster than the engine reads."""
         with suppress(OSError):  # lost: the reader sees it, too
             while True:
-                cancels, self._cancels = self._cancels, []
-                for ident in cancels:
-                    writer.writelines(encode(Cancel(ident)))
-                if (entry := self._outbox.next_to_send()) is None:
-                    self._wake.clear()
-                    await self._wake.wait()
+                notices, self._notices = self._notices, []
+                for notice in notices:
+                    writer.writelines(encode(notice))
+                now_s = time.monotonic()
+                if (entry := self._outbox.next_to_send(now_s)) is None:
+                    await self._rest(now_s)
                     continue
                 try:
                     buffers = encode(Decode(entry.ident, entry.window))
                 except WireError as exc:
                     log.error("window not sent", session=entry.window.session_id, reason=str(exc))
                     self._outbox.remove(entry.ident)
-                    self._count(entry.window, "failed")
-                    self._fail(entry.ident, failures.unsendable())
+                    self._answers.fail(entry, failures.unsendable())
                     continue
                 writer.writelines(buffers)
                 await writer.drain()
+
+    async def _rest(self, now_s: float) -> None:
+        """Wait until there may be something to send."""
+        self._wake.clear()
+        due_s = self._outbox.next_due_s(now_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if due_s is None else max(0.0, due_s - now_s)):
+                await self._wake.wait()
 
     def _lose(self) -> None:
         """The connection is gone: keep what is kept, and let the rest go."""
@@ -286,57 +310,19 @@ class RemoteEngine:
             log.warning("engine lost", unanswered=len(self._outbox))
         self._state = State(ready=False, retry_after_s=None)
         self._metrics.engine_up.set(0)
-        self._cancels.clear()
-        interims, given_up = self._outbox.lost(time.monotonic())
-        for entry in interims:
-            self._replace(entry)
+        self._notices.clear()
+        replaceable, given_up = self._outbox.lost(time.monotonic())
+        for entry in replaceable:
+            self._answers.replace(entry)
         for entry in given_up:
             log.error("window given up", session=entry.window.session_id, tries=MAX_TRIES)
-            self._count(entry.window, "failed")
-            self._fail(entry.ident, failures.given_up())
+            self._answers.fail(entry, failures.given_up())
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             for entry in self._outbox.expire(time.monotonic()):
-                self._count(entry.window, "failed")
-                self._fail(entry.ident, failures.away())
-
-    # --- outcomes
-
-    def _settle(self, message: Answer | Superseded | Failed) -> None:
-        entry = self._outbox.remove(message.ident)
-        self._wake.set()  # there may be room for one more
-        if entry is None:
-            return  # cancelled meanwhile
-        match message:
-            case Answer(hypothesis=hypothesis):
-                kind = entry.window.kind.name.lower()
-                self._metrics.queue_seconds.labels(kind).observe(hypothesis.queued_s)
-                self._metrics.decode_seconds.labels(kind).observe(hypothesis.compute_s)
-                self._metrics.decode_batch_windows.observe(hypothesis.batch_windows)
-                self._count(entry.window, "rejected" if hypothesis.rejected else "decoded")
-                future = self._futures.get(entry.ident)
-                if future is not None and not future.done():
-                    future.set_result(hypothesis)
-            case Superseded():
-                self._replace(entry)
-            case Failed():
-                self._count(entry.window, "failed")
-                error = VoiceForgeError(message.code, message.message, message.hint, retryable=message.retryable)
-                self._fail(entry.ident, error)
-
-    def _replace(self, entry: Entry) -> None:
-        self._count(entry.window, "replaced")
-        self._fail(entry.ident, Replaced())
-
-    def _fail(self, ident: int, error: Exception) -> None:
-        future = self._futures.get(ident)
-        if future is not None and not future.done():
-            future.set_exception(error)
-
-    def _count(self, window: Window, outcome: str) -> None:
-        self._metrics.windows_total.labels(window.kind.name.lower(), outcome).inc()
+                self._answers.fail(entry, failures.away())
 
 
 async def _read(reader: asyncio.StreamReader, frames: FrameReader, *, limit_s: float) -> list[FromEngine]:

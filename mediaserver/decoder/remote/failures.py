@@ -41,9 +41,11 @@ def given_up() -> VoiceForgeError:
 
 
 def unsendable() -> VoiceForgeError:
-    """A window that the wire does not carry: too long, or with a field of a wrong type."""
+    """A window or hypothesis that the wire does not carry: too large, or with a field of a wrong type."""
     return VoiceForgeError(
-        "DECODE_FAILED", "A piece of audio could not be sent to the decoder.", "The session goes on."
+        "DECODE_FAILED",
+        "A piece of audio, or what it says, could not be sent to or from the decoder.",
+        "The session goes on.",
     )
 
 

@@ -31,6 +31,7 @@ from mediaserver.decoder.remote.wire import (
     ToEngine,
     Welcome,
     WireError,
+    Withdraw,
     encode,
     read_to_engine,
 )
@@ -166,6 +167,9 @@ class _Connection:
             if (task := self._decoding.get(message.ident)) is not None:
                 task.cancel()
             return
+        if isinstance(message, Withdraw):
+            self._engine.withdraw(self._own(message.session_id))
+            return
         if not isinstance(message, Decode):
             raise WireError("a second hello")
         if message.ident in self._decoding:
@@ -179,17 +183,25 @@ class _Connection:
         task.add_done_callback(lambda _: self._decoding.pop(message.ident, None))
 
     async def _decode(self, message: Decode) -> None:
+        outcome = await self._outcome(message.ident, message.window)
         with suppress(OSError):  # the client is gone: `serve` sees it, too
-            await self._send(await self._outcome(message.ident, message.window))
+            try:
+                await self._send(outcome)
+            except WireError as exc:
+                log.error("hypothesis not sent", reason=str(exc))
+                await self._send(_failed(message.ident, failures.unsendable()))
 
     async def _outcome(self, ident: int, window: Window) -> FromEngine:
         try:
-            own = replace(window, session_id=f"{self._number}/{window.session_id}")
+            own = replace(window, session_id=self._own(window.session_id))
             return Answer(ident, await self._engine.decode(own))
         except Replaced:
             return Superseded(ident)
         except VoiceForgeError as error:
             return _failed(ident, error)
+
+    def _own(self, session_id: str) -> str:
+        return f"{self._number}/{session_id}"
 
     async def _tell_state(self) -> None:
         with suppress(OSError):

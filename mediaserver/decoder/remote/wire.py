@@ -5,8 +5,8 @@ float32 of the machine's own byte order: the socket never leaves it. Headers are
 missing, unknown or of another type is refused. What `Window` and `Hypothesis` hold goes over as it is declared there,
 so a field that they gain needs no edit here; one that JSON cannot carry fails at import.
 
-A client says `Hello` first and is told `Welcome` or `Refused`; then it sends `Decode` and `Cancel`, and gets one of
-`Answer`, `Superseded` and `Failed` for each `Decode`, and a `State` every `STATE_PERIOD_S`.
+A client says `Hello` first and is told `Welcome` or `Refused`; then it sends `Decode`, `Cancel` and `Withdraw`, and
+gets one of `Answer`, `Superseded` and `Failed` for each `Decode`, and a `State` every `STATE_PERIOD_S`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
+from pydantic_core import PydanticSerializationError
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Window
@@ -111,6 +112,14 @@ class Cancel:
 
 
 @checked(config=STRICT, frozen=True, slots=True)
+class Withdraw:
+    """Nobody wants the replaceable window of this session that still waits, if there is one."""
+
+    session_id: str
+    type: Literal["withdraw"] = "withdraw"
+
+
+@checked(config=STRICT, frozen=True, slots=True)
 class Answer:
     """What a window said."""
 
@@ -121,7 +130,7 @@ class Answer:
 
 @checked(config=STRICT, frozen=True, slots=True)
 class Superseded:
-    """An interim gave way to a newer one of its session."""
+    """A replaceable window gave way to a newer one of its session, or was withdrawn."""
 
     ident: NonNegativeInt
     type: Literal["superseded"] = "superseded"
@@ -139,7 +148,7 @@ class Failed:
     type: Literal["failed"] = "failed"
 
 
-ToEngine = Hello | Decode | Cancel
+ToEngine = Hello | Decode | Cancel | Withdraw
 FromEngine = Welcome | Refused | State | Answer | Superseded | Failed
 
 
@@ -174,8 +183,10 @@ _DECODE_HEADER: Any = checked(config=STRICT)(
     )
 )
 
-_TO_ENGINE: TypeAdapter[Any] = TypeAdapter(Annotated[Hello | Cancel | _DECODE_HEADER, Field(discriminator="type")])
-_FROM_ENGINE: TypeAdapter[Any] = TypeAdapter(Annotated[FromEngine, Field(discriminator="type")])
+_TO_ENGINE: TypeAdapter[Any] = TypeAdapter(
+    Annotated[Hello | Cancel | Withdraw | _DECODE_HEADER, Field(discriminator="type")], config=STRICT
+)
+_FROM_ENGINE: TypeAdapter[Any] = TypeAdapter(Annotated[FromEngine, Field(discriminator="type")], config=STRICT)
 
 
 def encode(message: ToEngine | FromEngine) -> list[bytes | memoryview]:
@@ -185,17 +196,21 @@ def encode(message: ToEngine | FromEngine) -> list[bytes | memoryview]:
         WireError: the message is larger than a frame may be, or a field has a value of another type.
     """
     if not isinstance(message, Decode):
-        adapter = _TO_ENGINE if isinstance(message, Hello | Cancel) else _FROM_ENGINE
-        return [_start(adapter.dump_json(message), 0)]
+        adapter = _TO_ENGINE if isinstance(message, Hello | Cancel | Withdraw) else _FROM_ENGINE
+        return [_start(_json(adapter, message), 0)]
     window = message.window
     arrays = [np.ascontiguousarray(getattr(window, name), dtype=np.float32) for name in _AUDIO]
     plain = _WINDOW_HEADER(*(getattr(window, name) for name in _PLAIN))
-    try:
-        header = _DECODE_HEADER(ident=message.ident, window=plain, lengths=tuple(map(len, arrays)), type="decode")
-    except ValidationError as exc:
-        raise _not_valid(exc) from exc
-    start = _start(_TO_ENGINE.dump_json(header), sum(array.nbytes for array in arrays))
+    header = _DECODE_HEADER(ident=message.ident, window=plain, lengths=tuple(map(len, arrays)), type="decode")
+    start = _start(_json(_TO_ENGINE, header), sum(array.nbytes for array in arrays))
     return [start, *(array.data.cast("B") for array in arrays if array.nbytes)]
+
+
+def _json(adapter: TypeAdapter[Any], message: Any) -> bytes:
+    try:
+        return adapter.dump_json(message, warnings="error")
+    except PydanticSerializationError as exc:
+        raise WireError(f"not sent: {exc}") from exc
 
 
 def _start(header: bytes, samples_bytes: int) -> bytes:
@@ -263,12 +278,8 @@ def _validated(adapter: TypeAdapter[Any], header: bytes) -> Any:
     try:
         return adapter.validate_json(header)
     except ValidationError as exc:
-        raise _not_valid(exc) from exc
-
-
-def _not_valid(exc: ValidationError) -> WireError:
-    where = ", ".join(".".join(map(str, error["loc"])) or error["msg"] for error in exc.errors()[:3])
-    return WireError(f"no message: {where}")
+        where = ", ".join(".".join(map(str, error["loc"])) or error["msg"] for error in exc.errors()[:3])
+        raise WireError(f"no message: {where}") from exc
 
 
 def _require_bare(samples: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from mediaserver.decoder import load as module
-from mediaserver.decoder.load import LONGEST_RETRY_S, RECENT_S, SHORTEST_RETRY_S, Load
+from mediaserver.decoder.load import LONGEST_RETRY_S, RECENT_S, SHORTEST_RETRY_S, WAITS_S, Load
 
 
 def final(load: Load, ident: int, *, queued_s: float, wait_s: float) -> None:
@@ -43,7 +45,7 @@ def test_a_backlog_closes_the_door_before_any_final_is_late() -> None:
     for ident in range(5):
         load.queued(ident, context_s=5.0, now_s=0.0)
     assert load.backlog_s() == pytest.approx(2.5)
-    assert load.retry_after_s(0.0) == 3
+    assert load.retry_after_s(0.0) == math.ceil(2.5 + WAITS_S)
 
 
 def test_the_backlog_is_shared_by_the_slots() -> None:
@@ -64,7 +66,7 @@ def test_finals_that_go_on_coming_make_it_last_longer() -> None:
         for ident in range(10):
             load.queued(ident, context_s=5.0, now_s=9.0)
         waits.append(load.retry_after_s(9.0))
-    assert waits == [5, 10]
+    assert waits == [5 + WAITS_S, 10 + WAITS_S]
 
 
 def test_one_unlucky_final_of_many_closes_no_door() -> None:
@@ -78,21 +80,56 @@ def test_the_door_opens_when_it_was_said_to_and_not_before() -> None:
     load = costing()
     final(load, 1, queued_s=0.0, wait_s=1.5)
     retry_after_s = load.retry_after_s(1.5)
-    assert retry_after_s == RECENT_S
-    for second in range(2, 11):
-        assert load.retry_after_s(float(second)) is not None
+    assert retry_after_s == WAITS_S
+    for tenth in range(15, 55):
+        assert load.retry_after_s(tenth / 10) is not None
     assert load.retry_after_s(1.5 + retry_after_s + 0.1) is None
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("finals", [10, 20, 40])
+@pytest.mark.parametrize("cost", [0.08, 0.15])
+def test_what_is_told_in_a_burst_is_what_it_takes(slots: int, finals: int, cost: float) -> None:
+    """All finals come at once, each slot takes the next one when it is free, and nothing else comes."""
+    load = costing(slots, cost=cost)
+    for ident in range(finals):
+        load.queued(ident, context_s=5.0, now_s=0.0)
+    told_s = load.retry_after_s(0.0)
+    if told_s is None:
+        assert finals * 5.0 * cost / slots <= 1.0
+        return
+    free_s = [0.0] * slots
+    events: list[tuple[float, int, bool]] = []
+    for ident in range(finals):
+        slot = free_s.index(min(free_s))
+        events.append((free_s[slot], ident, False))
+        free_s[slot] += 5.0 * cost
+        events.append((free_s[slot], ident, True))
+    opened_s, now_s = None, 0.0
+    while opened_s is None and now_s < 100.0:
+        while events and min(events)[0] <= now_s:
+            at_s, ident, is_done = min(events)
+            events.remove((at_s, ident, is_done))
+            if is_done:
+                load.decoded(context_s=5.0, compute_s=5.0 * cost, are_finals=True, now_s=at_s)
+            else:
+                load.taken(ident, now_s=at_s)
+        if load.retry_after_s(now_s) is None:
+            opened_s = now_s
+        now_s += 0.1
+    assert opened_s is not None
+    assert opened_s - 0.5 <= told_s <= opened_s + 4.0, (told_s, opened_s)
 
 
 def test_the_door_does_not_flap() -> None:
     load = costing()
     final(load, 1, queued_s=0.0, wait_s=1.5)
     assert load.retry_after_s(1.5) is not None
-    final(load, 2, queued_s=11.0, wait_s=0.8)  # not late, but not calm either
-    assert load.retry_after_s(12.0) is not None
+    final(load, 2, queued_s=5.0, wait_s=0.8)  # not late, but not calm either
+    assert load.retry_after_s(6.0) is not None
     calm = costing()
-    final(calm, 2, queued_s=11.0, wait_s=0.8)
-    assert calm.retry_after_s(12.0) is None
+    final(calm, 2, queued_s=4.0, wait_s=0.8)
+    assert calm.retry_after_s(5.0) is None
 
 
 def test_a_device_that_finals_fill_takes_no_more_though_none_is_late() -> None:
@@ -112,16 +149,14 @@ def test_a_device_that_interims_fill_takes_more() -> None:
     assert load.retry_after_s(10.0) is None
 
 
-def test_what_is_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_told_is_bounded() -> None:
     load = costing(cost=10.0)
     for ident in range(100):
         load.queued(ident, context_s=30.0, now_s=0.0)
     assert load.retry_after_s(0.0) == LONGEST_RETRY_S
-    monkeypatch.setattr(module, "LATE_FINAL_S", 0.001)
-    monkeypatch.setattr(module, "CALM_WAIT_S", 0.001)
     short = costing()
-    short.queued(1, context_s=0.1, now_s=0.0)
-    assert short.retry_after_s(0.1) == SHORTEST_RETRY_S
+    final(short, 1, queued_s=0.0, wait_s=1.5)
+    assert short.retry_after_s(1.5 + WAITS_S - 0.01) == SHORTEST_RETRY_S
 
 
 def test_the_cost_follows_what_batches_take() -> None:
