@@ -9,10 +9,10 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from mediaserver.errors import ConfigError
@@ -58,6 +58,26 @@ def _knob(group: Group, default: Any, description: str, **limits: Any) -> Any:
 
 Milliseconds = int
 """A duration; each setting names its own limits."""
+
+MAX_PROMPT_LETTERS = 800
+"""Whisper takes 223 tokens, about 900 letters of English."""
+
+MAX_HOTWORDS = 100
+MAX_HOTWORD_LETTERS = 60
+"""Beyond what Whisper takes of them: a bound on what a client may make a node keep and cut."""
+
+MAX_LANGUAGES = 100
+"""As many as Whisper knows."""
+
+
+def _listed(value: object) -> object:
+    """A URL has no lists: what is separated by commas is one."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+HotWord = Annotated[str, Field(min_length=1, max_length=MAX_HOTWORD_LETTERS)]
+Listed = Annotated[list[str], BeforeValidator(_listed)]
+HotWords = Annotated[list[HotWord], BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -181,6 +201,22 @@ class Settings(BaseSettings):
     language: str | None = _knob(
         Group.DECODER, None, "Language code (`en`, `de` …) of all sessions; unset is detected."
     )
+    languages: list[str] = _knob(
+        Group.DECODER, [], "Codes that detection chooses from, as JSON; none is all that the model knows."
+    )
+    prompt: str | None = _knob(
+        Group.DECODER,
+        None,
+        "Text before what is heard, in the spelling to go on with, for sessions that give none of their own.",
+        max_length=MAX_PROMPT_LETTERS,
+    )
+    hotwords: list[HotWord] = _knob(
+        Group.DECODER,
+        [],
+        "Words to expect (names, terms), as JSON and as they are to be written, for sessions that give none of their "
+        "own.",
+        max_length=MAX_HOTWORDS,
+    )
     device: Literal["auto", "cpu", "cuda"] = _knob(
         Group.DECODER, "auto", "Where Whisper runs; `auto` takes CUDA where there is one."
     )
@@ -241,9 +277,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _one_engine(self) -> Settings:
         if self.engine_process and self.engine_socket is not None:
-            raise ValueError(
-                "`engine_process` and `engine_socket` exclude each other: start a decoder, or name one"
-            )
+            raise ValueError("`engine_process` and `engine_socket` exclude each other: start a decoder, or name one")
         return self
 
     @classmethod
@@ -265,6 +299,23 @@ class SessionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     language: str | None = Field(None, description="Language code; unset is detected by a multilingual model.")
+    languages: Listed | None = Field(
+        None,
+        max_length=MAX_LANGUAGES,
+        description="Codes that detection chooses from; in a URL separated by commas.",
+    )
+    prompt: str | None = Field(
+        None,
+        max_length=MAX_PROMPT_LETTERS,
+        description="Text before what is heard, in the spelling to go on with. Whisper takes about 220 tokens, some "
+        "150 words, of prompt and hot words together: of a longer prompt its end counts.",
+    )
+    hotwords: HotWords | None = Field(
+        None,
+        max_length=MAX_HOTWORDS,
+        description="Words to expect (names, terms), as they are to be written; in a URL separated by commas. About "
+        "40 count, the first ones.",
+    )
     model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
     interim_results: bool = Field(True, description="Whether interims are sent.")
     revisions: bool = Field(True, description="Whether finals are corrected once more speech has been heard.")

@@ -75,6 +75,16 @@ def choose(asked: Asked, heard: Heard) -> tuple[str, float]:
     return _leader(asked.candidates, _added(asked.candidates, asked.scores, heard))
 
 
+def may_show(probability: float | None, *, audio_s: float) -> bool:
+    """Whether the first words of an utterance may be shown.
+
+    Args:
+        probability: how sure their language is, None where it was given.
+        audio_s: how much of the utterance has been heard.
+    """
+    return probability is None or probability >= SURE or audio_s >= HOLD_S
+
+
 class LanguageTracker:
     """The language of one session.
 
@@ -89,8 +99,6 @@ class LanguageTracker:
         self._fixed = chosen if chosen is not None else candidates[0] if len(candidates) == 1 else None
         self._candidates = candidates
         self._scores = tuple(0.0 for _ in candidates)
-        self._running: Heard | None = None  # the longest window of the utterance that is being spoken
-        self._pinned: str | None = None  # what that utterance's interims are decoded with, once something was shown
 
     @property
     def language(self) -> str | None:
@@ -98,41 +106,20 @@ class LanguageTracker:
         return self._fixed or self._sure(self._scores)
 
     def interim(self) -> Asked:
-        """What the next interim's window says: one language for all that is shown of an utterance."""
-        given = self._fixed or self._pinned or self._sure(self._scores)
+        """What an interim's window says, as long as nothing has been shown of its utterance."""
+        given = self.language
         return Asked(given) if given is not None else Asked(None, self._candidates, self._scores)
 
     def final(self) -> Asked:
         """What a final's window says: its language is looked for unless it was fixed from outside."""
         return Asked(self._fixed) if self._fixed is not None else Asked(None, self._candidates, self._scores)
 
-    def hear_interim(self, heard: Heard) -> bool:
-        """Take in what an interim of the running utterance said of its language.
-
-        Returns:
-            Whether its words may be shown; then the rest of the utterance's interims keep this language.
-        """
-        if not heard.languages or self._pinned is not None:
-            return True
-        asked = self.interim()
-        if asked.language is not None:
-            return True
-        language, probability = choose(asked, heard)
-        if probability < SURE and heard.audio_s < HOLD_S:
-            return False
-        self._pinned = language
-        return True
-
     def hear_final(self, heard: Heard) -> None:
-        """Take in what a final said of its language. Its utterance is over."""
+        """Take in what a final said of its language."""
         if self._fixed is None and heard.languages:
             scores = _added(self._candidates, self._scores, heard)
             floor = max(scores) - LEAD
             self._scores = tuple(max(score, floor) - max(scores) for score in scores)
-
-    def begin_utterance(self) -> None:
-        """Somebody starts to speak: what held for the utterance before holds no more."""
-        self._pinned = None
 
     def _sure(self, scores: tuple[float, ...]) -> str | None:
         language, probability = _leader(self._candidates, scores)

@@ -22,7 +22,7 @@ from mediaserver.audio.features import FRAMES_PER_SECOND, HOP_SAMPLES, MAX_FRAME
 from mediaserver.decoder import guards
 from mediaserver.decoder.device import Placement
 from mediaserver.decoder.language import Asked, Heard, choose
-from mediaserver.decoder.prompt import prefix
+from mediaserver.decoder.prompt import alike, prefix
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
 from mediaserver.decoder.words import join_punctuation
 from mediaserver.errors import ModelError
@@ -141,10 +141,9 @@ class WhisperModel:
     def _by_length(self, windows: list[Window], prefixes: list[list[int]]) -> list[Hypothesis]:
         """Decode by prompts of one length: CTranslate2 wants the start of the text at one place in all of a batch."""
         found: dict[int, Hypothesis] = {}
-        for length in sorted({len(tokens) for tokens in prefixes}):
-            alike = [index for index, tokens in enumerate(prefixes) if len(tokens) == length]
-            decoded = self._decode([windows[index] for index in alike], [prefixes[index] for index in alike])
-            found.update(zip(alike, decoded, strict=True))
+        for group in alike(self._tokenizer_for("en"), prefixes):
+            decoded = self._decode([windows[index] for index in group], list(group.values()))
+            found.update(zip(group, decoded, strict=True))
         return [found[index] for index in range(len(windows))]
 
     def _decode(self, windows: list[Window], prefixes: list[list[int]]) -> list[Hypothesis]:

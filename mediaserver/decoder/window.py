@@ -50,6 +50,11 @@ class Window:
     hotwords: tuple[str, ...] = ()
 
     @property
+    def is_prompted(self) -> bool:
+        """Whether its decode is told anything before it hears."""
+        return bool(self.prompt or self.hotwords)
+
+    @property
     def duration_s(self) -> float:
         """Length of the audio in seconds."""
         return len(self.samples) / SAMPLE_RATE

@@ -16,6 +16,9 @@ class Effective:
 
     Args:
         language: code, or None where it is to be detected.
+        languages: codes that detection chooses from; none is all that the model knows.
+        prompt: text before what is heard, or None.
+        hotwords: words to expect.
         model: the model that the node has loaded.
         interim_results: whether interims are sent.
         revisions: whether finals are corrected later.
@@ -29,6 +32,9 @@ class Effective:
     """
 
     language: str | None
+    languages: tuple[str, ...]
+    prompt: str | None
+    hotwords: tuple[str, ...]
     model: str
     interim_results: bool
     revisions: bool
@@ -53,12 +59,17 @@ class Effective:
                 f"`model`: this node has {decoder.model_name!r} loaded, not {config.model!r}.",
                 "Leave `model` out, or start a node with the model that you want.",
             )
-        if config.language is not None and config.language not in decoder.languages:
-            raise ConfigError(
-                "UNKNOWN_LANGUAGE",
-                f"`language`: {decoder.model_name!r} does not know {config.language!r}.",
-                f"It knows {', '.join(decoder.languages)}.",
-            )
+        for field, asked in (
+            ("language", [config.language] if config.language else []),
+            ("languages", config.languages),
+        ):
+            unknown = [code for code in asked or [] if code not in decoder.languages]
+            if unknown:
+                raise ConfigError(
+                    "UNKNOWN_LANGUAGE",
+                    f"`{field}`: {decoder.model_name!r} does not know {', '.join(map(repr, unknown))}.",
+                    f"It knows {', '.join(decoder.languages)}.",
+                )
         turn_detection = TurnDetection(config.turn_detection or settings.turn_detection)
         if turn_detection is TurnDetection.SEMANTIC and not settings.wants_turn_model:
             raise ConfigError(
@@ -74,7 +85,10 @@ class Effective:
         )
         only = decoder.languages[0] if len(decoder.languages) == 1 else None
         return cls(
-            language=only or config.language or settings.language,
+            language=only or config.language or (None if config.languages else settings.language),
+            languages=tuple(config.languages or settings.languages),
+            prompt=settings.prompt if config.prompt is None else config.prompt,
+            hotwords=tuple(settings.hotwords if config.hotwords is None else config.hotwords),
             model=decoder.model_name,
             interim_results=config.interim_results,
             revisions=config.revisions,
@@ -100,6 +114,9 @@ class Effective:
         """What `ready` tells the client."""
         return {
             "language": self.language,
+            "languages": list(self.languages),
+            "prompt": self.prompt,
+            "hotwords": list(self.hotwords),
             "model": self.model,
             "interim_results": self.interim_results,
             "revisions": self.revisions,

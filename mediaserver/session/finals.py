@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mediaserver.audio.clock import seconds
+from mediaserver.decoder.language import Heard
 from mediaserver.decoder.revising import revised
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Window
 from mediaserver.errors import VoiceForgeError
@@ -19,9 +20,6 @@ from mediaserver.session.utterance_end import UtteranceEnds
 
 MAX_WAITING = 32
 """Utterances of one session that may wait for their final. Beyond it the oldest is given up, and the client told."""
-
-LANGUAGE_SURE = 0.8
-"""From this probability on a detected language is kept for the session."""
 
 FINAL_GAIN = 0.1
 """By how much a final's words must be surer than the stable words they replace, on which two decodes agreed. Without it
@@ -128,12 +126,14 @@ class Finals:
 
     def _tell(self, pending: _Pending, hypothesis: Hypothesis) -> None:
         utterance = pending.utterance
-        words = revised(utterance.view.stable, hypothesis.words, gain=FINAL_GAIN)
+        if hypothesis.words:
+            self._hearing.languages.hear_final(
+                Heard(hypothesis.heard_languages, hypothesis.heard_probabilities, pending.window.duration_s)
+            )
+        is_understood = utterance.language in (None, hypothesis.language)
+        words = revised(utterance.view.stable if is_understood else [], hypothesis.words, gain=FINAL_GAIN)
         if not words and not utterance.shown:
             return  # a noise: nobody has seen anything of it
-        probability = hypothesis.language_probability
-        if self._hearing.language is None and probability is not None and probability >= LANGUAGE_SURE:
-            self._hearing.language = hypothesis.language
         late_samples = self._hearing.received_samples - pending.speech_end_sample
         self._metrics.final_seconds.observe(max(0.0, seconds(late_samples)))
         said = Said(
@@ -143,10 +143,13 @@ class Finals:
             speech_end_sample=pending.speech_end_sample,
             end_sample=pending.window.start_sample + len(pending.window.samples),
             words=tuple(words),
+            language=hypothesis.language,
         )
         self._reporter.final(said, hypothesis)
         self._ends.final(said, has_stopped=pending.has_stopped)
         if words:
+            if self._passage.language not in (None, said.language):
+                self._settle()  # one window is decoded in one language
             self._passage.add(said)
 
     def _settle(self) -> None:
@@ -156,7 +159,7 @@ class Finals:
             return
         if self._reviser is not None and not self._reviser.done():
             return
-        window = self._hearing.window(Kind.REVISION, *passage.span)
+        window = self._hearing.window(Kind.REVISION, *passage.span, language=passage.language)
         if window is None:
             return
         self._reviser = asyncio.create_task(self._revise(passage, window), name=f"revise-{window.session_id}")

@@ -6,6 +6,7 @@ import numpy as np
 
 from mediaserver.audio.clock import Samples
 from mediaserver.audio.ring import SampleRing
+from mediaserver.decoder.language import Asked, LanguageTracker
 from mediaserver.decoder.window import Kind, Window
 
 
@@ -15,15 +16,20 @@ class Hearing:
     Args:
         session_id: written on every window.
         capacity_samples: how much is kept; the oldest is dropped first.
-        language: code, or None to have it detected.
+        languages: what is known of the speaker's language.
     """
 
-    def __init__(self, session_id: str, *, capacity_samples: int, language: str | None) -> None:
+    def __init__(self, session_id: str, *, capacity_samples: int, languages: LanguageTracker) -> None:
         self._session_id = session_id
         self._capacity_samples = capacity_samples
         self._received = SampleRing(capacity_samples)
         self._denoised: SampleRing | None = None
-        self.language = language
+        self.languages = languages
+        """What is known of the speaker's language; replaced where the client chooses another way."""
+        self.prompt: str | None = None
+        """Text before what is heard."""
+        self.hotwords: tuple[str, ...] = ()
+        """Words to expect."""
 
     @property
     def received_samples(self) -> int:
@@ -53,13 +59,31 @@ class Hearing:
             self._denoised = SampleRing(self._capacity_samples, start_position=start_sample)
         self._denoised.append(samples)
 
-    def window(self, kind: Kind, start_sample: int, end_sample: int) -> Window | None:
-        """The audio between two positions, or what is left of it; None where all of it has been dropped."""
+    def window(self, kind: Kind, start_sample: int, end_sample: int, *, language: str | None = None) -> Window | None:
+        """The audio between two positions, or what is left of it; None where all of it has been dropped.
+
+        Args:
+            kind: what it is for.
+            start_sample, end_sample: stream positions.
+            language: what it is to be decoded in; None leaves that to what is known of the speaker.
+        """
         ring = self._audio if self._audio.start_position <= start_sample else self._received
         begin = max(start_sample, ring.start_position)
         if begin >= end_sample:
             return None
-        return Window(self._session_id, kind, ring.read(begin, end_sample), begin, self.language)
+        given = Asked(language) if language is not None else None
+        asked = given or (self.languages.interim() if kind.is_interim else self.languages.final())
+        return Window(
+            session_id=self._session_id,
+            kind=kind,
+            samples=ring.read(begin, end_sample),
+            start_sample=begin,
+            language=asked.language,
+            language_candidates=asked.candidates,
+            language_scores=asked.scores,
+            prompt=self.prompt,
+            hotwords=self.hotwords,
+        )
 
     @property
     def _audio(self) -> SampleRing:

@@ -46,7 +46,8 @@ class Interims:
         if grown < period or last_speech_sample <= utterance.requested_sample:
             return
         utterance.requested_sample = end
-        window = self._hearing.window(utterance.next_kind, utterance.interim_start(end), end)
+        start = utterance.interim_start(end)
+        window = self._hearing.window(utterance.next_kind, start, end, language=utterance.language)
         if window is None:
             return
         task = asyncio.create_task(self._decode(utterance, window), name=f"interim-{window.session_id}")
@@ -68,6 +69,8 @@ class Interims:
         if utterance.is_over:
             return
         end = window.start_sample + len(window.samples)
+        if not utterance.understands(hypothesis, audio_s=window.duration_s):
+            return
         view = utterance.heard(hypothesis, window_start_sample=window.start_sample, window_end_sample=end)
         if not (view.stable or view.unstable or utterance.shown):
             return

@@ -36,6 +36,7 @@ class Said:
     speech_end_sample: int
     end_sample: int
     words: tuple[HypothesisWord, ...]
+    language: str = "en"
 
 
 class Passage:
@@ -53,6 +54,11 @@ class Passage:
     def is_joined(self) -> bool:
         """Whether there is anything to decode together."""
         return len(self._said) > 1
+
+    @property
+    def language(self) -> str | None:
+        """What is spoken in it; None of nothing."""
+        return self._said[-1].language if self._said else None
 
     @property
     def span(self) -> tuple[int, int]:

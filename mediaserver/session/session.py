@@ -19,6 +19,7 @@ from mediaserver.audio.endpoint import Edge, Ended, Endpointer, Paused, Started,
 from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
 from mediaserver.decoder.confidence import Calibration, calibration_of
+from mediaserver.decoder.language import LanguageTracker
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Closed, Metadata, Pong, Ready, SpeechStarted, SpeechStopped
@@ -93,8 +94,9 @@ class Session:
         self._hearing = Hearing(
             session_id,
             capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
-            language=self._effective.language,
+            languages=self._languages(),
         )
+        self._expect()
         self._endpointer = Endpointer(self._effective.endpointer)
         self._turns = Turns(session_id, hearing=self._hearing, pool=turns, endpointer=self._endpointer)
         self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
@@ -167,8 +169,9 @@ class Session:
         self._reporter.min_confidence = self._effective.min_confidence
         self._finals.with_revisions = self._effective.revisions
         self._ends.gap_ms = self._effective.utterance_end_ms
-        if before.language != self._effective.language:
-            self._hearing.language = self._effective.language
+        if (before.language, before.languages) != (self._effective.language, self._effective.languages):
+            self._hearing.languages = self._languages()
+        self._expect()
         if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
             self._vad.reset(denoiser)
         self._reporter.emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
@@ -200,6 +203,14 @@ class Session:
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(reason, deadline_s), name=f"close-{self.id}")
         await asyncio.shield(self._closing)
+
+    def _languages(self) -> LanguageTracker:
+        effective = self._effective
+        return LanguageTracker(self._decoder.languages, chosen=effective.language, allowed=effective.languages)
+
+    def _expect(self) -> None:
+        """From here on windows are told what to expect."""
+        self._hearing.prompt, self._hearing.hotwords = self._effective.prompt, self._effective.hotwords
 
     # --- samples to utterances
 

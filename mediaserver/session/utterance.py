@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from mediaserver.audio.clock import SAMPLE_RATE, samples_in, seconds
+from mediaserver.decoder.language import may_show
 from mediaserver.decoder.stabilizer import Stabilizer, View
 from mediaserver.decoder.window import Hypothesis, Kind
 
@@ -30,6 +31,8 @@ class Utterance:
         self.speech_sample = speech_sample
         self.requested_sample = start_sample
         """Stream position up to which a decode has been asked for."""
+        self.language: str | None = None
+        """What its words are shown in: one language from its first word to its final."""
         self.shown = False
         """Whether a client has seen any of its words."""
         self.is_over = False
@@ -54,6 +57,17 @@ class Utterance:
             begin = [start for start in starts if self._window_sample < start <= latest]
             self._window_sample = begin[-1] if begin else latest
         return self._window_sample
+
+    def understands(self, hypothesis: Hypothesis, *, audio_s: float) -> bool:
+        """Whether a hypothesis is in the language that the utterance is shown in; the first words choose it, once it is
+        sure enough.
+        """
+        if self.language is not None or not hypothesis.words:
+            return self.language in (None, hypothesis.language)
+        if not may_show(hypothesis.language_probability, audio_s=audio_s):
+            return False
+        self.language = hypothesis.language
+        return True
 
     def heard(self, hypothesis: Hypothesis, *, window_start_sample: int, window_end_sample: int) -> View:
         """Take in an interim's hypothesis."""

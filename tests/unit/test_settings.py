@@ -61,7 +61,7 @@ def test_lists_and_objects_can_be_given_as_flags() -> None:
         ({"port": "99999"}, {}, "", "--port cannot be '99999': input should be less than or equal to 65535."),
         ({}, {"VOICEFORGE_PORT": "http"}, "", "VOICEFORGE_PORT cannot be 'http': input should be a valid integer"),
         ({}, {}, "vad_threshold = 2.0", "`vad_threshold` in voiceforge.toml cannot be 2.0: input should be less"),
-        ({}, {}, "prot = 1", "voiceforge.toml has `prot`, which is no setting. Did you mean `port`?"),
+        ({}, {}, "por = 1", "voiceforge.toml has `por`, which is no setting. Did you mean `port`?"),
         ({}, {}, "port = ", "voiceforge.toml is not TOML"),
         ({"denoise": "loud"}, {}, "", "--denoise cannot be 'loud': input should be 'off', 'speex'"),
         ({"ice_servers": "turn:x"}, {}, "", "--ice-servers is not JSON"),

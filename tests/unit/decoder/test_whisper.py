@@ -1,6 +1,7 @@
 """Windows with prompts, hot words and languages, on the real model."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mediaserver.decoder import guards
 from mediaserver.decoder.catalogue import ModelFiles, resolve
 from mediaserver.decoder.device import place
 from mediaserver.decoder.guards import normalised
-from mediaserver.decoder.prompt import MAX_PROMPT_TOKENS, prefix
+from mediaserver.decoder.prompt import MAX_PROMPT_TOKENS, alike, prefix
 from mediaserver.decoder.whisper import WhisperModel, _max_length
 from mediaserver.decoder.window import Hypothesis, Kind, Window
 from mediaserver.decoder.words import text_of
@@ -39,8 +40,8 @@ def multilingual(model_dir: Path) -> WhisperModel:
         pytest.skip("the multilingual model `base` is not here (voiceforge models fetch base)")
 
 
-def window(samples: Samples, *, kind: Kind = Kind.FINAL, language: str | None = "en", **fields: object) -> Window:
-    return Window("s", kind, samples, 0, language, **fields)  # type: ignore[arg-type]
+def window(samples: Samples, *, kind: Kind = Kind.FINAL, language: str | None = "en", **fields: Any) -> Window:
+    return Window("s", kind, samples, 0, language, **fields)
 
 
 def texts(hypotheses: list[Hypothesis]) -> list[str]:
@@ -67,9 +68,7 @@ def test_a_prompt_in_the_batch_changes_nothing_for_its_neighbours(model: Whisper
 
 
 @pytest.mark.parametrize("fields", [{"hotwords": RARE}, {"prompt": PROMPT}, {"hotwords": RARE, "prompt": PROMPT}])
-def test_words_of_the_prompt_do_not_come_out_where_nobody_speaks(
-    model: WhisperModel, fields: dict[str, object]
-) -> None:
+def test_words_of_the_prompt_do_not_come_out_where_nobody_speaks(model: WhisperModel, fields: dict[str, Any]) -> None:
     told = {normalised(word) for word in [*RARE, *PROMPT.split()] if len(word) > 4}
     for hypothesis in model.decode([window(samples, **fields) for samples in sounds_of_nobody()]):
         assert not said(hypothesis) & told
@@ -113,6 +112,18 @@ def test_a_prompt_that_is_too_long_keeps_its_end_and_leaves_room_for_the_text(
     assert tokenizer.decode(tokens).endswith("at the end")
     assert "Name0" in tokenizer.decode(tokens)
     assert len(model.decode([long])[0].words) > 5
+
+
+def test_prompts_of_similar_lengths_share_a_batch_and_an_absent_one_does_not(model: WhisperModel) -> None:
+    tokenizer: Tokenizer = model._tokenizer_for("en")
+    prefixes = [[], [9, 1], list(range(5)), [], [9, *range(40)]]
+    groups = alike(tokenizer, prefixes)
+    assert [list(group) for group in groups] == [[0, 3], [1, 2], [4]]
+    for group in groups:
+        assert len({len(tokens) for tokens in group.values()}) == 1
+    assert groups[1][1][0] == 9
+    assert groups[1][1][-1] == 1
+    assert alike(tokenizer, [[9, 1]]) == [{0: [9, 1]}]
 
 
 def test_without_prompt_and_hot_words_there_is_no_prefix(model: WhisperModel, speech: Speech) -> None:

@@ -516,18 +516,6 @@ async def test_a_suppressor_that_is_not_installed_changes_nothing(monkeypatch: p
     assert len(stream.sink.of(Ready)) == 1
 
 
-async def test_a_sure_language_is_kept_for_the_session() -> None:
-    decoder = ScriptedDecoder(languages=("en", "de"))
-    decoder.outcome = lambda w: Hypothesis(half_second_words(w).words, "de", 0.95)
-    stream = Stream(decoder=decoder)
-    for _ in range(2):
-        await stream.speak(2.0)
-        await stream.pause(1.0)
-    finals = [w for w in stream.decoder.windows if w.kind is Kind.FINAL]
-    assert [w.language for w in finals] == [None, "de"]
-    assert stream.sink.of(Final)[0].language == "de"
-
-
 async def test_a_session_refuses_a_model_or_language_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="does not know 'fr'"):
         Stream(config=SessionConfig(language="fr"))
