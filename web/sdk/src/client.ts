@@ -34,6 +34,12 @@ const CLOSE_TIMEOUT_MS = 10_000;
 export interface SessionConfig {
   /** A code such as `en`; null lets a multilingual model find out. */
   language?: string | null;
+  /** Codes that a multilingual model chooses from; empty or null is all that it knows. */
+  languages?: readonly string[] | null;
+  /** Text before what is heard, in the spelling to go on with; 800 letters at most, of which the end counts. */
+  prompt?: string | null;
+  /** Words to expect, as they are to be written: names, terms. About 40 count, the first ones. */
+  hotwords?: readonly string[] | null;
   model?: string | null;
   interim_results?: boolean;
   revisions?: boolean;
