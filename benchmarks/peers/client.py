@@ -112,16 +112,21 @@ class WebSocketClient(Client):
         script: what is said.
         url: of the server's socket.
         screen: understands its messages.
-        settle_s: a server that does not say that it has finished has, once nothing has changed for so long.
+        settle_s: a server that does not say that it has finished has, once no news has come for so long.
+        repeats: or, if given, once it has said the same so many times after the end of audio.
         flush_s: longest wait for the last words.
     """
 
-    def __init__(self, script: Script, *, url: str, screen: Screen, settle_s: float, flush_s: float) -> None:
+    def __init__(
+        self, script: Script, *, url: str, screen: Screen, settle_s: float, flush_s: float, repeats: int | None = None
+    ) -> None:
         super().__init__(script)
         self._url = url
         self._screen = screen
         self._settle_s = settle_s
         self._flush_s = flush_s
+        self._repeats = repeats
+        self._said_again = 0
         self._http: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._hearing: asyncio.Task[None] | None = None
@@ -162,7 +167,7 @@ class WebSocketClient(Client):
             ) from exc
 
     async def _news(self, *, within_s: float = CONNECT_S) -> bool:
-        """Wait for a change on screen or the end of the connection; says whether one came in time."""
+        """Wait for a message or the end of the connection; says whether one came in time."""
         self._heard.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._heard.wait(), within_s)
@@ -176,15 +181,10 @@ class WebSocketClient(Client):
                     continue
                 with suppress(ValueError):  # not of this protocol
                     before = len(self.shown)
-                    known = (self._screen.ready, self._screen.ended, self._screen.refusal)
                     if (text := self._screen.take(json.loads(message.data))) is not None:
                         self.show(text)
-                    if len(self.shown) > before or known != (
-                        self._screen.ready,
-                        self._screen.ended,
-                        self._screen.refusal,
-                    ):
-                        self._heard.set()
+                        self._said_again = 0 if len(self.shown) > before else self._said_again + 1
+                    self._heard.set()
         finally:
             self._heard.set()
 
@@ -203,10 +203,13 @@ class WebSocketClient(Client):
         """Wait for the last words."""
         if self._socket is None or self._hearing is None:
             return
+        self._said_again = 0
         with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
             async with asyncio.timeout(self._flush_s):
                 await self.end_audio(self._socket)
                 while not self._screen.ended and not self._hearing.done():
+                    if self._repeats is not None and self._said_again >= self._repeats:
+                        return
                     if not await self._news(within_s=self._settle_s):
                         return
 

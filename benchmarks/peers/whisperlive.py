@@ -38,9 +38,13 @@ PLAN = Plan(
 
 LAUNCHER = Path(__file__).with_name("launch_whisperlive.py")
 
-SETTLE_S = 20.0
+REPEATS = 3
 """WhisperLive does not say when it has finished, and drops what it has not decoded at the mark for the end of audio.
-So it is not given that mark: the connection stays, and it has finished when nothing has changed for so long."""
+So it is not given that mark. It goes on decoding what it has, and has finished when it says the same so many times: the
+first of them may come from a pass that began before the end."""
+
+SETTLE_S = 20.0
+"""Or when it says nothing for so long, as it does when it hears nobody."""
 
 FLUSH_S = 60.0
 """Longest wait for its last words, twenty times the bound that the speakers are counted by."""
@@ -136,6 +140,7 @@ class WhisperLiveClient(WebSocketClient):
             screen=WhisperLiveScreen(),
             settle_s=SETTLE_S,
             flush_s=FLUSH_S,
+            repeats=REPEATS,
         )
 
     def hello(self) -> dict[str, Any]:
@@ -147,4 +152,4 @@ class WhisperLiveClient(WebSocketClient):
         return samples.astype("<f4").tobytes()
 
     async def end_audio(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Nothing: see `SETTLE_S`."""
+        """Nothing: see `REPEATS`."""

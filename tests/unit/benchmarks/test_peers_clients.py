@@ -125,6 +125,25 @@ async def test_costs_are_taken_while_audio_plays() -> None:
     assert all(part.ended_at_s > part.spoken_at_s + 0.2 for part in done.parts)
 
 
+async def test_whisperlive_has_finished_when_it_says_the_same_again_and_again() -> None:
+    async def talk(socket: web.WebSocketResponse) -> None:
+        await socket.receive()
+        await socket.send_json({"message": "SERVER_READY"})
+        for _ in range(2):
+            await socket.receive()
+        for text in ("one", "one two", "one two", "one two three", *["one two three"] * 3):
+            segment = {"start": "0.000", "end": "0.200", "text": text, "completed": False}
+            await asyncio.sleep(0.02)
+            await socket.send_json({"segments": [segment]})
+        await socket.receive()  # says no more, and does not hang up
+
+    async with speaking(talk) as port:
+        client = WhisperLiveClient(script(0.2), port)
+        done = await perform(cast(Server, Measured()), [client])
+    assert [item.text.shown for item in client.shown] == ["one", "one two", "one two three"]
+    assert done.parts[0].ended_at_s - done.parts[0].spoken_at_s < whisperlive.SETTLE_S / 2
+
+
 async def test_a_rehearsal_ends_with_the_first_text() -> None:
     async with speaking(WhisperLive().talk) as port:
         client = WhisperLiveClient(script(0.3), port)  # would wait for SETTLE_S otherwise

@@ -94,7 +94,7 @@ def test_a_rival_counts_in_its_best_mode() -> None:
         standing("A", "fast", 3),
         standing("B", "", 0),
     ]
-    assert ratio(standings) == "VoiceForge 20; A fast 3 (6.7 ×); B none in any mode"
+    assert ratio(standings) == "VoiceForge 20; A 3 (6.7 ×); B 0"
 
 
 def test_what_is_not_clean_and_what_failed_is_told() -> None:
