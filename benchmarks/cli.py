@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import sys
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 from platformdirs import user_cache_path
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from benchmarks import accuracy as accuracy_
 from benchmarks import calibration as calibration_
 from benchmarks import capacity as capacity_
-from benchmarks import corpus, invention, memory, noise, overload, silent, turns
+from benchmarks import invention, languages, memory, noise, overload, silent, turns
 from benchmarks import latency as latency_
-from benchmarks.job import Job
-from benchmarks.machine import provenance, typed_command
+from benchmarks.command import Measure, common
 from benchmarks.peers import contenders
 from benchmarks.peers import measure as peers_
-from benchmarks.report import Result, markdown, save, show
-from benchmarks.scoring import Normaliser
-from benchmarks.stack import Models, find_models
-from mediaserver.decoder import catalogue
-from mediaserver.errors import VoiceForgeError
-from mediaserver.settings import Settings, config_error
-
-DEFAULT_OUT = Path("benchmarks/out")
-
-Measure = Callable[[Job], Coroutine[Any, Any, Result]]
 
 
 @click.group()
@@ -49,100 +29,6 @@ def bench() -> None:
     """
 
 
-def _common(command: Callable[..., Measure]) -> Callable[..., None]:
-    """The options that all benchmarks have. The wrapped function turns its own options into a measurement."""
-
-    @click.option(
-        "--data", type=click.Path(path_type=Path, file_okay=False), help="Folder of the corpus (manifest.jsonl)."
-    )
-    @click.option(
-        "--out",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=DEFAULT_OUT,
-        show_default=True,
-        help="Folder for JSON, Markdown and plot.",
-    )
-    @click.option("--model", help="Model: a catalogued name or a faster-whisper directory.  [default: the setting]")
-    @click.option(
-        "--set",
-        "knobs",
-        multiple=True,
-        metavar="KNOB=VALUE",
-        help="Set a server setting for this run, such as endpointing_ms=300; repeatable.",
-    )
-    @click.option("--short", is_flag=True, help="A small subset: for trying things out, not for publishing.")
-    @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, to be pasted, instead of a table.")
-    @wraps(command)
-    def wrapped(
-        *,
-        data: Path | None,
-        out: Path,
-        model: str | None,
-        knobs: tuple[str, ...],
-        short: bool,
-        as_markdown: bool,
-        **own: Any,
-    ) -> None:
-        try:
-            settings = _settings(model, knobs)
-            _run(command(**own), data=data, out=out, settings=settings, short=short, as_markdown=as_markdown)
-        except VoiceForgeError as error:
-            raise click.ClickException(f"{error.message} {error.hint}") from error
-
-    return wrapped
-
-
-def _settings(model: str | None, knobs: tuple[str, ...]) -> Settings:
-    given: dict[str, Any] = {"model": model} if model is not None else {}
-    for knob in knobs:
-        name, equals, value = knob.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{knob!r} is not KNOB=VALUE.", param_hint="--set")
-        given[name] = value
-    try:
-        return Settings(**given)
-    except ValidationError as exc:
-        raise config_error(exc, known=sorted(Settings.model_fields)) from exc
-
-
-def _run(measure: Measure, *, data: Path | None, out: Path, settings: Settings, short: bool, as_markdown: bool) -> None:
-    # Warnings of the server belong beside the progress bar, not into the table.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *names: structlog.PrintLogger(sys.stderr),
-    )
-    where = provenance(typed_command())
-    aside = Console(stderr=True)
-    job = Job(corpus.find(data), settings, _models(settings, aside), aside, Normaliser(), short)
-    result = asyncio.run(measure(job))
-    result.details["corpus"] = job.corpus.name
-    result.details["settings"] = settings.model_dump(mode="json", exclude={"ice_servers", "cors_origins", "model_dir"})
-    paths = save(result, where, out)
-    if as_markdown:
-        click.echo(markdown(result, where), nl=False)
-    else:
-        console = Console()
-        show(result, console)
-        console.print(f"[dim]{where.machine}, commit {where.commit}[/dim]", highlight=False)
-    aside.print(f"[dim]written: {', '.join(str(path) for path in paths)}[/dim]", highlight=False)
-    if result.failed:
-        sys.exit(1)
-
-
-def _models(settings: Settings, console: Console) -> Models:
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def on_progress(progress: catalogue.Progress) -> None:
-            if progress.what not in tasks:
-                tasks[progress.what] = bar.add_task(f"{progress.model}: {progress.what}")
-            bar.update(tasks[progress.what], completed=progress.done_bytes, total=progress.total_bytes or None)
-
-        return find_models(settings, on_progress=on_progress)
-
-
 @bench.command()
 @click.option("--category", "categories", multiple=True, help="Only this category of the corpus; repeatable.")
 @click.option("--collection", "collections", multiple=True, help="Only this published set, as its folder is called.")
@@ -150,7 +36,7 @@ def _models(settings: Settings, console: Console) -> Models:
 @click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
 @click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Sessions at a time.")
 @click.option("--paced", is_flag=True, help="Play in real time with interims, as live audio comes.")
-@_common
+@common
 def accuracy(**own: Any) -> Measure:
     """Word errors of streaming finals against offline.
 
@@ -172,7 +58,7 @@ def accuracy(**own: Any) -> Measure:
     help="How many speak at once; repeatable.",
 )
 @click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
-@_common
+@common
 def latency(**own: Any) -> Measure:
     """First text, word and final latency, flicker, WER and CPU.
 
@@ -196,7 +82,7 @@ def latency(**own: Any) -> Measure:
     show_default=True,
     help="Word latency in seconds that 95 % of the words must keep.",
 )
-@_common
+@common
 def capacity(**own: Any) -> Measure:
     """The most speakers at once with p95 word latency under 1.5 s.
 
@@ -208,7 +94,7 @@ def capacity(**own: Any) -> Measure:
 @bench.command("invention")
 @click.option("--seconds", "seconds_each", type=click.FloatRange(2), help="Length of each noise in seconds.")
 @click.option("--without-vad", is_flag=True, help="Decode everything, as for a client that turns the VAD off.")
-@_common
+@common
 def invention_(**own: Any) -> Measure:
     """Words written where nobody speaks; must be none.
 
@@ -222,7 +108,7 @@ def invention_(**own: Any) -> Measure:
 @bench.command("noise")
 @click.option("--limit", type=click.IntRange(1), help="Most recordings.")
 @click.option("--snr", "ratios_db", type=float, multiple=True, help="Signal-to-noise ratio in dB; repeatable.")
-@_common
+@common
 def noise_(**own: Any) -> Measure:
     """Word errors in noise, with and without denoising.
 
@@ -233,6 +119,25 @@ def noise_(**own: Any) -> Measure:
     return lambda job: noise.measure(job, **own)
 
 
+@bench.command()
+@click.option("--category", "categories", multiple=True, help="Only this category of the corpus; repeatable.")
+@click.option("--collection", "collections", multiple=True, help="Only this published set, as its folder is called.")
+@click.option("--language", "languages", multiple=True, help="Only this language code; repeatable.")
+@click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
+@click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Sessions at a time.")
+@click.option("--fit", "fit_curves", is_flag=True, help="Print the curves that these recordings give.")
+@common
+def calibration(**own: Any) -> Measure:
+    """How far confidence can be believed, and where words lie.
+
+    Each word of interims, finals and what remains of them is right or wrong by its recording's reference; expected
+    calibration error, Brier score and AUC of the raw probabilities, of a curve fitted on other speakers, and of the
+    shipped one. Word boundaries are held against faster-whisper's over the whole file; words out of order or outside
+    the audio must be none. Takes about 0.5 s per second of audio on two cores with tiny.en (--short: 2 minutes).
+    """
+    return lambda job: calibration_.measure(job, **own)
+
+
 @bench.command("memory")
 @click.option(
     "--sessions", type=click.IntRange(1), default=memory.SESSIONS, show_default=True, help="How many at once."
@@ -241,7 +146,7 @@ def noise_(**own: Any) -> Measure:
     "--minute", "minutes", type=click.IntRange(1), multiple=True, help="Minute of stream to look at; repeatable."
 )
 @click.option("--without-model", is_flag=True, help="Leave out the minutes that the model decodes.")
-@_common
+@common
 def memory_(**own: Any) -> Measure:
     """Memory of a session after an hour, which must be flat.
 
@@ -254,7 +159,7 @@ def memory_(**own: Any) -> Measure:
 @bench.command("overload")
 @click.option("--speakers", "counts", type=click.IntRange(1), multiple=True, help="How many speak at once; repeatable.")
 @click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
-@_common
+@common
 def overload_(**own: Any) -> Measure:
     """What gives way beyond capacity; finals and audio must not.
 
@@ -267,7 +172,7 @@ def overload_(**own: Any) -> Measure:
 
 @bench.command("turns")
 @click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
-@_common
+@common
 def turns_(**own: Any) -> Measure:
     """Cuts within what somebody says, and the wait after it.
 
@@ -278,23 +183,19 @@ def turns_(**own: Any) -> Measure:
     return lambda job: turns.measure(job, **own)
 
 
-@bench.command()
+@bench.command("languages")
 @click.option("--category", "categories", multiple=True, help="Only this category of the corpus; repeatable.")
-@click.option("--collection", "collections", multiple=True, help="Only this published set, as its folder is called.")
-@click.option("--language", "languages", multiple=True, help="Only this language code; repeatable.")
-@click.option("--limit", type=click.IntRange(1), help="Most recordings per category.")
-@click.option("--at-once", type=click.IntRange(1), default=2, show_default=True, help="Sessions at a time.")
-@click.option("--fit", "fit_curves", is_flag=True, help="Print the curves that these recordings give.")
-@_common
-def calibration(**own: Any) -> Measure:
-    """How far confidence can be believed, and where words lie.
+@click.option("--limit", type=click.IntRange(1), help="Most recordings of each language.")
+@click.option("--switches", type=click.IntRange(1), help="Sessions whose speaker changes language.")
+@common
+def languages_(**own: Any) -> Measure:
+    """Which language is heard, how soon, and what a change of it costs.
 
-    Each word of interims, finals and what remains of them is right or wrong by its recording's reference; expected
-    calibration error, Brier score and AUC of the raw probabilities, of a curve fitted on other speakers, and of the
-    shipped one. Word boundaries are held against faster-whisper's over the whole file; words out of order or outside
-    the audio must be none. Takes about 0.5 s per second of audio on two cores with tiny.en (--short: 2 minutes).
+    Needs a multilingual model (--model base). Sessions that are told no language transcribe recordings in many, and
+    joined ones whose speaker changes language; whole files, told their language, are the yardstick. Takes 10 minutes
+    with base on two cores (--short: 3).
     """
-    return lambda job: calibration_.measure(job, **own)
+    return lambda job: languages.measure(job, **own)
 
 
 @bench.command("silent")
@@ -308,7 +209,7 @@ def calibration(**own: Any) -> Measure:
     help="How many are connected at once; repeatable.",
 )
 @click.option("--seconds", "seconds_each", type=click.FloatRange(2), help="Length of each run in seconds.")
-@_common
+@common
 def silent_(**own: Any) -> Measure:
     """CPU of connected streams in which nobody speaks.
 
@@ -353,7 +254,7 @@ def silent_(**own: Any) -> Measure:
     default=user_cache_path("voiceforge") / "peers",
     help="Folder for the environments and logs of the other servers.  [default: the user's cache]",
 )
-@_common
+@common
 def peers(**own: Any) -> Measure:
     """Speakers at once, beside WhisperLive and WhisperLiveKit.
 
