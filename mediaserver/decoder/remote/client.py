@@ -49,6 +49,9 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 """Between two tries to connect, doubling. A try on one's own machine costs nothing, and a final may wait for it."""
 
+WRITE_BYTES = 128 * 1024
+"""What a socket takes at once if the engine reads."""
+
 JITTER = 0.5
 """Share of a pause that is left to chance: processes that lost one engine do not come back as one."""
 
@@ -293,8 +296,11 @@ class RemoteEngine:
                     self._outbox.remove(entry.ident)
                     self._answers.fail(entry, failures.unsendable())
                     continue
-                writer.writelines(buffers)
-                await writer.drain()
+                for buffer in buffers:
+                    for start in range(0, len(buffer), WRITE_BYTES):
+                        # In pieces: asyncio would copy what the socket does not take at once, again and again.
+                        writer.write(buffer[start : start + WRITE_BYTES])
+                        await writer.drain()
 
     async def _rest(self, now_s: float) -> None:
         """Wait until there may be something to send."""
