@@ -74,7 +74,7 @@ class Scheduler:
             del self._interims[ticket.window.session_id]
 
     def take(self) -> list[Ticket]:
-        """The next batch, at most `max_batch` tickets of one language and of similar length; empty if none is ready.
+        """The next batch, at most `max_batch` tickets of similar length; empty if none is ready.
 
         A session's interim waits while another of its windows is being decoded: its answers stay in order and one
         fast talker cannot hold two slots. Call `done` with the batch afterwards.
@@ -109,7 +109,10 @@ class Scheduler:
     @staticmethod
     def _fits(ticket: Ticket, head: Ticket) -> bool:
         return (
-            ticket.window.language == head.window.language
+            # Languages may differ, but looking for one costs a step for every window of a batch, and windows with a
+            # prompt are encoded apart from those without.
+            (ticket.window.language is None) == (head.window.language is None)
+            and ticket.window.is_prompted == head.window.is_prompted
             and (
                 ticket.window.kind is head.window.kind
                 or (ticket.window.kind.is_interim and head.window.kind.is_interim)

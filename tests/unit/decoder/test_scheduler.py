@@ -1,5 +1,7 @@
 """Whose window is decoded next."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,17 +59,21 @@ def test_an_interim_waits_while_its_session_is_being_decoded() -> None:
     assert queue.take() == [newer]
 
 
-def test_a_batch_holds_one_language_and_similar_lengths() -> None:
+def test_a_batch_holds_similar_lengths_and_only_those_whose_language_is_looked_for() -> None:
     queue, _ = scheduler()
     head = ticket("a", Kind.INTERIM, frames=500)
     near = ticket("b", Kind.INTERIM, frames=700)
     far = ticket("c", Kind.INTERIM, frames=1500)
     foreign = ticket("d", Kind.INTERIM, frames=500, language="de")
-    for item in (head, near, far, foreign):
+    asked = ticket("e", Kind.INTERIM, frames=500, language=None)
+    told = ticket("f", Kind.INTERIM, frames=500)
+    told.window = replace(told.window, hotwords=("Zürich",))
+    for item in (head, near, far, foreign, asked, told):
         queue.add(item)
-    assert queue.take() == [head, near]
+    assert queue.take() == [head, near, foreign]
     assert queue.take() == [far]
-    assert queue.take() == [foreign]
+    assert queue.take() == [asked]
+    assert queue.take() == [told]
 
 
 def test_finals_do_not_wait_for_interims_in_their_batch() -> None:
