@@ -79,7 +79,7 @@ def test_memory_that_is_flat_breaks_nothing() -> None:
 
 
 def test_memory_that_grows_or_is_too_much_is_told() -> None:
-    assert "grown by 1.0 MiB" in broken([look(5, 2.0), look(60, 3.0)])[0]
+    assert "grown by 1.5 MiB" in broken([look(5, 2.0), look(60, 3.5)])[0]
     assert "takes 6.0 MiB" in broken([look(1, 6.0)])[0]
     assert broken([look(5, 2.0), look(60, 3.0, "other")]) == []
 
