@@ -62,7 +62,7 @@ class _OwnProcess(EngineProcess):
 
 def child_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> RemoteEngine:
     """An engine in a child process, not started yet."""
-    directory = Path(tempfile.mkdtemp(prefix="voiceforge-"))  # mode 0700
+    directory = Path(tempfile.mkdtemp(prefix="voiceforge-engine-"))  # mode 0700
     process = _OwnProcess(directory, Order(settings, model), metrics)
     return RemoteEngine(
         process.socket, metrics=metrics, interim_period_s=settings.interim_period_ms / 1000, host=process

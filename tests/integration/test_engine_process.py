@@ -66,7 +66,7 @@ def engines_of(parent: int) -> list[psutil.Process]:
 
 
 def own_directories() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("voiceforge-*"))
+    return set(Path(tempfile.gettempdir()).glob("voiceforge-engine-*"))
 
 
 @asynccontextmanager
