@@ -7,7 +7,7 @@ import pytest
 from mediaserver.decoder import catalogue
 from mediaserver.decoder.confidence import CALIBRATIONS, RAW, Curve, calibration_of, text_confidence
 
-CURVES = [curve for model in CALIBRATIONS.values() for curve in (model.final, model.interim)]
+CURVES = [curve for model in CALIBRATIONS.values() for curve in (model.final, model.interim) if curve.knots]
 
 
 def test_a_curve_is_straight_between_its_knots_and_flat_beyond_them() -> None:
@@ -45,6 +45,12 @@ def test_shipped_curves_keep_the_order_of_words_and_stay_within_bounds(curve: Cu
 def test_every_curve_belongs_to_a_catalogued_model() -> None:
     assert "tiny.en" in CALIBRATIONS
     assert set(CALIBRATIONS) <= {model.name for model in catalogue.MODELS}
+
+
+def test_a_model_has_its_curve_by_either_name() -> None:
+    tiny = catalogue.find("tiny.en")
+    assert tiny.hub is not None
+    assert calibration_of("tiny.en") is calibration_of(tiny.hub.repository) is CALIBRATIONS["tiny.en"]
 
 
 def test_a_model_that_nobody_has_measured_keeps_its_own_probabilities() -> None:
