@@ -218,7 +218,7 @@ class RemoteEngine:
             finally:
                 self._lose()
                 if writer is not None:
-                    writer.close()
+                    writer.transport.abort()
                     with suppress(OSError):
                         await writer.wait_closed()
             await asyncio.sleep(pause_s * (1 - JITTER * random.random()))  # noqa: S311 - no secret

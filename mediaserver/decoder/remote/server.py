@@ -108,7 +108,7 @@ class EngineServer:
             pass  # `close`: nobody awaits this task but a gather
         finally:
             self._connections.discard(task)
-            writer.close()
+            writer.transport.abort()  # what is not in the socket by now is for a client that does not read
             with suppress(OSError):
                 await writer.wait_closed()
 

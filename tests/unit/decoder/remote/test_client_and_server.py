@@ -403,6 +403,23 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(path: Path) -> None:
         await until(lambda: engine.cancelled == 1)
 
 
+async def test_a_client_that_reads_nothing_holds_nobody_up(path: Path) -> None:
+    engine = Scripted()
+    engine.odd = Hypothesis(words=[HypothesisWord(" word", 0.0, 0.1, 1.0)] * 2000)
+    server = EngineServer(engine, path)
+    await server.start()
+    _, writer = await asyncio.open_unix_connection(str(path), limit=1)
+    writer.write(HELLO)
+    for ident in range(50):
+        writer.writelines(encode(Decode(ident, window())))
+    await until(lambda: len(engine.windows) == 50)
+    async with connected(path) as remote:
+        await remote.decode(window())
+    async with asyncio.timeout(5):
+        await server.close()
+    writer.transport.abort()
+
+
 # --- the socket itself
 
 
