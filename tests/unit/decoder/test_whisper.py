@@ -83,6 +83,15 @@ def test_hot_words_that_nobody_says_do_not_come_out_of_speech(model: WhisperMode
         assert len(said(plain) & said(prompted)) >= 0.8 * len(said(plain))
 
 
+def test_hot_words_do_not_come_out_of_what_sounds_like_speech_and_is_none(
+    model: WhisperModel, speeches: dict[str, Speech]
+) -> None:
+    """Without the guard, this recording played backwards holds one of them."""
+    backwards = speeches["darwin-rms"].samples()[::-1][: 4 * SAMPLE_RATE].copy()
+    told = {normalised(word) for word in RARE}
+    assert not said(model.decode([window(backwards, hotwords=RARE)])[0]) & told
+
+
 def test_a_hot_word_is_heard_where_it_is_said_but_hard_to_hear(
     model: WhisperModel, speeches: dict[str, Speech]
 ) -> None:
