@@ -122,7 +122,7 @@ class Drive:
 
 
 class Recorder:
-    """A sink that notes when each event came: seconds after `spoken_at_s` (`perf_counter`), when sample 0 is spoken."""
+    """A sink that notes when each event came, in seconds after `spoken_at_s` (loop time), when sample 0 is spoken."""
 
     def __init__(self, take: Take, *, spoken_at_s: float) -> None:
         self._take = take
@@ -130,7 +130,7 @@ class Recorder:
 
     def send(self, event: Event, seq: int) -> None:
         """Note the event."""
-        self._take.seen.append(Seen(time.perf_counter() - self._spoken_at_s, event))
+        self._take.seen.append(Seen(asyncio.get_running_loop().time() - self._spoken_at_s, event))
 
 
 class Gauge:
@@ -195,7 +195,7 @@ async def play(
     """
     takes = [Take(script) for script in scripts]
     gauge = Gauge()
-    begin_s = time.perf_counter() + 0.05
+    begin_s = asyncio.get_running_loop().time() + 0.05
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(gauge.watch())
         streams = [
@@ -216,7 +216,8 @@ async def _play_one(
     late_s: list[float],
     on_progress: Callable[[float], None],
 ) -> None:
-    await asyncio.sleep(spoken_at_s - time.perf_counter())
+    clock = asyncio.get_running_loop().time
+    await asyncio.sleep(spoken_at_s - clock())
     session = open_session(take.script.name, Recorder(take, spoken_at_s=spoken_at_s))
     session.start()
     for block in itertools.count():
@@ -225,8 +226,8 @@ async def _play_one(
             break
         due_s = spoken_at_s + (block + 1) * PUSH_MS / 1000
         # Never sleep(0) past due: a driver that is behind must still let the server's callbacks run.
-        await asyncio.sleep(max(due_s - time.perf_counter(), 0.0))
-        late_s.append(max(time.perf_counter() - due_s, 0.0))
+        await asyncio.sleep(max(due_s - clock(), 0.0))
+        late_s.append(max(clock() - due_s, 0.0))
         session.push(samples)
         if block % (1000 // PUSH_MS) == 0:
             on_progress(block * PUSH_MS / 1000)
@@ -265,7 +266,7 @@ async def rush(
 
 async def _rush_one(take: Take, open_session: OpenSession, busy: Callable[[str], bool], speed: float) -> None:
     name = take.script.name
-    session = open_session(name, Recorder(take, spoken_at_s=time.perf_counter()))
+    session = open_session(name, Recorder(take, spoken_at_s=asyncio.get_running_loop().time()))
     session.start()
     for start in range(0, len(take.script.samples), PUSH_SAMPLES):
         session.push(take.script.samples[start : start + PUSH_SAMPLES])

@@ -6,9 +6,9 @@ A slot is one batch in the making; Whisper's own threads do the work, outside th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -16,8 +16,11 @@ import numpy as np
 import structlog
 
 from mediaserver.audio.clock import SAMPLE_RATE
+from mediaserver.audio.features import FRAMES_PER_SECOND
+from mediaserver.decoder.calibrate import WhisperRounds, key_of, sharing_for
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.device import place
+from mediaserver.decoder.device import Placement, place
+from mediaserver.decoder.load import Load
 from mediaserver.decoder.scheduler import Scheduler, Ticket
 from mediaserver.decoder.whisper import WhisperModel, context_frames
 from mediaserver.decoder.window import Hypothesis, Kind, Replaced, Window
@@ -29,12 +32,6 @@ log = structlog.get_logger(__name__)
 
 MAX_WAITING = 1024
 """Far beyond what a node can be admitted to; a bound, so that a fault upstream cannot fill the memory."""
-
-LATE_FINAL_S = 1.0
-"""A final that waits this long for its decode is late: new sessions are refused until the wait is half of it."""
-
-RETRY_AFTER_S = 10
-"""What a refused client is told: about one utterance's length, after which the queue looks different."""
 
 WARM_UP_S = 1.0
 """Length of the decode at start that makes the first real one as fast as the second."""
@@ -57,6 +54,7 @@ class Engine:
         load: loads the model, in a thread.
         slots: batches decoded at once.
         max_batch: most windows in a batch.
+        interim_period_s: least time between two interims of a session.
         metrics: where waits and durations are counted.
     """
 
@@ -68,6 +66,7 @@ class Engine:
         load: Callable[[], BatchDecoder],
         slots: int,
         max_batch: int,
+        interim_period_s: float,
         metrics: Metrics,
     ) -> None:
         self._name = name
@@ -75,12 +74,19 @@ class Engine:
         self._load = load
         self._metrics = metrics
         self._futures: dict[int, asyncio.Future[Hypothesis]] = {}  # one a ticket in the scheduler or being decoded
-        self._scheduler = Scheduler(max_batch=max_batch, max_kept=MAX_WAITING, on_replaced=self._replaced)
+        self._scheduler = Scheduler(
+            slots=slots,
+            max_batch=max_batch,
+            max_kept=MAX_WAITING,
+            interim_period_s=interim_period_s,
+            on_replaced=self._replaced,
+        )
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="decode")
         self._slot_count = slots
+        self._free_slots = slots
         self._slots: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
-        self._late = False
+        self._finals = Load(slots)
         self._closed = False
 
     @property
@@ -131,7 +137,7 @@ class Engine:
         """
         if self._closed:
             raise _closed()
-        ticket = Ticket(window, context_frames(window), time.monotonic())
+        ticket = Ticket(window, context_frames(window), asyncio.get_running_loop().time())
         future: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         self._futures[id(ticket)] = future
         try:
@@ -142,17 +148,22 @@ class Engine:
                     "Try again later, or use a smaller model.",
                     retryable=True,
                 )
+            if window.kind is Kind.FINAL:
+                self._finals.queued(id(ticket), context_s=_context_s(ticket), now_s=ticket.queued_at_s)
             self._wake.set()
             return await future
         finally:
+            self._finals.given_up(id(ticket))
             self._scheduler.discard(ticket)
             self._futures.pop(id(ticket), None)
 
+    def withdraw(self, session_id: str) -> None:
+        """Give up the session's replaceable window if it still waits; one that is being decoded goes on."""
+        self._scheduler.withdraw(session_id)
+
     def overload_retry_after_s(self) -> int | None:
         """Seconds after which a new session may be let in, or None while finals are on time."""
-        wait_s = self._scheduler.oldest_final_wait_s(time.monotonic())
-        self._late = wait_s > (LATE_FINAL_S / 2 if self._late else LATE_FINAL_S)
-        return RETRY_AFTER_S if self._late else None
+        return self._finals.retry_after_s(asyncio.get_running_loop().time())
 
     def _warm(self) -> BatchDecoder:
         model = self._load()
@@ -163,24 +174,40 @@ class Engine:
     async def _serve_slot(self, model: BatchDecoder) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = self._scheduler.take()
+            batch = self._scheduler.take(loop.time(), free_slots=self._free_slots)
             if not batch:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._rest()
                 continue
-            started_s = time.monotonic()
+            started_s = loop.time()
+            self._free_slots -= 1
+            for ticket in batch:
+                self._finals.taken(id(ticket), now_s=started_s)
             try:
                 hypotheses = await loop.run_in_executor(self._threads, _decode, model, [t.window for t in batch])
             finally:
+                self._free_slots += 1
                 self._scheduler.done(batch)
                 self._wake.set()  # interims of these sessions may be taken again
             self._deliver(batch, hypotheses, started_s)
 
+    async def _rest(self) -> None:
+        """Wait until a window comes, a batch is done or an interim falls due."""
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._scheduler.next_due_s()):
+                await self._wake.wait()
+
     def _deliver(self, batch: list[Ticket], hypotheses: list[Hypothesis | Exception], started_s: float) -> None:
-        compute_s = time.monotonic() - started_s
+        compute_s = asyncio.get_running_loop().time() - started_s
         kind = batch[0].window.kind.name.lower()
         self._metrics.decode_seconds.labels(kind).observe(compute_s)
         self._metrics.decode_batch_windows.observe(len(batch))
+        self._finals.decoded(
+            context_s=sum(_context_s(ticket) for ticket in batch),
+            compute_s=compute_s,
+            are_finals=batch[0].window.kind is Kind.FINAL,
+            now_s=started_s + compute_s,
+        )
         for ticket, hypothesis in zip(batch, hypotheses, strict=True):
             queued_s = started_s - ticket.queued_at_s
             self._metrics.queue_seconds.labels(ticket.window.kind.name.lower()).observe(queued_s)
@@ -212,7 +239,7 @@ class Engine:
 
 
 def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engine:
-    """The engine that the settings ask for; `start` loads the model.
+    """The engine that the settings ask for; `start` loads the model. Blocks where calibration is still to be done.
 
     Raises:
         VoiceForgeError: the device or its arithmetic is not there, or the model does not know the node's language.
@@ -223,7 +250,7 @@ def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engi
             f"`language`: {model.name!r} does not know {settings.language!r}.",
             f"It knows {', '.join(model.languages)}. Unset `language`, or choose another `model`.",
         )
-    placement = place(device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.cpu_threads)
+    placement = _placement(settings, model)
     log.info("engine placed", model=model.name, **placement.as_dict())
     return Engine(
         name=model.name,
@@ -231,8 +258,29 @@ def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engi
         load=lambda: WhisperModel(model.directory, placement),
         slots=placement.slots,
         max_batch=settings.max_batch,
+        interim_period_s=settings.interim_period_ms / 1000,
         metrics=metrics,
     )
+
+
+def _placement(settings: Settings, model: ModelFiles) -> Placement:
+    """Where the model runs; how it shares the cores is tried out where that is left open."""
+    placement = place(
+        device=settings.device,
+        compute_type=settings.compute_type,
+        cpu_threads=settings.cpu_threads,
+        slots=settings.slots,
+    )
+    if placement.device != "cpu" or settings.slots or not settings.calibrate:
+        return placement
+    cores = placement.slots * placement.threads
+    sharing = sharing_for(
+        cores,
+        key=key_of(model.directory, compute_type=placement.compute_type, cores=cores),
+        kept_in=settings.model_dir,
+        measure=WhisperRounds(model.directory, compute_type=placement.compute_type, cores=cores),
+    )
+    return replace(placement, slots=sharing.slots, threads=sharing.threads)
 
 
 def _decode(model: BatchDecoder, windows: list[Window]) -> list[Hypothesis | Exception]:
@@ -244,6 +292,10 @@ def _decode(model: BatchDecoder, windows: list[Window]) -> list[Hypothesis | Exc
             log.exception("decode failed", session=windows[0].session_id, duration_s=windows[0].duration_s)
             return [exc]
         return [outcome for window in windows for outcome in _decode(model, [window])]
+
+
+def _context_s(ticket: Ticket) -> float:
+    return ticket.context_frames / FRAMES_PER_SECOND
 
 
 def _closed() -> VoiceForgeError:

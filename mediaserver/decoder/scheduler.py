@@ -1,13 +1,15 @@
 """Whose window is decoded next (sans-IO).
 
-Finals before first interims, these before other interims, revisions last; within a kind, first come, first served. A
-session has at most one interim waiting: a newer one takes its place in the queue, so under load the interim rate falls
-and nothing piles up (design decision 3).
+Finals before first interims, these before other interims, revisions last. A session has at most one replaceable window
+waiting: a newer one takes its place, so that what is decoded is always the freshest audio. Interims of a session are a
+period apart; when the device is busy they come as fast as it can, the longest-waiting session first, so under load the
+interim rate falls, nothing piles up and nobody is left out (design decision 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mediaserver.decoder.window import Kind, Window
@@ -15,6 +17,19 @@ from mediaserver.decoder.window import Kind, Window
 LENGTH_RATIO = 1.5
 """Windows share a batch while the longest context is at most this much longer than the head's: all items of a batch
 are encoded at one length, and padding beyond this costs more than batching saves."""
+
+FIRST_PERIOD_S = 0.3
+"""Between two tries to hear the first words of an utterance: windows are short then, and a reader waits for a sign."""
+
+AHEAD_S = 0.3
+"""Where the last free slot is about to be taken, interims that fall due this soon go along: four together cost two
+thirds of four alone."""
+
+RANKS = {Kind.FINAL: 0, Kind.FIRST_INTERIM: 1, Kind.INTERIM: 2, Kind.SPECULATIVE: 2, Kind.REVISION: 3}
+"""Who goes first. A speculative final stands in for the interim of its pause."""
+
+BATCHES = {Kind.FINAL: 0, Kind.SPECULATIVE: 0, Kind.FIRST_INTERIM: 1, Kind.INTERIM: 1, Kind.REVISION: 2}
+"""Which kinds are decoded alike."""
 
 
 @dataclass(slots=True)
@@ -24,73 +39,96 @@ class Ticket:
     window: Window
     context_frames: int
     queued_at_s: float
-    order: int = 0
 
 
 class Scheduler:
     """The queue of one engine.
 
     Args:
+        slots: batches decoded at once.
         max_batch: most windows in a batch.
         max_kept: most finals and revisions that may wait. None is dropped, so one more is refused and the caller told.
-        on_replaced: called with a ticket that a newer one replaced.
+        interim_period_s: least time between two interims of a session.
+        on_replaced: called with a ticket that a newer one replaced, or that was withdrawn.
     """
 
-    def __init__(self, *, max_batch: int, max_kept: int, on_replaced: Callable[[Ticket], None]) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        max_batch: int,
+        max_kept: int,
+        interim_period_s: float,
+        on_replaced: Callable[[Ticket], None],
+    ) -> None:
+        self._slots = slots
         self._max_batch = max_batch
         self._max_kept = max_kept
+        self._interim_period_s = interim_period_s
         self._on_replaced = on_replaced
         self._kept: list[Ticket] = []
-        self._interims: dict[str, Ticket] = {}  # one a session; bounded by the number of sessions
+        self._replaceable: dict[str, Ticket] = {}  # one a session; bounded by the number of sessions
         self._decoding: dict[str, int] = {}
-        self._order = 0
+        self._taken_at_s: dict[str, float] = {}  # last interim of a session; forgotten after a period
 
     def __len__(self) -> int:
-        return len(self._kept) + len(self._interims)
+        return len(self._kept) + len(self._replaceable)
 
     def add(self, ticket: Ticket) -> bool:
-        """Queue a ticket; False if it is no interim and too many wait."""
-        self._order += 1
-        ticket.order = self._order
+        """Queue a ticket; False if it is not replaceable and too many wait."""
         session_id = ticket.window.session_id
-        if not ticket.window.kind.is_interim:
+        if not ticket.window.kind.is_replaceable:
             if len(self._kept) >= self._max_kept:
                 return False
             self._kept.append(ticket)
             return True
-        older = self._interims.pop(session_id, None)
+        older = self._replaceable.get(session_id)
         if older is not None:
             # The newcomer keeps the elder's turn, or a session that updates often would never have one.
-            ticket.order = older.order
-            self._on_replaced(older)
-        self._interims[session_id] = ticket
+            ticket.queued_at_s = older.queued_at_s
+            self.withdraw(session_id)
+        self._replaceable[session_id] = ticket
         return True
+
+    def withdraw(self, session_id: str) -> None:
+        """Give up the session's replaceable window if it still waits."""
+        older = self._replaceable.pop(session_id, None)
+        if older is not None:
+            self._on_replaced(older)
 
     def discard(self, ticket: Ticket) -> None:
         """Forget a ticket that nobody waits for any more."""
         if ticket in self._kept:
             self._kept.remove(ticket)
-        elif self._interims.get(ticket.window.session_id) is ticket:
-            del self._interims[ticket.window.session_id]
+        elif self._replaceable.get(ticket.window.session_id) is ticket:
+            del self._replaceable[ticket.window.session_id]
 
-    def take(self) -> list[Ticket]:
-        """The next batch, at most `max_batch` tickets of similar length; empty if none is ready.
+    def take(self, now_s: float, *, free_slots: int = 1) -> list[Ticket]:
+        """The next batch, at most `max_batch` tickets of similar length; empty if none is due.
 
         A session's interim waits while another of its windows is being decoded: its answers stay in order and one
         fast talker cannot hold two slots. Call `done` with the batch afterwards.
+
+        Args:
+            now_s: the time.
+            free_slots: how many slots ask for work now, this one included. They share what is due; the last one
+                gathers all of it, and what will be due soon.
         """
-        ready = sorted(
-            (*self._kept, *(t for s, t in self._interims.items() if s not in self._decoding)),
-            key=lambda ticket: (ticket.window.kind, ticket.order),
-        )
-        if not ready:
+        self._forget_before(now_s - self._interim_period_s)
+        ready = sorted((*self._kept, *self._free()), key=lambda t: (self._rank(t), self._due_s(t)))
+        head = next((ticket for ticket in ready if self._due_s(ticket) <= now_s), None)
+        if head is None or (head.window.kind is Kind.REVISION and not self._may_revise(free_slots)):
             return []
-        head = ready[0]
-        batch = [ticket for ticket in ready if self._fits(ticket, head)][: self._max_batch]
+        soon_s = now_s + (AHEAD_S if free_slots == 1 else 0.0)
+        along = [t for t in ready if t is not head and self._due_s(t) <= soon_s and self._fits(t, head)]
+        share = math.ceil((1 + len(along)) / free_slots)
+        batch = [head, *along][: 1 if head.window.kind is Kind.REVISION else min(share, self._max_batch)]
         for ticket in batch:
             self.discard(ticket)
             session_id = ticket.window.session_id
             self._decoding[session_id] = self._decoding.get(session_id, 0) + 1
+            if ticket.window.kind.is_interim:
+                self._taken_at_s[session_id] = now_s
         return batch
 
     def done(self, batch: list[Ticket]) -> None:
@@ -101,10 +139,34 @@ class Scheduler:
             if not self._decoding[session_id]:
                 del self._decoding[session_id]
 
-    def oldest_final_wait_s(self, now_s: float) -> float:
-        """How long the longest-waiting final has waited."""
-        finals = (ticket for ticket in self._kept if ticket.window.kind is Kind.FINAL)
-        return max((now_s - ticket.queued_at_s for ticket in finals), default=0.0)
+    def next_due_s(self) -> float | None:
+        """When the next waiting interim falls due, if one does by itself: others wait for a slot or for `done`."""
+        return min((self._due_s(ticket) for ticket in self._free()), default=None)
+
+    def _may_revise(self, free_slots: int) -> bool:
+        """Whether a revision would leave a slot for what is more urgent: one takes a second, and cannot be stopped."""
+        return self._slots == 1 or free_slots > 1
+
+    def _free(self) -> Iterator[Ticket]:
+        """Replaceable tickets of sessions of which nothing is being decoded."""
+        return (ticket for session_id, ticket in self._replaceable.items() if session_id not in self._decoding)
+
+    def _rank(self, ticket: Ticket) -> int:
+        """Who goes first: a second try to hear the first words has no more right than others' next words."""
+        kind = ticket.window.kind
+        is_retry = kind is Kind.FIRST_INTERIM and ticket.window.session_id in self._taken_at_s
+        return RANKS[Kind.INTERIM if is_retry else kind]
+
+    def _due_s(self, ticket: Ticket) -> float:
+        taken_at_s = self._taken_at_s.get(ticket.window.session_id)
+        if taken_at_s is None or not ticket.window.kind.is_interim:
+            return ticket.queued_at_s
+        is_first = ticket.window.kind is Kind.FIRST_INTERIM
+        return taken_at_s + (min(FIRST_PERIOD_S, self._interim_period_s) if is_first else self._interim_period_s)
+
+    def _forget_before(self, moment_s: float) -> None:
+        for session_id in [s for s, taken_at_s in self._taken_at_s.items() if taken_at_s < moment_s]:
+            del self._taken_at_s[session_id]
 
     @staticmethod
     def _fits(ticket: Ticket, head: Ticket) -> bool:
@@ -113,10 +175,7 @@ class Scheduler:
             # prompt are encoded apart from those without.
             (ticket.window.language is None) == (head.window.language is None)
             and ticket.window.is_prompted == head.window.is_prompted
-            and (
-                ticket.window.kind is head.window.kind
-                or (ticket.window.kind.is_interim and head.window.kind.is_interim)
-            )
+            and BATCHES[ticket.window.kind] == BATCHES[head.window.kind]
             and ticket.context_frames <= head.context_frames * LENGTH_RATIO
             and head.context_frames <= ticket.context_frames * LENGTH_RATIO
         )

@@ -10,17 +10,26 @@ from mediaserver.audio.clock import SAMPLE_RATE, Samples
 
 
 class Kind(IntEnum):
-    """What a window is for; also its priority, the lowest first."""
+    """What a window is for; also its priority, the lowest first.
+
+    SPECULATIVE is an utterance in a pause that may turn out to be its end: decoded as a final is, so that it can be it.
+    """
 
     FINAL = 0
     FIRST_INTERIM = 1
     INTERIM = 2
-    REVISION = 3
+    SPECULATIVE = 3
+    REVISION = 4
 
     @property
     def is_interim(self) -> bool:
-        """Whether a newer window of the same session replaces this one."""
+        """Whether its audio ends in the middle of what somebody says."""
         return self in (Kind.FIRST_INTERIM, Kind.INTERIM)
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether a newer window of the same session replaces this one."""
+        return self.is_interim or self is Kind.SPECULATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class Hypothesis:
 
 
 class Replaced(Exception):  # noqa: N818 - an outcome, not a fault
-    """A newer window of the same session took this interim's place in the queue."""
+    """A newer window of the same session took this one's place in the queue, or nobody wants it any more."""
 
 
 class Decoder(Protocol):
@@ -123,7 +132,11 @@ class Decoder(Protocol):
         """Decode one window.
 
         Raises:
-            Replaced: an interim gave way to a newer one of its session.
+            Replaced: a replaceable one gave way to a newer one of its session, or was withdrawn.
             VoiceForgeError: the engine failed or is closed.
         """
+        ...
+
+    def withdraw(self, session_id: str) -> None:
+        """Give up the session's replaceable window if it still waits; one that is being decoded goes on."""
         ...

@@ -64,7 +64,7 @@ class Finals:
         return self._finalizer is not None and not self._finalizer.done()
 
     def add(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, has_stopped: bool) -> None:
-        """Have an utterance that is over decoded as a whole.
+        """Have an utterance that is over decoded as a whole, unless that has been done in the pause before its end.
 
         Args:
             utterance: it gets no more interims.
@@ -77,6 +77,7 @@ class Finals:
         if window is None:
             self._reporter.warn(_final_lost())
             return
+        self._decoder.withdraw(window.session_id)  # interims and speculation that nobody needs any more
         self.speech_samples += len(window.samples)
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
@@ -118,7 +119,7 @@ class Finals:
         while self._waiting:
             pending = self._waiting.popleft()
             try:
-                hypothesis = await self._decoder.decode(pending.window)
+                hypothesis = await pending.speculated() or await self._decoder.decode(pending.window)
             except VoiceForgeError as error:
                 self._reporter.fail(error)
                 continue
@@ -182,6 +183,11 @@ class _Pending:
     window: Window
     speech_end_sample: int
     has_stopped: bool
+
+    async def speculated(self) -> Hypothesis | None:
+        """What was decoded in the pause that became the utterance's end, if that came to anything."""
+        speculation = self.utterance.speculation
+        return None if speculation is None else await speculation.decode
 
 
 def _final_lost() -> VoiceForgeError:

@@ -40,6 +40,10 @@ log = structlog.get_logger(__name__)
 RING_SPARE_S = 10.0
 """What is kept beyond the longest utterance or passage: pre-roll, endpointing and the time until a cut."""
 
+SPECULATE_MS, SPECULATE_SHARE = 250, 0.5
+"""Silence after which an utterance is decoded as if it were over: half of the endpoint's wait, so that its final is
+there when it is, and no more than most pauses within a sentence last."""
+
 FLUSH_DEADLINE_S = 10.0
 """How long a closing session waits for its last finals unless told otherwise."""
 
@@ -105,7 +109,6 @@ class Session:
             decoder=decoder,
             reporter=self._reporter,
             metrics=metrics,
-            period_ms=settings.interim_period_ms,
         )
         self._ends = UtteranceEnds(self._reporter.utterance_end)
         self._ends.gap_ms = self._effective.utterance_end_ms
@@ -113,6 +116,7 @@ class Session:
             hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends, metrics=metrics
         )
         self._finals.with_revisions = self._effective.revisions
+        self._interims.are_shown = self._effective.interim_results
 
         self._utterance: Utterance | None = None
         self._utterances = 0
@@ -166,8 +170,9 @@ class Session:
         denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
         before, self._effective, self._config = self._effective, effective, config
         self._endpointer.config = self._effective.endpointer
-        self._reporter.min_confidence = self._effective.min_confidence
         self._finals.with_revisions = self._effective.revisions
+        self._interims.are_shown = self._effective.interim_results
+        self._reporter.min_confidence = self._effective.min_confidence
         self._ends.gap_ms = self._effective.utterance_end_ms
         if (before.language, before.languages) != (self._effective.language, self._effective.languages):
             self._hearing.languages = self._languages()
@@ -232,8 +237,17 @@ class Session:
             speech_sample=self._utterance.speech_sample if self._utterance is not None else None,
             is_awaited=self._finals.is_busy,
         )
-        if self._utterance is not None and self._effective.interim_results:
-            self._interims.offer(self._utterance, last_speech_sample=self._last_speech_sample)
+        if self._utterance is not None:
+            self._hear(self._utterance)
+
+    def _hear(self, utterance: Utterance) -> None:
+        """Have the running utterance decoded: as an interim while somebody speaks, as its final in a pause."""
+        silence_samples = self._endpointer.position_samples - self._last_speech_sample
+        endpointing_ms = self._effective.endpointer.endpointing_ms
+        if silence_samples >= samples_in(ms=min(SPECULATE_MS, endpointing_ms * SPECULATE_SHARE)):
+            self._interims.speculate(utterance, last_speech_sample=self._last_speech_sample)
+        elif self._effective.interim_results:
+            self._interims.offer(utterance, last_speech_sample=self._last_speech_sample)
 
     def _flush_if_judged(self) -> None:
         """Carry out a `finalize` once all whole frames before it have been judged."""
@@ -286,6 +300,9 @@ class Session:
 
     def _finish(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, has_stopped: bool) -> None:
         utterance.is_over = True
+        speculation = utterance.speculation
+        if speculation is not None and (not has_stopped or speculation.last_speech_sample < self._last_speech_sample):
+            utterance.speculation = None  # somebody went on speaking
         self._finals.add(utterance, end_sample=end_sample, speech_end_sample=speech_end_sample, has_stopped=has_stopped)
 
     # --- the end

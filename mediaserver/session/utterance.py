@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from itertools import pairwise
 
 from mediaserver.audio.clock import SAMPLE_RATE, samples_in, seconds
@@ -14,6 +16,19 @@ INTERIM_WINDOW_S = 6.0
 
 INTERIM_KEEP_S = 2.5
 """How much audio a shortened window keeps: with less before it, Whisper mishears what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """A decode of the whole utterance in a pause: its final, if nobody speaks again.
+
+    Args:
+        last_speech_sample: where somebody was last heard.
+        decode: its outcome; None where it did not come to one.
+    """
+
+    last_speech_sample: int
+    decode: asyncio.Task[Hypothesis | None]
 
 
 class Utterance:
@@ -29,8 +44,10 @@ class Utterance:
         self.number = number
         self.start_sample = start_sample
         self.speech_sample = speech_sample
-        self.requested_sample = start_sample
-        """Stream position up to which a decode has been asked for."""
+        self.offered_sample = start_sample
+        """Stream position up to which audio has been offered for decoding."""
+        self.speculation: Speculation | None = None
+        """The decode of its latest pause."""
         self.language: str | None = None
         """What its words are shown in: one language from its first word to its final."""
         self.shown = False

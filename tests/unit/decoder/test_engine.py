@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mediaserver.decoder import load
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.engine import Engine, open_engine
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
@@ -45,7 +46,13 @@ def window(session: str, kind: Kind = Kind.FINAL) -> Window:
 @asynccontextmanager
 async def running(model: Scripted, *, slots: int = 1, max_batch: int = 8) -> AsyncIterator[Engine]:
     engine = Engine(
-        name="scripted", languages=("en",), load=lambda: model, slots=slots, max_batch=max_batch, metrics=Metrics()
+        name="scripted",
+        languages=("en",),
+        load=lambda: model,
+        slots=slots,
+        max_batch=max_batch,
+        interim_period_s=0.6,
+        metrics=Metrics(),
     )
     await engine.start()
     try:
@@ -132,19 +139,38 @@ async def test_closing_fails_what_waits_and_what_comes_after() -> None:
             await engine.decode(window("late"))
 
 
-async def test_late_finals_close_the_door_until_the_queue_is_short_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_finals_close_the_door_and_say_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Scripted(held=True)
     async with running(model) as engine:
         assert engine.overload_retry_after_s() is None
-        busy = asyncio.create_task(engine.decode(window("busy")))
+        busy = asyncio.create_task(engine.decode(window("busy", Kind.REVISION)))
         await asyncio.sleep(0.01)
         waiting = asyncio.create_task(engine.decode(window("waiting")))
         await asyncio.sleep(0.01)
-        monkeypatch.setattr("mediaserver.decoder.engine.LATE_FINAL_S", 0.001)
-        assert engine.overload_retry_after_s() is not None
+        monkeypatch.setattr(load, "LATE_FINAL_S", 0.001)
+        monkeypatch.setattr(load, "CALM_WAIT_S", 0.001)
+        retry_after_s = engine.overload_retry_after_s()
+        assert retry_after_s is not None
+        assert retry_after_s >= 1
         model.permit.set()
         await asyncio.gather(busy, waiting)
+        monkeypatch.setattr(load, "WAITS_S", 1e-6)
+        monkeypatch.setattr(load, "FULL_SHARE", 10.0)
+        monkeypatch.setattr(load, "CALM_SHARE", 10.0)  # as if it were long ago
         assert engine.overload_retry_after_s() is None
+
+
+async def test_interims_that_wait_close_no_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Scripted(held=True)
+    async with running(model) as engine:
+        busy = asyncio.create_task(engine.decode(window("busy", Kind.REVISION)))
+        await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(engine.decode(window(name, Kind.INTERIM))) for name in "abc"]
+        await asyncio.sleep(0.01)
+        monkeypatch.setattr(load, "LATE_FINAL_S", 0.001)
+        assert engine.overload_retry_after_s() is None
+        model.permit.set()
+        await asyncio.gather(busy, *waiting)
 
 
 def test_a_language_that_the_model_does_not_know_is_refused_at_start(tmp_path: Path) -> None:
@@ -154,10 +180,12 @@ def test_a_language_that_the_model_does_not_know_is_refused_at_start(tmp_path: P
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_at_start() -> None:
-    def load() -> Scripted:
+    def fail() -> Scripted:
         raise ModelError("MODEL_UNLOADABLE", "It cannot be loaded.", "Fetch it again.")
 
-    engine = Engine(name="broken", languages=("en",), load=load, slots=1, max_batch=1, metrics=Metrics())
+    engine = Engine(
+        name="broken", languages=("en",), load=fail, slots=1, max_batch=1, interim_period_s=0.6, metrics=Metrics()
+    )
     with pytest.raises(ModelError):
         await engine.start()
     assert not engine.ready

@@ -18,6 +18,7 @@ from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Revision, Warned
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
+from mediaserver.session.interims import FIRST_SPEECH_MS, OFFER_MS
 from mediaserver.session.messages import handle_message
 from mediaserver.settings import SessionConfig, Settings
 
@@ -73,12 +74,19 @@ class ScriptedDecoder:
         self.windows: list[Window] = []
         self.gate: asyncio.Event | None = None
         self.outcome: Callable[[Window], Hypothesis] = half_second_words
+        self.withdrawn = 0
 
     async def decode(self, window: Window) -> Hypothesis:
         self.windows.append(window)
         if self.gate is not None:
             await self.gate.wait()
         return self.outcome(window)
+
+    def withdraw(self, session_id: str) -> None:
+        self.withdrawn += 1
+
+    def of(self, *kinds: Kind) -> list[Window]:
+        return [window for window in self.windows if window.kind in kinds]
 
 
 def half_second_words(window: Window) -> Hypothesis:
@@ -246,18 +254,70 @@ async def test_interims_of_long_speech_keep_a_bounded_window() -> None:
     assert len(texts[-1]) >= 50
 
 
-async def test_at_most_one_interim_is_asked_for_in_a_period() -> None:
-    stream = Stream(interim_period_ms=1000)
-    await stream.speak(6.0)
-    assert 4 <= sum(w.kind is Kind.INTERIM for w in stream.decoder.windows) <= 6
+async def test_the_newest_audio_is_offered_while_somebody_speaks() -> None:
+    stream = Stream()
+    await stream.speak(4.0)
+    ends = [w.start_sample + len(w.samples) for w in stream.decoder.of(Kind.INTERIM)]
+    steps = np.diff(ends) / SAMPLE_RATE
+    assert len(ends) >= 30
+    assert steps.min() >= OFFER_MS / 1000
+    assert steps.max() <= OFFER_MS / 1000 + 0.04
 
 
-async def test_the_first_words_are_tried_for_more_often() -> None:
-    decoder = ScriptedDecoder()
-    decoder.outcome = lambda window: Hypothesis()
-    stream = Stream(decoder=decoder, interim_period_ms=2000)
+async def test_nothing_is_decoded_before_a_word_can_have_been_said() -> None:
+    stream = Stream()
+    await stream.speak(FIRST_SPEECH_MS / 1000 - 0.04)
+    assert not stream.decoder.windows
+    await stream.speak(0.2)
+    assert stream.decoder.of(Kind.FIRST_INTERIM)
+
+
+async def test_a_pause_is_decoded_as_the_final_that_it_may_become() -> None:
+    stream = Stream()
     await stream.speak(2.0)
-    assert sum(w.kind is Kind.FIRST_INTERIM for w in stream.decoder.windows) >= 6
+    await stream.pause(1.0)
+    assert len(stream.decoder.of(Kind.SPECULATIVE)) == 1
+    assert not stream.decoder.of(Kind.FINAL)
+    assert stream.decoder.withdrawn == 1
+    assert stream.sink.of(Final)[0].transcript == "w0 w1 w2 w3"
+
+
+async def test_who_goes_on_after_a_pause_gets_a_final_of_everything() -> None:
+    stream = Stream()
+    await stream.speak(2.0)
+    await stream.pause(0.4)
+    await stream.speak(1.0)
+    await stream.pause(1.0)
+    first, second = stream.decoder.of(Kind.SPECULATIVE)
+    assert len(first.samples) < len(second.samples)
+    assert [final.transcript for final in stream.sink.of(Final)] == ["w0 w1 w2 w3 w4 w5 w6"]
+
+
+async def test_a_cut_in_the_middle_of_speech_uses_no_older_pause() -> None:
+    stream = Stream(max_utterance_s=5.0)
+    await stream.speak(2.0)
+    await stream.pause(0.4)
+    await stream.speak(3.5)
+    assert len(stream.decoder.of(Kind.SPECULATIVE)) == 1
+    assert len(stream.decoder.of(Kind.FINAL)) == 1
+
+
+@pytest.mark.parametrize("fault", [Replaced(), VoiceForgeError("DECODE_FAILED", "It failed.", "Go on.")])
+async def test_a_speculation_that_comes_to_nothing_costs_no_final(fault: Exception) -> None:
+    decoder = ScriptedDecoder()
+
+    def outcome(window: Window) -> Hypothesis:
+        if window.kind is Kind.SPECULATIVE:
+            raise fault
+        return half_second_words(window)
+
+    decoder.outcome = outcome
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    assert not stream.sink.of(Failed)
+    assert len(stream.decoder.of(Kind.FINAL)) == 1
+    assert stream.sink.of(Final)[0].transcript == "w0 w1 w2 w3"
 
 
 async def test_interims_can_be_switched_off() -> None:
@@ -289,7 +349,7 @@ async def test_a_noise_that_has_no_words_is_never_told() -> None:
 
 async def test_words_that_a_final_does_not_find_are_taken_back() -> None:
     decoder = ScriptedDecoder()
-    decoder.outcome = lambda w: Hypothesis() if w.kind is Kind.FINAL else half_second_words(w)
+    decoder.outcome = lambda w: half_second_words(w) if w.kind.is_interim else Hypothesis()
     stream = Stream(decoder=decoder)
     await stream.speak(2.0)
     await stream.pause(1.0)
@@ -318,7 +378,7 @@ async def test_a_final_that_fails_is_told_and_the_session_goes_on() -> None:
     failed = []
 
     def outcome(window: Window) -> Hypothesis:
-        if window.kind is Kind.FINAL and not failed:
+        if window.kind in (Kind.SPECULATIVE, Kind.FINAL) and len(failed) < 2:
             failed.append(window)
             raise VoiceForgeError("DECODE_FAILED", "It failed.", "Go on.")
         return half_second_words(window)
@@ -364,10 +424,11 @@ async def test_nothing_keeps_a_closed_session_in_memory() -> None:
 
 
 async def test_what_is_pushed_is_what_is_decoded() -> None:
-    stream = Stream()
+    decoder = ScriptedDecoder()
+    stream = Stream(decoder=decoder)
     await stream.speak(1.0)
     await stream.pause(1.0)
-    final = next(w for w in stream.decoder.windows if w.kind is Kind.FINAL)
+    (final,) = decoder.of(Kind.SPECULATIVE)
     loud = np.abs(final.samples) > 0
     assert final.start_sample == 0
     assert loud[:16_000].all()
