@@ -206,7 +206,7 @@ def _row(job: Job, label: str, heard: Sequence[Heard]) -> list[Cell]:
     return [
         label,
         len(heard),
-        " / ".join(RIGHT.write(_share([right for right, _ in early[at]])) for at in HEARD_S),
+        "/".join(RIGHT.write(_share([right for right, _ in early[at]])) for at in HEARD_S),
         _share([sure for _, sure in early[HEARD_S[0]]]),
         _share([right for item in heard for right in item.finals]),
         *(100 * error.rate if error.words else None for error in errors),

@@ -68,5 +68,5 @@ def test_a_row_tells_shares_and_error_rates() -> None:
         Heard(recording("2", "de-DE"), [False], {1.0: (False, False)}),
     ]
     row = _row(Bare(), "de", heard)  # type: ignore[arg-type]
-    assert row[:5] == ["de", 2, "50 / – / –", 0.0, 50.0]
+    assert row[:5] == ["de", 2, "50/–/–", 0.0, 50.0]
     assert row[5:7] == [0.0, pytest.approx(50.0)]
