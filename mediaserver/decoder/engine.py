@@ -244,12 +244,17 @@ def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engi
     Raises:
         VoiceForgeError: the device or its arithmetic is not there, or the model does not know the node's language.
     """
-    if settings.language is not None and settings.language not in model.languages:
-        raise VoiceForgeError(
-            "UNKNOWN_LANGUAGE",
-            f"`language`: {model.name!r} does not know {settings.language!r}.",
-            f"It knows {', '.join(model.languages)}. Unset `language`, or choose another `model`.",
-        )
+    for field, asked in (
+        ("language", [settings.language] if settings.language else []),
+        ("languages", settings.languages),
+    ):
+        unknown = [code for code in asked if code not in model.languages]
+        if unknown:
+            raise VoiceForgeError(
+                "UNKNOWN_LANGUAGE",
+                f"`{field}`: {model.name!r} does not know {', '.join(map(repr, unknown))}.",
+                f"It knows {', '.join(model.languages)}. Unset `{field}`, or choose another `model`.",
+            )
     placement = _placement(settings, model)
     log.info("engine placed", model=model.name, **placement.as_dict())
     return Engine(

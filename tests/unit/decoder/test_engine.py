@@ -179,6 +179,12 @@ def test_a_language_that_the_model_does_not_know_is_refused_at_start(tmp_path: P
         open_engine(Settings(language="de"), model, Metrics())
 
 
+def test_languages_to_choose_from_that_the_model_does_not_know_are_refused_at_start(tmp_path: Path) -> None:
+    model = ModelFiles("base", tmp_path, ("en", "de"), "path")
+    with pytest.raises(VoiceForgeError, match="`languages`: 'base' does not know 'tlh'"):
+        open_engine(Settings(languages=["de", "tlh"]), model, Metrics())
+
+
 async def test_a_model_that_cannot_be_loaded_is_told_at_start() -> None:
     def fail() -> Scripted:
         raise ModelError("MODEL_UNLOADABLE", "It cannot be loaded.", "Fetch it again.")
