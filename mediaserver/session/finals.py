@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mediaserver.audio.clock import seconds
 from mediaserver.decoder.language import Heard
-from mediaserver.decoder.revising import revised
+from mediaserver.decoder.revising import revised, within
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
@@ -132,7 +132,12 @@ class Finals:
                 Heard(hypothesis.heard_languages, hypothesis.heard_probabilities, pending.window.duration_s)
             )
         is_understood = utterance.language in (None, hypothesis.language)
-        words = revised(utterance.view.stable if is_understood else [], hypothesis.words, gain=FINAL_GAIN)
+        end_sample = pending.window.start_sample + len(pending.window.samples)
+        words = within(
+            revised(utterance.view.stable if is_understood else [], hypothesis.words, gain=FINAL_GAIN),
+            floor_s=seconds(utterance.start_sample),
+            ceiling_s=seconds(end_sample),  # an interim may have heard more: what the next utterance begins with
+        )
         if not words and not utterance.shown:
             return  # a noise: nobody has seen anything of it
         late_samples = self._hearing.received_samples - pending.speech_end_sample
@@ -142,7 +147,7 @@ class Finals:
             start_sample=utterance.start_sample,
             speech_sample=utterance.speech_sample,
             speech_end_sample=pending.speech_end_sample,
-            end_sample=pending.window.start_sample + len(pending.window.samples),
+            end_sample=end_sample,
             words=tuple(words),
             language=hypothesis.language,
         )
