@@ -38,7 +38,8 @@ PRE_ROLL_S = 0.3
 MAX_S = 20.0
 """Longest recording: base takes a third of real time for finals and yardstick on two cores."""
 
-RIGHT = Column("right %", ".0f")
+RIGHT, RATE = Column("right %", ".0f"), Column("rate %", ".1f")
+"""How the numbers of a cell that holds several are written: a column each would not fit a terminal."""
 
 COLUMNS = (
     Column("language"),
@@ -46,10 +47,8 @@ COLUMNS = (
     Column(f"right at {'/'.join(f'{heard_s:.0f}' for heard_s in HEARD_S)} s %"),
     Column("sure at 1 s %", ".0f"),
     Column("finals right %", ".0f"),
-    Column("WER %", ".1f"),
-    Column("offline %", ".1f"),
-    Column("CER %", ".1f"),
-    Column("offline CER %", ".1f"),
+    Column("WER/offline %"),
+    Column("CER/offline %"),
 )
 
 
@@ -202,14 +201,15 @@ def _errors(job: Job, heard: Sequence[Heard]) -> tuple[Errors, Errors, Errors, E
 
 def _row(job: Job, label: str, heard: Sequence[Heard]) -> list[Cell]:
     early = {at: [item.early[at] for item in heard if at in item.early] for at in HEARD_S}
-    errors = _errors(job, heard)
+    rates = [RATE.write(100 * error.rate if error.words else None) for error in _errors(job, heard)]
     return [
         label,
         len(heard),
         "/".join(RIGHT.write(_share([right for right, _ in early[at]])) for at in HEARD_S),
         _share([sure for _, sure in early[HEARD_S[0]]]),
         _share([right for item in heard for right in item.finals]),
-        *(100 * error.rate if error.words else None for error in errors),
+        f"{rates[0]}/{rates[1]}",
+        f"{rates[2]}/{rates[3]}",
     ]
 
 
