@@ -22,6 +22,10 @@ come to 6 tokens a second of recording with its pauses, Greek to 9; a letter of 
 TOKENS_SPARE = 12
 """So that one second of very fast speech is not cut."""
 
+INTERIM_BUDGET_SHARE = 0.7
+"""What an interim may write of that: five tokens a second and eight. Interims end in the middle of a word and run on
+more often than finals; one that does holds up its whole batch, and what it writes is thrown away."""
+
 INSTANT_S = 0.025
 """A word as short as one position of the encoder (20 ms) has no audio of its own. One such word may be a swallowed "a";
 a run of them is text that the decoder went on with after the audio had ended, mostly the sentence once more."""
@@ -93,10 +97,11 @@ INVENTION_PROBABILITY = 0.5
 """Mean word probability from which one of `INVENTIONS` is believed."""
 
 
-def token_budget(speech_s: float, language: str) -> int:
+def token_budget(speech_s: float, language: str, *, is_interim: bool = False) -> int:
     """How many tokens `speech_s` seconds of speech can hold."""
     rate = ENGLISH_TOKENS_PER_SECOND if language == "en" else TOKENS_PER_SECOND
-    return int(speech_s * rate) + TOKENS_SPARE
+    tokens = speech_s * rate + TOKENS_SPARE
+    return int(tokens * INTERIM_BUDGET_SHARE if is_interim else tokens)
 
 
 def normalised(text: str) -> str:

