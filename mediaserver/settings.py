@@ -192,6 +192,14 @@ class Settings(BaseSettings):
         le=10_000,
     )
 
+    settle_max_ms: Milliseconds = _knob(
+        Group.AUDIO,
+        5000,
+        "With `settled_finals`: longest time in ms for which a final is held until it has settled.",
+        ge=500,
+        le=30_000,
+    )
+
     # decoder
     model: str = _knob(
         Group.DECODER, "tiny.en", "A catalogued model (`voiceforge models`) or a faster-whisper directory."
@@ -319,6 +327,10 @@ class SessionConfig(BaseModel):
     model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
     interim_results: bool = Field(True, description="Whether interims are sent.")
     revisions: bool = Field(True, description="Whether finals are corrected once more speech has been heard.")
+    settled_finals: bool = Field(
+        False,
+        description="Hold each final back until it has settled, and send no revisions: for clients that know none.",
+    )
     vad_enabled: bool = Field(
         True, description="Off: everything counts as speech, utterances end by `finalize` or length."
     )

@@ -22,6 +22,7 @@ class Effective:
         model: the model that the node has loaded.
         interim_results: whether interims are sent.
         revisions: whether finals are corrected later.
+        hold_ms: how long a final may be held until it has settled; None where it is told at once.
         vad_enabled: off: everything counts as speech.
         endpointer: what begins and ends an utterance.
         turn_waits: what `semantic` waits, whether or not it is chosen.
@@ -38,6 +39,7 @@ class Effective:
     model: str
     interim_results: bool
     revisions: bool
+    hold_ms: int | None
     vad_enabled: bool
     endpointer: EndpointerConfig
     turn_waits: TurnWaits
@@ -92,6 +94,7 @@ class Effective:
             model=decoder.model_name,
             interim_results=config.interim_results,
             revisions=config.revisions,
+            hold_ms=settings.settle_max_ms if config.settled_finals else None,
             vad_enabled=config.vad_enabled,
             endpointer=EndpointerConfig(
                 threshold=settings.vad_threshold if config.vad_threshold is None else config.vad_threshold,
@@ -120,6 +123,7 @@ class Effective:
             "model": self.model,
             "interim_results": self.interim_results,
             "revisions": self.revisions,
+            "settled_finals": self.hold_ms is not None,
             "vad_enabled": self.vad_enabled,
             "endpointing_ms": self.endpointer.endpointing_ms,
             "vad_threshold": self.endpointer.threshold,

@@ -1,4 +1,4 @@
-"""What is said of an utterance once it is over, and once more when more has been heard."""
+"""What is said of an utterance once it is over."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.session.hearing import Hearing
-from mediaserver.session.passage import Passage, Said, revisions
+from mediaserver.session.passage import Said
 from mediaserver.session.reporter import Reporter
+from mediaserver.session.settling import Settling
 from mediaserver.session.utterance import Utterance
-from mediaserver.session.utterance_end import UtteranceEnds
 
 MAX_WAITING = 32
 """Utterances of one session that may wait for their final. Beyond it the oldest is given up, and the client told."""
@@ -25,38 +25,31 @@ FINAL_GAIN = 0.1
 """By how much a final's words must be surer than the stable words they replace, on which two decodes agreed. Without it
 a thirtieth of the stable words change, with it a hundredth, and fewer of them are wrong."""
 
-REVISION_WAIT_S = 10.0
-"""A revision that comes later helps nobody: under load revisions are what is left out first."""
-
 
 class Finals:
-    """Finals of one session in the order of its utterances, and their revisions.
+    """Finals of one session in the order of its utterances.
 
     Args:
         hearing: the session's audio.
         decoder: shared by all sessions.
-        reporter: where finals and revisions go.
-        ends: hears of each final.
+        reporter: where faults go.
+        settling: where finals go.
         metrics: where the final latency goes.
     """
 
     def __init__(
-        self, *, hearing: Hearing, decoder: Decoder, reporter: Reporter, ends: UtteranceEnds, metrics: Metrics
+        self, *, hearing: Hearing, decoder: Decoder, reporter: Reporter, settling: Settling, metrics: Metrics
     ) -> None:
-        self._ends = ends
         self._hearing = hearing
         self._decoder = decoder
         self._reporter = reporter
+        self._settling = settling
         self._metrics = metrics
         # Bound: MAX_WAITING; the oldest is given up first, for its audio is the next to be overwritten.
         self._waiting: deque[_Pending] = deque()
         self._finalizer: asyncio.Task[None] | None = None
-        self._passage = Passage()
-        self._reviser: asyncio.Task[None] | None = None
         self.speech_samples = 0
         """Audio of all utterances that were over, with their pre-roll and pauses."""
-        self.with_revisions = True
-        """Whether finals are corrected once more has been heard."""
 
     @property
     def is_busy(self) -> bool:
@@ -86,11 +79,6 @@ class Finals:
         if not self.is_busy:
             self._finalizer = asyncio.create_task(self._decode_all(), name=f"finals-{window.session_id}")
 
-    def settle_if_due(self, position_sample: int, *, is_speaking: bool) -> None:
-        """Have what belongs together decoded together once nothing more will join it."""
-        if self._passage.is_settled(position_sample, speaking=is_speaking or self.is_busy):
-            self._settle()
-
     async def flush(self) -> None:
         """Wait for the finals of all utterances that are over."""
         if self._finalizer is not None:
@@ -101,18 +89,11 @@ class Finals:
         self._reporter.warn(_final_lost())
         return len(self._waiting)
 
-    async def settle(self, *, timeout_s: float) -> None:
-        """Settle what was said last; a revision that does not come in time is left out: what was final stays."""
-        self._settle()
-        if self._reviser is not None:
-            await asyncio.wait([self._reviser], timeout=timeout_s)
-
     async def close(self) -> None:
         """Give up what is being decoded."""
-        tasks = [task for task in (self._finalizer, self._reviser) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
+            await asyncio.gather(self._finalizer, return_exceptions=True)
 
     async def _decode_all(self) -> None:
         """Decode the waiting utterances in order."""
@@ -151,33 +132,7 @@ class Finals:
             words=tuple(words),
             language=hypothesis.language,
         )
-        self._reporter.final(said, hypothesis)
-        self._ends.final(said, has_stopped=pending.has_stopped)
-        if words:
-            if self._passage.language not in (None, said.language):
-                self._settle()  # one window is decoded in one language
-            self._passage.add(said)
-
-    def _settle(self) -> None:
-        """Have the passage decoded as one, unless it is one utterance or the last revision still waits."""
-        passage, self._passage = self._passage, Passage()
-        if not passage.is_joined or not self.with_revisions:
-            return
-        if self._reviser is not None and not self._reviser.done():
-            return
-        window = self._hearing.window(Kind.REVISION, *passage.span, language=passage.language)
-        if window is None:
-            return
-        self._reviser = asyncio.create_task(self._revise(passage, window), name=f"revise-{window.session_id}")
-
-    async def _revise(self, passage: Passage, window: Window) -> None:
-        try:
-            async with asyncio.timeout(REVISION_WAIT_S):
-                hypothesis = await self._decoder.decode(window)
-        except (TimeoutError, VoiceForgeError):
-            return  # what was final stays
-        for said in revisions(passage.said, hypothesis.words):
-            self._reporter.revision(said)
+        self._settling.final(said, hypothesis, has_stopped=pending.has_stopped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from mediaserver.session.hearing import Hearing
 from mediaserver.session.interims import Interims
 from mediaserver.session.passage import LONGEST_S
 from mediaserver.session.reporter import Reporter, Sink
+from mediaserver.session.settling import Settling
 from mediaserver.session.turns import Turns
 from mediaserver.session.utterance import Utterance
 from mediaserver.session.utterance_end import UtteranceEnds
@@ -112,10 +113,16 @@ class Session:
         )
         self._ends = UtteranceEnds(self._reporter.utterance_end)
         self._ends.gap_ms = self._effective.utterance_end_ms
+        self._settling = Settling(hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends)
         self._finals = Finals(
-            hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends, metrics=metrics
+            hearing=self._hearing,
+            decoder=decoder,
+            reporter=self._reporter,
+            settling=self._settling,
+            metrics=metrics,
         )
-        self._finals.with_revisions = self._effective.revisions
+        self._settling.with_revisions = self._effective.revisions
+        self._settling.hold_ms = self._effective.hold_ms
         self._interims.are_shown = self._effective.interim_results
 
         self._utterance: Utterance | None = None
@@ -170,7 +177,8 @@ class Session:
         denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
         before, self._effective, self._config = self._effective, effective, config
         self._endpointer.config = self._effective.endpointer
-        self._finals.with_revisions = self._effective.revisions
+        self._settling.with_revisions = self._effective.revisions
+        self._settling.hold_ms = self._effective.hold_ms
         self._interims.are_shown = self._effective.interim_results
         self._reporter.min_confidence = self._effective.min_confidence
         self._ends.gap_ms = self._effective.utterance_end_ms
@@ -231,11 +239,13 @@ class Session:
             for edge in edges:
                 self._turn(edge)
         self._flush_if_judged()
-        self._finals.settle_if_due(self._endpointer.position_samples, is_speaking=self._utterance is not None)
+        self._settling.settle_if_due(
+            self._endpointer.position_samples, is_speaking=self._utterance is not None or self._finals.is_busy
+        )
         self._ends.passed(
             self._endpointer.position_samples,
             speech_sample=self._utterance.speech_sample if self._utterance is not None else None,
-            is_awaited=self._finals.is_busy,
+            is_awaited=self._finals.is_busy or self._settling.is_holding,
         )
         if self._utterance is not None:
             self._hear(self._utterance)
@@ -320,7 +330,7 @@ class Session:
         except TimeoutError:
             self._log.warning("finals given up", waiting=self._finals.give_up(), deadline_s=deadline_s)
         self._ends.flush()
-        await self._finals.settle(timeout_s=max(0.0, ends_s - loop.time()))
+        await self._settling.settle(timeout_s=max(0.0, ends_s - loop.time()))
         await self._turns.close()
         await self._interims.close()
         await self._finals.close()

@@ -158,7 +158,7 @@ def test_sessions_that_are_gone_are_forgotten() -> None:
 def test_a_batch_holds_similar_lengths_and_only_those_whose_language_is_looked_for() -> None:
     queue, _ = scheduler()
     head = ticket("a", Kind.INTERIM, frames=500)
-    near = ticket("b", Kind.INTERIM, frames=700)
+    near = ticket("b", Kind.INTERIM, frames=600)
     far = ticket("c", Kind.INTERIM, frames=1500)
     foreign = ticket("d", Kind.INTERIM, frames=500, language="de")
     asked = ticket("e", Kind.INTERIM, frames=500, language=None)

@@ -52,7 +52,7 @@ def test_words_at_the_end_of_the_audio_stay_unstable() -> None:
 
 
 def test_a_word_at_the_very_end_of_the_audio_is_not_shown_yet() -> None:
-    assert feed(Stabilizer(), "some thing", audio_end_s=0.9) == ("", "some")
+    assert feed(Stabilizer(), "some thing", audio_end_s=0.85) == ("", "some")
 
 
 def test_doubtful_words_are_not_shown_while_they_are_the_last() -> None:
@@ -62,7 +62,7 @@ def test_doubtful_words_are_not_shown_while_they_are_the_last() -> None:
 
     assert view(0.9, 0.3, 0.3) == "w0"
     assert view(0.9, 0.3, 0.9) == "w0 w1 w2"
-    assert view(0.9, 0.1, 0.9) == "w0"
+    assert view(0.9, 0.05, 0.9) == "w0"
 
 
 def test_a_word_without_any_time_at_the_end_is_not_shown() -> None:

@@ -519,7 +519,7 @@ async def test_revisions_can_be_switched_off() -> None:
 
 
 async def test_a_revision_that_waits_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediaserver.session.finals.REVISION_WAIT_S", 0.01)
+    monkeypatch.setattr("mediaserver.session.settling.REVISION_WAIT_S", 0.01)
     decoder = ScriptedDecoder()
     stream = Stream(decoder=decoder)
     await say_two_utterances(stream)

@@ -43,6 +43,7 @@ export interface SessionConfig {
   model?: string | null;
   interim_results?: boolean;
   revisions?: boolean;
+  settled_finals?: boolean;
   vad_enabled?: boolean;
   /** Silence in ms that ends an utterance, 100 to 10 000. */
   endpointing_ms?: number | null;
