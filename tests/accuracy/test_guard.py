@@ -68,7 +68,7 @@ def guarded(corpus: Corpus, model_files: ModelFiles, vad_model_path: Path) -> Gu
 
 async def _run(job: Job) -> Guarded:
     speech = scripts_for(job, SPEAKERS, SECONDS_EACH)
-    noises = generated(NOISE_S)
+    noises = [noise.script() for noise in generated(NOISE_S)]
     async with serving(job.settings, job.models) as stack:
 
         def open_session(name: str, sink: Sink) -> Session:
