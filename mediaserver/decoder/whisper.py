@@ -242,7 +242,7 @@ class WhisperModel:
         self, window: Window, language: Language, item: _Generated, alignment: Alignment | None, *, is_prompted: bool
     ) -> Hypothesis:
         words = [] if alignment is None else self._words(window, language.code, item.tokens, alignment)
-        kept = guards.without_loops(guards.heard(words))
+        kept = guards.without_loops(guards.without_hurried_copies(guards.heard(words)))
         if is_prompted and self._is_read(item, alignment):
             rejected: str | None = guards.READ_FROM_PROMPT
         else:

@@ -29,6 +29,33 @@ def test_loops_are_cut_and_honest_repetition_stays(text: str, left: str) -> None
     assert kept(text) == left
 
 
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        # as decoded: a final of "seven eight seven seven", and interims that end within a word
+        ([("787,", 1.2), ("787,", 0.02), ("787,", 0.64), ("787", 0.28)], "787, 787,"),
+        ([("Fire", 0.66), ("fire", 0.16), ("fire", 0.0)], "Fire fire"),
+        ([("Please,", 0.78), ("please,", 0.18), ("please", 0.0), ("take", 0.2), ("ten", 0.2)], "Please, take ten"),
+        ([("Agent", 0.6), ("in", 0.6), ("agent", 0.0), ("in", 0.2), ("agent", 0.0), ("in", 0.04)], "Agent in"),
+        ([("on", 0.2), ("an", 0.02), ("an", 0.02), ("an", 0.04)], "on an"),
+        # said
+        ([("zero", 0.3), ("zero", 0.28), ("zero", 0.24), ("four", 0.3)], "zero zero zero four"),
+        ([("No,", 0.5), ("no,", 0.12), ("no.", 0.1)], "No, no, no."),
+        ([("three", 0.4), ("three", 0.18), ("three", 0.16)], "three three three"),
+        ([("1", 0.64), ("1", 0.44), ("1", 0.1)], "1 1 1"),
+        ([("that", 0.2), ("that", 0.0), ("is", 0.1)], "that that is"),
+        ([("...", 0.0), ("...", 0.0), ("...", 0.0)], "..."),
+        ([], ""),
+    ],
+)
+def test_copies_that_nobody_had_the_time_to_say_go(words: list[tuple[str, float]], left: str) -> None:
+    at_s, timed = 0.0, []
+    for text, lasts_s in words:
+        timed.append(HypothesisWord(" " + text, at_s, at_s + lasts_s, 0.9))
+        at_s += lasts_s
+    assert "".join(word.text for word in guards.without_hurried_copies(timed)).strip() == left
+
+
 def rejection(
     text: str, *, probability: float = 0.9, no_speech: float = 0.0, log_probability: float = -0.2, interim: bool = False
 ) -> str | None:
