@@ -13,9 +13,11 @@ from benchmarks import calibration as calibration_
 from benchmarks import capacity as capacity_
 from benchmarks import invention, languages, memory, noise, overload, silent, turns
 from benchmarks import latency as latency_
+from benchmarks import policy as policy_
 from benchmarks.command import Measure, common
 from benchmarks.peers import contenders
 from benchmarks.peers import measure as peers_
+from benchmarks.variants import VARIANTS
 
 
 @click.group()
@@ -168,6 +170,28 @@ def overload_(**own: Any) -> Measure:
     (--short: 2, 8 and 16 speakers, 80 s).
     """
     return lambda job: overload.measure(job, **own)
+
+
+@bench.command()
+@click.option("--speakers", type=click.IntRange(1), default=8, show_default=True, help="How many speak at once.")
+@click.option("--seconds", "seconds_each", type=click.FloatRange(5), help="Audio of each speaker in seconds.")
+@click.option(
+    "--variant",
+    "names",
+    type=click.Choice(list(VARIANTS)),
+    multiple=True,
+    help="Only this variant, by its name; repeatable.  [default: all]",
+)
+@common
+def policy(**own: Any) -> Measure:
+    """WER, word latency and cost of other ways to decode.
+
+    Real sessions and the real model in virtual time: a decode takes what a model of its cost says, so that a busy
+    machine changes nothing, and variants of the policy are compared on the same audio. Takes, for a variant, about
+    0.3 s per second of audio on one core: 25 minutes for all with eight speakers of 40 s (--short: four variants,
+    two speakers, a minute). Add --set cpu_threads=N for the cores of the modelled machine.
+    """
+    return lambda job: policy_.measure(job, **own)
 
 
 @bench.command("turns")
