@@ -15,10 +15,9 @@ from mediaserver.audio.denoise import preload
 from mediaserver.audio.turn import TurnModel, TurnPool
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles, resolve, turn_model, vad_model
-from mediaserver.decoder.engine import open_engine
+from mediaserver.decoder.engine import open_engine, require_languages
 from mediaserver.decoder.model_fetch import Progress
 from mediaserver.decoder.remote.client import RemoteEngine
-from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.engine_order import child_engine
@@ -70,7 +69,8 @@ async def load_models(settings: Settings, metrics: Metrics) -> Loaded:
             turns = await in_daemon_thread(lambda: _load_turns(settings, metrics), name="load-turns")
         engine = await _engine(settings, metrics)
         await engine.start()
-        _require_language(settings, engine)
+        # An engine of one's own has been asked already; one at a socket only says now what it knows.
+        require_languages(settings, engine.model_name, engine.languages)
     except BaseException:
         if engine is not None:
             await engine.close()
@@ -114,16 +114,6 @@ def _load_vad(settings: Settings, metrics: Metrics) -> VadPool:
 def _load_turns(settings: Settings, metrics: Metrics) -> TurnPool:
     path = turn_model(model_dir=settings.model_dir, fetch=settings.model_fetch, on_progress=FetchProgress().report)
     return TurnPool(TurnModel(path), metrics=metrics)
-
-
-def _require_language(settings: Settings, engine: ServedEngine) -> None:
-    """An engine of one's own has been asked already; one at a socket only says now what it knows."""
-    if settings.language is not None and settings.language not in engine.languages:
-        raise VoiceForgeError(
-            "UNKNOWN_LANGUAGE",
-            f"`language`: {engine.model_name!r} does not know {settings.language!r}.",
-            f"It knows {', '.join(engine.languages)}. Unset `language`, or choose another `model`.",
-        )
 
 
 class FetchProgress:

@@ -6,7 +6,7 @@ A slot is one batch in the making; Whisper's own threads do the work, outside th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -238,23 +238,37 @@ class Engine:
         self._metrics.windows_total.labels(ticket.window.kind.name.lower(), outcome).inc()
 
 
+def require_languages(settings: Settings, model: str, known: Sequence[str]) -> None:
+    """Refuse node languages that a model does not know.
+
+    Args:
+        settings: of the node, with `language` and `languages`.
+        model: its name, for the message.
+        known: codes of its languages.
+
+    Raises:
+        VoiceForgeError: UNKNOWN_LANGUAGE, with the field and every code that is unknown.
+    """
+    for field, asked in (
+        ("language", [settings.language] if settings.language else []),
+        ("languages", settings.languages),
+    ):
+        unknown = [code for code in asked if code not in known]
+        if unknown:
+            raise VoiceForgeError(
+                "UNKNOWN_LANGUAGE",
+                f"`{field}`: {model!r} does not know {', '.join(map(repr, unknown))}.",
+                f"It knows {', '.join(known)}. Unset `{field}`, or choose another `model`.",
+            )
+
+
 def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engine:
     """The engine that the settings ask for; `start` loads the model. Blocks where calibration is still to be done.
 
     Raises:
         VoiceForgeError: the device or its arithmetic is not there, or the model does not know the node's language.
     """
-    for field, asked in (
-        ("language", [settings.language] if settings.language else []),
-        ("languages", settings.languages),
-    ):
-        unknown = [code for code in asked if code not in model.languages]
-        if unknown:
-            raise VoiceForgeError(
-                "UNKNOWN_LANGUAGE",
-                f"`{field}`: {model.name!r} does not know {', '.join(map(repr, unknown))}.",
-                f"It knows {', '.join(model.languages)}. Unset `{field}`, or choose another `model`.",
-            )
+    require_languages(settings, model.name, model.languages)
     placement = _placement(settings, model)
     log.info("engine placed", model=model.name, **placement.as_dict())
     return Engine(

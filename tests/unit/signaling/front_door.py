@@ -80,6 +80,9 @@ class FakeEngine:
     async def decode(self, window: Window) -> Hypothesis:
         return Hypothesis()
 
+    def withdraw(self, session_id: str) -> None:
+        pass
+
     def overload_retry_after_s(self) -> int | None:
         return self.retry_after_s
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.errors import ModelError
+from mediaserver.decoder.remote.server import EngineServer
+from mediaserver.errors import ModelError, VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings, TurnDetection
 from signaling.loading import load_models
+from tests.unit.signaling.front_door import FakeEngine
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,29 @@ async def test_a_missing_end_of_turn_model_stops_the_start_with_a_sentence(
         await load_models(Settings(turn_model=True, model_fetch=False, model_dir=tmp_path), Metrics())
     assert caught.value.code == "MODEL_MISSING"
     assert "voiceforge models fetch smart-turn" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"language": "de"}, "`language`: 'tiny.en' does not know 'de'"),
+        ({"languages": ["en", "de", "fr"]}, "`languages`: 'tiny.en' does not know 'de', 'fr'"),
+    ],
+)
+async def test_an_engine_at_a_socket_that_does_not_know_the_languages_stops_the_start(
+    settings: dict[str, object],
+    told: str,
+    vad_model_path: Path,
+    tmp_path: Path,
+    no_leaked_threads: None,
+    no_leaked_tasks: None,
+) -> None:
+    server = EngineServer(FakeEngine(), tmp_path / "engine")
+    await server.start()
+    try:
+        with pytest.raises(VoiceForgeError) as caught:
+            await load_models(Settings.model_validate({"engine_socket": tmp_path / "engine", **settings}), Metrics())
+    finally:
+        await server.close()
+    assert caught.value.code == "UNKNOWN_LANGUAGE"
+    assert told in str(caught.value)
