@@ -74,7 +74,7 @@ def show(result: Result, console: Console) -> None:
         lines = [list(line) for line in zip(*lines, strict=True)]
     table = Table(title=escape(result.title), title_justify="left")
     for number, heading in enumerate(lines[0]):
-        table.add_column(escape(heading), justify="left" if number == 0 else "right", no_wrap=upright and number > 0)
+        table.add_column(escape(heading), justify="left" if number == 0 else "right", no_wrap=upright or number == 0)
     for line in lines[1:]:
         table.add_row(*(escape(cell) for cell in line))
     console.print(table)

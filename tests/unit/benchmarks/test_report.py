@@ -70,6 +70,14 @@ def test_a_wide_table_is_printed_upright() -> None:
     assert any("heading 11" in line and "cell 11" in line for line in out.getvalue().splitlines())
 
 
+def test_names_of_rows_are_not_cut() -> None:
+    columns = [Column("noise"), *[Column(f"long heading {k}") for k in range(7)]]
+    table = Result("x", "t", columns, [["doors and knocks", *["some words that are long"] * 7]])
+    out = io.StringIO()
+    show(table, Console(file=out, width=80))
+    assert "doors and knocks" in out.getvalue()
+
+
 def test_brackets_in_text_are_not_markup() -> None:
     out = io.StringIO()
     show(Result("x", "t", [Column("a")], [["[red]b[/red]"]], notes=["[x]"]), Console(file=out, width=80))
