@@ -22,6 +22,10 @@ half did."""
 TAIL_MS = 200
 """Silence after which the audio of a pause is complete: longer windows would say the same."""
 
+SPECULATE_MS, SPECULATE_SHARE = 250, 0.5
+"""Silence after which an utterance is decoded as if it were over: half of the endpoint's wait, so that its final is
+there when it is, and no more than most pauses within a sentence last."""
+
 
 class Interims:
     """Has the running utterance of one session decoded while it grows.
@@ -42,8 +46,29 @@ class Interims:
         self.are_shown = True
         """Whether the client wants interims."""
 
-    def offer(self, utterance: Utterance, *, last_speech_sample: int) -> None:
-        """Have the utterance decoded as far as it has come, as soon as its turn comes; call it for every new frame."""
+    def hear(self, utterance: Utterance, *, silence_samples: int, last_speech_sample: int, endpointing_ms: int) -> None:
+        """Have the running utterance decoded: as an interim while somebody speaks, as its final in a pause.
+
+        Args:
+            utterance: call it for every new frame.
+            silence_samples: how long nobody has spoken.
+            last_speech_sample: where somebody was last heard.
+            endpointing_ms: how much silence will end it.
+        """
+        if silence_samples >= samples_in(ms=min(SPECULATE_MS, endpointing_ms * SPECULATE_SHARE)):
+            self._speculate(utterance, last_speech_sample)
+        elif self.are_shown:
+            self._offer(utterance, last_speech_sample)
+
+    async def close(self) -> None:
+        """Give up what is being decoded."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _offer(self, utterance: Utterance, last_speech_sample: int) -> None:
+        """Have the utterance decoded as far as it has come, as soon as its turn comes."""
         end = self._hearing.end_sample
         if end - utterance.offered_sample < samples_in(ms=OFFER_MS):
             return
@@ -57,7 +82,7 @@ class Interims:
         if window is not None:
             self._start(utterance, window)
 
-    def speculate(self, utterance: Utterance, *, last_speech_sample: int) -> None:
+    def _speculate(self, utterance: Utterance, last_speech_sample: int) -> None:
         """Have the utterance decoded as if it ended in this pause, once a pause."""
         speculation = utterance.speculation
         if speculation is not None and speculation.last_speech_sample == last_speech_sample:
@@ -65,13 +90,6 @@ class Interims:
         window = self._hearing.window(Kind.SPECULATIVE, utterance.start_sample, self._hearing.end_sample)
         if window is not None:
             utterance.speculation = Speculation(last_speech_sample, self._start(utterance, window))
-
-    async def close(self) -> None:
-        """Give up what is being decoded."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, utterance: Utterance, window: Window) -> asyncio.Task[Hypothesis | None]:
         task = asyncio.create_task(self._decode(utterance, window), name=f"interim-{window.session_id}")

@@ -30,6 +30,7 @@ class ScriptedVad:
     """Judges each frame by its loudness, at once or when told to."""
 
     held: bool = False
+    quiet: float = 0.0
     waiting: list[Samples] = field(default_factory=list)
     deliver: Callable[[Verdict], None] | None = None
     closed: bool = False
@@ -51,7 +52,9 @@ class ScriptedVad:
         frames, self.waiting = self.waiting, []
         assert self.deliver is not None
         if frames:
-            self.deliver(Verdict(np.array([float(np.abs(f).max() > 0.01) for f in frames], dtype=np.float32)))
+            self.deliver(
+                Verdict(np.array([1.0 if np.abs(f).max() > 0.01 else self.quiet for f in frames], dtype=np.float32))
+            )
 
     def reset(self, denoiser: object) -> None:
         pass
@@ -330,11 +333,45 @@ async def test_interims_can_be_switched_off() -> None:
 
 async def test_without_vad_everything_is_speech_until_finalize() -> None:
     stream = Stream(config=SessionConfig(vad_enabled=False))
-    await stream.pause(3.0)
+    await stream.pause(1.0)
+    await stream.speak(0.1)
+    await stream.pause(1.9)
     assert stream.sink.of(Interim)
     stream.session.finalize()
     await stream.pause(0.1)
     assert stream.sink.of(Final)[0].duration == pytest.approx(3.0, abs=0.1)
+
+
+async def test_without_vad_nothing_is_decoded_until_something_is_like_speech() -> None:
+    stream = Stream(config=SessionConfig(vad_enabled=False))
+    stream.vad.quiet = 0.08
+    await stream.pause(25.0)
+    stream.session.finalize()
+    await stream.pause(2.0)
+    assert not stream.decoder.windows
+    assert "warning" not in stream.sink.types
+    stream.vad.quiet = 0.12
+    await stream.pause(1.0)
+    assert stream.sink.of(Interim)
+    await stream.session.close("client")
+    [final] = stream.sink.of(Final)
+    assert final.duration == pytest.approx(3.0, abs=0.1)
+
+
+async def test_a_word_before_the_utterance_was_noticed_is_decoded_without_vad() -> None:
+    stream = Stream(config=SessionConfig(vad_enabled=False))
+    await stream.speak(0.1)
+    await stream.pause(1.0)
+    stream.session.finalize()
+    await stream.pause(0.1)
+    assert stream.sink.of(Final)
+
+
+async def test_a_threshold_below_what_is_like_speech_is_the_clients_choice() -> None:
+    stream = Stream(config=SessionConfig(vad_threshold=0.04))
+    stream.vad.quiet = 0.05
+    await stream.pause(2.0)
+    assert stream.sink.of(Interim)
 
 
 async def test_a_noise_that_has_no_words_is_never_told() -> None:
