@@ -168,7 +168,7 @@ async def test_thirty_sessions_leave_no_thread_task_or_socket_behind(
         track.stop()
         await close_peer_connection(pc)
 
-    await one()  # what is made once a process is made now
+    await asyncio.gather(*(one() for _ in range(6)))  # what is made once a process is made now
     threads, sockets = own_threads(), len(process.net_connections("inet"))
     tasks = len(asyncio.all_tasks())
     for _ in range(5):
