@@ -24,7 +24,8 @@ from benchmarks.scoring import Normaliser
 from benchmarks.stack import Models, find_models
 from mediaserver.decoder import catalogue
 from mediaserver.errors import VoiceForgeError
-from mediaserver.settings import Settings, config_error
+from mediaserver.session_config import config_error
+from mediaserver.settings import Settings
 
 DEFAULT_OUT = Path("benchmarks/out")
 

@@ -19,7 +19,7 @@ from mediaserver.audio.clock import seconds
 from mediaserver.decoder.window import Kind
 from mediaserver.events import Final, Revision, SpeechStarted
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 
 NOISE_CATEGORY = "noise"
 

@@ -16,7 +16,8 @@ from benchmarks.screen import ScreenScore, final_text, score_stream
 from benchmarks.stack import Models
 from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Revision
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 
 LOST_S = 0.1
 """A session that says it received this much less than was pushed has lost audio; less is the last partial frame."""

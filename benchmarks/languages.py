@@ -22,7 +22,7 @@ from mediaserver.decoder.window import Kind, Window
 from mediaserver.errors import ConfigError
 from mediaserver.events import Final, SpeechStarted
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 
 CATEGORIES = ("multilingual", "multilingual-untranscribed", "english-read")
 LIMIT, SHORT_LIMIT = 8, 2

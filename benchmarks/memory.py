@@ -24,7 +24,7 @@ from mediaserver.audio.clock import SAMPLE_RATE, Samples, samples_in
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Window
 from mediaserver.events import Event
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 
 MARKS_MIN, SHORT_MARKS_MIN = (1, 5, 15, 30, 60), (1, 5, 10)
 """Minutes of stream at which memory is looked at."""

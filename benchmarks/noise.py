@@ -26,7 +26,8 @@ from mediaserver.audio.clock import Samples, samples_in, seconds
 from mediaserver.audio.denoise import preload
 from mediaserver.errors import ConfigError
 from mediaserver.session import Session
-from mediaserver.settings import Denoise, DenoiseBranch, SessionConfig
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Denoise, DenoiseBranch
 
 CATEGORIES = ("english-read", SYNTHETIC)
 """Read sentences recorded in quiet: what is lost is lost to the noise."""

@@ -18,7 +18,7 @@ from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.window import Hypothesis, Window
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 
 SECONDS, SHORT_SECONDS = 20.0, 8.0
 """Long enough for CPU time, which the kernel counts in 10 ms steps, to be exact to a percent at one stream's cost."""

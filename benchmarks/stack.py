@@ -22,7 +22,8 @@ from mediaserver.decoder.engine import Engine, open_engine
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Replaced, Window
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 
 FIRST_PERIOD_MS = 200
 """The engine's own least time between two tries to hear the first words of an utterance."""

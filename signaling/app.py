@@ -20,7 +20,8 @@ from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session, Sink
 from mediaserver.session.effective import Effective
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
 from signaling.problems import problems_middleware

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from mediaserver.audio.endpoint import EndpointerConfig, TurnWaits
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import ConfigError
-from mediaserver.settings import Denoise, DenoiseBranch, SessionConfig, Settings, TurnDetection
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Denoise, DenoiseBranch, Settings, TurnDetection
 
 
 @dataclass(frozen=True, slots=True)

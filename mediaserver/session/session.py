@@ -34,7 +34,8 @@ from mediaserver.session.settling import Settling
 from mediaserver.session.turns import Turns
 from mediaserver.session.utterance import Utterance
 from mediaserver.session.utterance_end import UtteranceEnds
-from mediaserver.settings import DenoiseBranch, SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import DenoiseBranch, Settings
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,8 @@ import structlog
 from aiohttp import web
 
 from mediaserver.session.effective import Effective
-from mediaserver.settings import SessionConfig, Settings, TurnDetection
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings, TurnDetection
 from signaling.limits import ServedEngine
 from signaling.problems import Handler, HttpError
 from signaling.routes.ice import IceServer

@@ -19,7 +19,8 @@ from structlog.contextvars import bound_contextvars
 from mediaserver.audio.denoise import preload
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import Denoise, SessionConfig, config_error
+from mediaserver.session_config import SessionConfig, config_error
+from mediaserver.settings import Denoise
 from signaling.limits import (
     ACCEPT_TIMEOUT_S,
     PREFLIGHT_MAX_AGE_S,

@@ -23,7 +23,8 @@ from benchmarks.screen import final_text, score_stream
 from benchmarks.stack import Models, serving
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 
 SPEAKERS = 2
 SECONDS_EACH = 20.0

@@ -20,7 +20,8 @@ from benchmarks.word_times import boundaries, misplaced
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.events import Final, Interim, Revision
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from tests.conftest import SPEECH
 
 BOUNDARY_S = 0.06

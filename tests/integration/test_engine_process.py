@@ -27,7 +27,8 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Warned
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from signaling.engine_order import child_engine
 from tests.conftest import Speech
 from tests.scoring import word_errors

@@ -20,7 +20,8 @@ from mediaserver.metrics import Metrics
 from mediaserver.session import Session
 from mediaserver.session.interims import FIRST_SPEECH_MS, OFFER_MS
 from mediaserver.session.messages import handle_message
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 
 E = TypeVar("E", bound=Event)
 

@@ -10,7 +10,7 @@ from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
 from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Interim, Ready
 from mediaserver.session.messages import handle_message
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 from tests.unit.session.test_session import ScriptedDecoder, Stream
 
 KNOWN = ("en", "de", "fr")

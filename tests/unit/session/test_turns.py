@@ -18,7 +18,8 @@ from mediaserver.errors import ConfigError
 from mediaserver.events import Event, Final, Ready, SpeechStarted, SpeechStopped, UtteranceEnd
 from mediaserver.metrics import Metrics
 from mediaserver.session.session import Session
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from tests.conftest import Speech
 
 E = TypeVar("E", bound=Event)

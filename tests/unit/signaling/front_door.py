@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from mediaserver.decoder.window import Hypothesis, Window
 from mediaserver.errors import MediaError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from signaling.app import make_app
 from signaling.telemetry import AccessLogger
 

@@ -9,7 +9,7 @@ from front_door import FakePeer
 
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import SessionConfig
+from mediaserver.session_config import SessionConfig
 from signaling import registry as registry_module
 from signaling.registry import Registry
 

@@ -16,7 +16,8 @@ from front_door import OFFER, SDP, FakeEngine, FakePeer, Node
 
 from mediaserver.errors import ModelError, VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import SessionConfig, Settings
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
 from signaling import app as app_module
 from signaling import registry as registry_module
 from signaling.app import ADMISSION, REGISTRY, run, serve

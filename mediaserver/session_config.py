@@ -1,0 +1,105 @@
+"""What a client may choose for its session; the rest is the node's (`mediaserver.settings`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mediaserver.errors import ConfigError
+from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
+
+MAX_LANGUAGES = 100
+"""As many as Whisper knows."""
+
+
+def _listed(value: object) -> object:
+    """A URL has no lists: what is separated by commas is one."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Listed = Annotated[list[str], BeforeValidator(_listed)]
+HotWords = Annotated[list[HotWord], BeforeValidator(_listed)]
+
+
+class SessionConfig(BaseModel):
+    """What a client may choose for its session, by `configure` or in the URL. Unset fields take the node's setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    language: str | None = Field(None, description="Language code; unset is detected by a multilingual model.")
+    languages: Listed | None = Field(
+        None,
+        max_length=MAX_LANGUAGES,
+        description="Codes that detection chooses from; in a URL separated by commas.",
+    )
+    prompt: str | None = Field(
+        None,
+        max_length=MAX_PROMPT_LETTERS,
+        description="Text before what is heard, in the spelling to go on with. Whisper takes about 220 tokens, some "
+        "150 words, of prompt and hot words together: of a longer prompt its end counts.",
+    )
+    hotwords: HotWords | None = Field(
+        None,
+        max_length=MAX_HOTWORDS,
+        description="Words to expect (names, terms), as they are to be written; in a URL separated by commas. About "
+        "40 count, the first ones.",
+    )
+    model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
+    interim_results: bool = Field(True, description="Whether interims are sent.")
+    revisions: bool = Field(True, description="Whether finals are corrected once more speech has been heard.")
+    settled_finals: bool = Field(
+        False,
+        description="Hold each final back until it has settled, and send no revisions: for clients that know none.",
+    )
+    vad_enabled: bool = Field(
+        True, description="Off: everything counts as speech, utterances end by `finalize` or length."
+    )
+    endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
+    vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
+    turn_detection: Literal["silence", "semantic"] | None = Field(
+        None, description="What ends an utterance: silence alone, or also what a model makes of each pause."
+    )
+    turn_complete_ms: int | None = Field(
+        None, ge=200, le=10_000, description="Silence in ms that ends a finished turn."
+    )
+    turn_incomplete_ms: int | None = Field(
+        None, ge=200, le=10_000, description="Silence in ms that ends an unfinished turn."
+    )
+    utterance_end_ms: int | None = Field(
+        None, ge=100, le=10_000, description="Gap in ms after the last word at which `utterance_end` is sent."
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="Confidence below which a word is marked `low_confidence`; none is left out."
+    )
+    denoise: Literal["off", "speex", "spectral_gate"] | None = Field(None, description="Noise suppressor.")
+    denoise_branch: Literal["vad", "both"] | None = Field(None, description="Who hears the denoised signal.")
+
+    def merged(self, changes: object) -> SessionConfig:
+        """This configuration with the fields of a `configure` message changed.
+
+        Raises:
+            ConfigError: unknown fields or wrong types; the message names each one.
+        """
+        if not isinstance(changes, dict):
+            raise ConfigError(
+                "INVALID_CONFIG", "`config` is not an object.", 'Send {"type":"configure","config":{"language":"en"}}.'
+            )
+        try:
+            return SessionConfig.model_validate({**self.model_dump(exclude_unset=True), **changes})
+        except ValidationError as exc:
+            raise config_error(exc, known=sorted(SessionConfig.model_fields)) from exc
+
+
+def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:
+    """A validation failure as one error that names every field and what is wrong with it."""
+    problems = [
+        f"`{'.'.join(str(part) for part in item['loc'])}`: "
+        + ("is not a known field" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:])
+        for item in exc.errors()
+    ]
+    return ConfigError(
+        "INVALID_CONFIG",
+        "Configuration refused: " + "; ".join(problems) + ".",
+        "Known fields: " + ", ".join(known) + ".",
+    )
