@@ -56,7 +56,22 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 OnPosition = Callable[[float], None]
 
 
-class RecordingTrack(MediaStreamTrack):
+class CallTrack(MediaStreamTrack):
+    """What is said in a call: an audio track that tells when all of it has been said, or what became of it."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished = asyncio.Event()
+        self.error: MediaError | None = None
+
+    def cut(self) -> None:
+        """End it here."""
+        self.finished.set()
+
+
+class RecordingTrack(CallTrack):
     """An audio track from a file, one frame of 20 ms every 20 ms; silence after its end, until it is stopped.
 
     Args:
@@ -65,12 +80,8 @@ class RecordingTrack(MediaStreamTrack):
         on_warning: told of damage in the file.
     """
 
-    kind = "audio"
-
     def __init__(self, path: Path, *, on_position: OnPosition | None = None, on_warning: OnWarning | None = None):
         super().__init__()
-        self.finished = asyncio.Event()
-        self.error: MediaError | None = None
         self._source = read_opus_frames(path, on_warning=on_warning)
         self._block: deque[NDArray[np.int16]] = deque()
         self._on_position = on_position
@@ -81,7 +92,7 @@ class RecordingTrack(MediaStreamTrack):
     def cut(self) -> None:
         """End the recording here; silence follows."""
         self._block.clear()
-        self.finished.set()
+        super().cut()
 
     async def recv(self) -> AudioFrame:
         """The next frame, at its time."""
@@ -128,7 +139,7 @@ class Call:
         on_event: told each event of the session, as the native protocol's JSON object, on the event loop.
     """
 
-    def __init__(self, *, url: str, track: RecordingTrack, language: str | None, on_event: OnEvent) -> None:
+    def __init__(self, *, url: str, track: CallTrack, language: str | None, on_event: OnEvent) -> None:
         self._url = url
         self._track = track
         self._language = language

@@ -10,7 +10,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -29,7 +28,7 @@ from benchmarks.scripts import Script
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Settings
-from signaling.caller import Call, RecordingTrack
+from signaling.caller import Call, CallTrack
 
 OpusPacket: TypeAlias = "Packet[AudioStream]"
 
@@ -89,22 +88,18 @@ def opus(samples: Samples) -> list[OpusPacket]:
     return [*packets, *codec.encode(None)][:count]
 
 
-class PacketTrack(RecordingTrack):
+class PacketTrack(CallTrack):
     """A recording that has been encoded already: packets leave when they are put in, at no pace of the track's own."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(Path(name))
+    def __init__(self) -> None:
+        super().__init__()
         self._ready: asyncio.Queue[OpusPacket] = asyncio.Queue()
 
     def put(self, packet: OpusPacket) -> None:
         """Send a packet. No more than the script's wait, and the sender takes them at once."""
         self._ready.put_nowait(packet)
 
-    def cut(self) -> None:
-        """The recording has ended."""
-        self.finished.set()
-
-    async def recv(self) -> OpusPacket:  # type: ignore[override]  # its annotation knows frames only
+    async def recv(self) -> OpusPacket:
         """The next packet."""
         if self.readyState != "live":
             raise MediaStreamError
@@ -155,7 +150,7 @@ class VoiceForgeClient(Client):
         self._ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._packets: list[OpusPacket] = []
-        self._track = PacketTrack(script.name)
+        self._track = PacketTrack()
         self._call: asyncio.Task[None] | None = None
 
     def _hear(self, event: Mapping[str, Any]) -> None:
