@@ -103,29 +103,16 @@ class Session:
             capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
             languages=self._languages(),
         )
-        self._expect()
         self._endpointer = Endpointer(self._effective.endpointer)
         self._turns = Turns(session_id, hearing=self._hearing, pool=turns, endpointer=self._endpointer)
         self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
-        self._interims = Interims(
-            hearing=self._hearing,
-            decoder=decoder,
-            reporter=self._reporter,
-            metrics=metrics,
-        )
+        self._interims = Interims(hearing=self._hearing, decoder=decoder, reporter=self._reporter, metrics=metrics)
         self._ends = UtteranceEnds(self._reporter.utterance_end)
-        self._ends.gap_ms = self._effective.utterance_end_ms
         self._settling = Settling(hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends)
         self._finals = Finals(
-            hearing=self._hearing,
-            decoder=decoder,
-            reporter=self._reporter,
-            settling=self._settling,
-            metrics=metrics,
+            hearing=self._hearing, decoder=decoder, reporter=self._reporter, settling=self._settling, metrics=metrics
         )
-        self._settling.with_revisions = self._effective.revisions
-        self._settling.hold_ms = self._effective.hold_ms
-        self._interims.are_shown = self._effective.interim_results
+        self._apply()
 
         self._utterance: Utterance | None = None
         self._utterances = 0
@@ -178,15 +165,9 @@ class Session:
         effective = Effective.of(config, self._settings, self._decoder)
         denoiser = make_denoiser(effective.denoise)  # may not be installed: before anything is changed
         before, self._effective, self._config = self._effective, effective, config
-        self._endpointer.config = self._effective.endpointer
-        self._settling.with_revisions = self._effective.revisions
-        self._settling.hold_ms = self._effective.hold_ms
-        self._interims.are_shown = self._effective.interim_results
-        self._reporter.min_confidence = self._effective.min_confidence
-        self._ends.gap_ms = self._effective.utterance_end_ms
         if (before.language, before.languages) != (self._effective.language, self._effective.languages):
             self._hearing.languages = self._languages()
-        self._expect()
+        self._apply()
         if (before.denoise, before.denoise_branch) != (self._effective.denoise, self._effective.denoise_branch):
             self._vad.reset(denoiser)
         self._reporter.emit(Ready(config=self._effective.as_dict(), model=self._effective.model))
@@ -223,9 +204,15 @@ class Session:
         effective = self._effective
         return LanguageTracker(self._decoder.languages, chosen=effective.language, allowed=effective.languages)
 
-    def _expect(self) -> None:
-        """From here on windows are told what to expect."""
-        self._hearing.prompt, self._hearing.hotwords = self._effective.prompt, self._effective.hotwords
+    def _apply(self) -> None:
+        """What holds from here on."""
+        effective = self._effective
+        self._hearing.prompt, self._hearing.hotwords = effective.prompt, effective.hotwords
+        self._endpointer.config = effective.endpointer
+        self._interims.are_shown = effective.interim_results
+        self._settling.with_revisions, self._settling.hold_ms = effective.revisions, effective.hold_ms
+        self._reporter.min_confidence = effective.min_confidence
+        self._ends.gap_ms = effective.utterance_end_ms
 
     # --- samples to utterances
 
