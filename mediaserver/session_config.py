@@ -53,7 +53,9 @@ class SessionConfig(BaseModel):
         description="Hold each final back until it has settled, and send no revisions: for clients that know none.",
     )
     vad_enabled: bool = Field(
-        True, description="Off: everything counts as speech, utterances end by `finalize` or length."
+        True,
+        description="Off: everything counts as speech, utterances end by `finalize` or length. Those in which nothing "
+        "was even like speech have no final.",
     )
     endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
     vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
