@@ -74,6 +74,11 @@ class EndpointerConfig:
     max_utterance_s: float = 20.0
     turn_waits: TurnWaits | None = None
 
+    @property
+    def shortest_wait_ms(self) -> int:
+        """The least silence that can end an utterance."""
+        return min(self.endpointing_ms, self.turn_waits.complete_ms if self.turn_waits else self.endpointing_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Started:

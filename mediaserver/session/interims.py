@@ -53,7 +53,7 @@ class Interims:
             utterance: call it for every new frame.
             silence_samples: how long nobody has spoken.
             last_speech_sample: where somebody was last heard.
-            endpointing_ms: how much silence will end it.
+            endpointing_ms: the least silence that can end it.
         """
         if silence_samples >= samples_in(ms=min(SPECULATE_MS, endpointing_ms * SPECULATE_SHARE)):
             self._speculate(utterance, last_speech_sample)

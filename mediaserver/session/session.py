@@ -243,7 +243,7 @@ class Session:
                 self._utterance,
                 silence_samples=self._endpointer.position_samples - self._last_speech_sample,
                 last_speech_sample=self._last_speech_sample,
-                endpointing_ms=self._effective.endpointer.endpointing_ms,
+                endpointing_ms=self._effective.endpointer.shortest_wait_ms,
             )
 
     def _has_voice(self, utterance: Utterance) -> bool:

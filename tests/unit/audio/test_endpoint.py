@@ -351,3 +351,9 @@ def test_whatever_comes_edges_alternate_and_positions_never_go_back(
                     started = last_end = min(max(act, started), endpointer.position_samples)
             case EndpointerConfig():
                 endpointer.config = act
+
+
+def test_the_shortest_wait_is_that_of_a_finished_turn_where_it_is_shorter() -> None:
+    assert EndpointerConfig(endpointing_ms=500).shortest_wait_ms == 500
+    assert EndpointerConfig(endpointing_ms=500, turn_waits=TurnWaits(complete_ms=300)).shortest_wait_ms == 300
+    assert EndpointerConfig(endpointing_ms=200, turn_waits=TurnWaits(complete_ms=300)).shortest_wait_ms == 200
