@@ -42,8 +42,8 @@ RUN_FRAMES = 16
 that the others are not kept waiting."""
 
 INLINE_FRAMES = 6
-"""Up to so many frames are judged on the event loop: 0.3 ms for one, 1.5 ms for six. The hop to the thread and back
-costs a lone silent stream twice what its model call does."""
+"""Up to so many frames are judged on the event loop: 0.6 ms for one with cold caches, 1.5 ms for six. The hop to the
+thread and back costs a lone silent stream another third of what its model call does."""
 
 MAX_BACKLOG_FRAMES = 938
 """30 s and 2 MB for one stream. The oldest frames are dropped first and told as `DROPPED_PROBABILITY`. A live stream
