@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mediaserver.audio.clock import seconds
+from mediaserver.decoder.guards import normalised
 from mediaserver.decoder.language import Heard
 from mediaserver.decoder.revising import revised, within
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Window
@@ -24,6 +27,10 @@ MAX_WAITING = 32
 FINAL_GAIN = 0.1
 """By how much a final's words must be surer than the stable words they replace, on which two decodes agreed. Without it
 a thirtieth of the stable words change, with it a hundredth, and fewer of them are wrong."""
+
+
+STUTTER = re.compile(r"(.)\1{3}")
+"""One letter four times: no word has it, and "old-s-s-y-y-y-y…" is one word to the tokenizer."""
 
 
 class Finals:
@@ -145,9 +152,22 @@ class _Pending:
     has_stopped: bool
 
     async def speculated(self) -> Hypothesis | None:
-        """What was decoded in the pause that became the utterance's end, if that came to anything."""
+        """What was decoded in the pause that became the utterance's end, if that came to anything to be relied on."""
         speculation = self.utterance.speculation
-        return None if speculation is None else await speculation.decode
+        hypothesis = None if speculation is None else await speculation.decode
+        return hypothesis if hypothesis is not None and not _ran_on(hypothesis) else None
+
+
+def _ran_on(hypothesis: Hypothesis) -> bool:
+    """Whether it may have gone on after the last word: it heard less of the pause than a final does, and then Whisper
+    says a word twice or never ends one.
+    """
+    said = [normalised(word.text) for word in hypothesis.words]
+    return (
+        hypothesis.rejected is not None
+        or any(before == after for before, after in pairwise(said))
+        or any(STUTTER.search(word) for word in said)
+    )
 
 
 def _final_lost() -> VoiceForgeError:

@@ -286,6 +286,24 @@ async def test_a_pause_is_decoded_as_the_final_that_it_may_become() -> None:
     assert stream.sink.of(Final)[0].transcript == "w0 w1 w2 w3"
 
 
+@pytest.mark.parametrize("said", [" stella. Stella.", " old-" + "s-" * 30, ""])
+async def test_a_speculation_that_ran_on_is_decoded_again_with_the_whole_pause(said: str) -> None:
+    decoder = ScriptedDecoder()
+
+    def outcome(window: Window) -> Hypothesis:
+        if window.kind is not Kind.SPECULATIVE:
+            return half_second_words(window)
+        words = [HypothesisWord(f" {word}", 0.5 * n, 0.5 * n + 0.4, 0.9) for n, word in enumerate(said.split())]
+        return Hypothesis(words=words, rejected=None if said else "no_speech")
+
+    decoder.outcome = outcome
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    assert len(stream.decoder.of(Kind.FINAL)) == 1
+    assert stream.sink.of(Final)[0].transcript == "w0 w1 w2 w3"
+
+
 async def test_who_goes_on_after_a_pause_gets_a_final_of_everything() -> None:
     stream = Stream()
     await stream.speak(2.0)
