@@ -66,4 +66,7 @@ def test_a_lock_pins_one_version_with_hashes_for_every_system_and_names_no_index
 def test_the_development_lock_agrees_with_what_runs() -> None:
     runs, develops = locked("requirements.lock"), locked("requirements-dev.lock")
     for name, pins in runs.items():
-        assert [str(pin) for pin in develops.get(name, [])] == [str(pin) for pin in pins], f"{name}: {HELP}"
+        # Versions, not markers: what tests need may want a package on systems where the server itself does not.
+        assert {str(pin.specifier) for pin in pins} == {str(pin.specifier) for pin in develops.get(name, [])}, (
+            f"{name}: {HELP}"
+        )
