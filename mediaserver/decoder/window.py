@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
@@ -13,6 +13,7 @@ class Kind(IntEnum):
     """What a window is for; also its priority, the lowest first.
 
     SPECULATIVE is an utterance in a pause that may turn out to be its end: decoded as a final is, so that it can be it.
+    RECORDING is a piece of a file, which gives way to everything live.
     """
 
     FINAL = 0
@@ -20,6 +21,7 @@ class Kind(IntEnum):
     INTERIM = 2
     SPECULATIVE = 3
     REVISION = 4
+    RECORDING = 5
 
     @property
     def is_interim(self) -> bool:
@@ -32,13 +34,20 @@ class Kind(IntEnum):
         return self.is_interim or self is Kind.SPECULATIVE
 
 
+class Task(StrEnum):
+    """What is written down: what was said, or what that is in English."""
+
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The audio that one decode sees.
 
     Args:
         session_id: whose it is.
-        kind: final, first interim of an utterance, interim, or revision.
+        kind: final, first interim of an utterance, interim, revision, or a piece of a recording.
         samples: [n] float32, 16 kHz mono.
         start_sample: stream position of `samples[0]`.
         language: language code, or None to have it detected.
@@ -46,6 +55,8 @@ class Window:
         language_scores: what speaks for each of `language_candidates` so far, in nats; empty is nothing yet.
         prompt: text that was said or written before, in the spelling to go on with.
         hotwords: words to expect, as they are to be written.
+        task: translations are into English, and need a multilingual model.
+        with_tokens: whether words come with their tokens.
     """
 
     session_id: str
@@ -57,6 +68,8 @@ class Window:
     language_scores: tuple[float, ...] = ()
     prompt: str | None = None
     hotwords: tuple[str, ...] = ()
+    task: Task = Task.TRANSCRIBE
+    with_tokens: bool = False
 
     @property
     def is_prompted(self) -> bool:
@@ -70,16 +83,33 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of a word.
+
+    Args:
+        number: its place in the model's vocabulary.
+        piece: as the vocabulary spells it: its UTF-8 bytes, each as one printable letter (byte-level BPE).
+        log_probability: in nats, after the tokens before it and without a prompt.
+    """
+
+    number: int
+    piece: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class HypothesisWord:
     """A word as decoded; `text` has the leading space and the punctuation that the model wrote.
 
-    `start` and `end` are seconds of stream time; `probability` is the mean over its tokens.
+    `start` and `end` are seconds of stream time; `probability` is the mean over its tokens, which are there where the
+    window asked for them.
     """
 
     text: str
     start: float
     end: float
     probability: float
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Recordings: files to transcripts, through the same engine as live speech."""
