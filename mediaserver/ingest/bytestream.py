@@ -1,0 +1,194 @@
+"""Audio that comes as bytes, in messages or a body, to samples: raw, or a container told by its first bytes. Sans-IO.
+
+A stream may be cut anywhere into messages, but for `opus`, whose packets have no length of their own: there one message
+is one packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from mediaserver.audio.clock import SAMPLE_RATE, Samples
+from mediaserver.errors import ConfigError
+from mediaserver.ingest.codecs import TELEPHONE_RATE
+from mediaserver.ingest.pcm import PcmReader, SampleFormat
+from mediaserver.ingest.resampler import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
+from mediaserver.ingest.source import RawSource, Source
+
+SLICE_BYTES = 16 * 1024
+"""Half a second of linear16 at 16 kHz: what is read at once takes a millisecond or two."""
+
+BLOCK_SAMPLES = SAMPLE_RATE
+"""What one call gives at most, and one block of the encoding more: a kilobyte of FLAC may hold minutes of silence."""
+
+
+class Encoding(StrEnum):
+    """How audio is written; clients send these names."""
+
+    LINEAR16 = "linear16"
+    """Signed 16-bit little-endian."""
+    LINEAR32 = "linear32"
+    """Signed 32-bit little-endian."""
+    MULAW = "mulaw"
+    ALAW = "alaw"
+    OPUS = "opus"
+    """Packets (RFC 6716), one a message."""
+    OGG_OPUS = "ogg-opus"
+    FLAC = "flac"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """What a client says of its audio.
+
+    `encoding` None is a container, told by its first bytes: WAV, FLAC, Ogg Opus, Ogg FLAC, WebM Opus, MP3 or AAC in
+    ADTS. It says its own rate; `channels` counts for it only with `multichannel`, and must be as many as it has.
+    """
+
+    encoding: Encoding | None = None
+    sample_rate: int | None = None
+    """Hz; needed for linear audio, 8000 by default for G.711, checked for FLAC, of no consequence for Opus."""
+    channels: int = 1
+    """Of the stream, interleaved."""
+    multichannel: bool = False
+    """Each channel is a transcript of its own; else they are mixed to one."""
+
+    @property
+    def count(self) -> int:
+        """Channels out."""
+        return self.channels if self.multichannel else 1
+
+
+class ByteAudio(Protocol):
+    """Bytes of one stream in, samples [count, n] float32 at 16 kHz out.
+
+    A few bytes can hold minutes of audio, so one call gives about a second: while `pending`, call again with `b""`
+    (or `finish`). Give at most `slice_bytes` at once; where it is None, one message whole.
+    """
+
+    slice_bytes: int | None
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is more to be had before more is given."""
+
+    def feed(self, data: bytes) -> Samples:
+        """What can be heard with these bytes; n may be 0.
+
+        Raises:
+            MediaError: UNDECODABLE_AUDIO; the stream is over.
+        """
+
+    def finish(self) -> Samples:
+        """What was held back at the end. Call it again while `pending`.
+
+        Raises:
+            MediaError: UNDECODABLE_AUDIO; nothing in the stream could be heard.
+        """
+
+    def close(self) -> None:
+        """Frees what is held."""
+
+
+def open_audio(audio_format: AudioFormat) -> ByteAudio:
+    """What reads audio of this format.
+
+    Raises:
+        ConfigError: INVALID_AUDIO_FORMAT, naming the field.
+        VoiceForgeError: LIBOPUS_MISSING.
+    """
+    _check(audio_format)
+    stream = ByteStream(_source(audio_format), Resampler(audio_format.count, mix=not audio_format.multichannel))
+    if audio_format.encoding is Encoding.OPUS:
+        stream.slice_bytes = None
+    return stream
+
+
+class ByteStream:
+    """One stream: a source of blocks and a resampler."""
+
+    def __init__(self, source: Source, resampler: Resampler) -> None:
+        self.slice_bytes: int | None = SLICE_BYTES
+        self._source = source
+        self._resampler = resampler
+        self._pending = False
+        self._ended = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is more to be had before more is given."""
+        return self._pending
+
+    def feed(self, data: bytes) -> Samples:
+        """As `ByteAudio.feed`."""
+        if data:
+            self._source.give(data)
+        return self._take()
+
+    def finish(self) -> Samples:
+        """As `ByteAudio.finish`."""
+        if not self._ended:
+            self._ended = True
+            self._source.end()
+        samples = self._take()
+        if self._pending:
+            return samples
+        return np.concatenate((samples, self._resampler.flush()), axis=1)
+
+    def close(self) -> None:
+        """As `ByteAudio.close`."""
+        self._source.close()
+
+    def _take(self) -> Samples:
+        parts: list[Samples] = []
+        count = 0
+        self._pending = True
+        while count < BLOCK_SAMPLES:
+            block = self._source.take()
+            if block is None:
+                self._pending = False
+                break
+            parts.append(self._resampler.process(block))
+            count += parts[-1].shape[1]
+        return np.concatenate(parts, axis=1) if parts else self._resampler.nothing
+
+
+def _check(audio_format: AudioFormat) -> None:
+    rate, encoding = audio_format.sample_rate, audio_format.encoding
+    if not 1 <= audio_format.channels <= MAX_CHANNELS:
+        raise _invalid("channels", f"is {audio_format.channels}", f"Send 1 to {MAX_CHANNELS} channels.")
+    if rate is not None and not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise _invalid("sample_rate", f"is {rate} Hz", f"Send {MIN_RATE_HZ} to {MAX_RATE_HZ} samples a second.")
+    if rate is None and encoding in (Encoding.LINEAR16, Encoding.LINEAR32):
+        raise _invalid("sample_rate", f"is missing, and {encoding} does not say it", "Say it in Hz, for example 16000.")
+    if rate is not None and encoding is None:
+        raise _invalid(
+            "sample_rate", "is given without `encoding`", "Name the encoding, or leave both out: containers say theirs."
+        )
+    if encoding is Encoding.OPUS and audio_format.channels > 2:
+        raise _invalid("channels", f"is {audio_format.channels}, and an Opus packet has 1 or 2", "Send 1 or 2.")
+
+
+def _source(audio_format: AudioFormat) -> Source:
+    rate, channels = audio_format.sample_rate, audio_format.channels
+    match audio_format.encoding:
+        case Encoding.LINEAR16:
+            assert rate is not None
+            return RawSource(PcmReader(SampleFormat.S16, rate=rate, channels=channels))
+        case Encoding.LINEAR32:
+            assert rate is not None
+            return RawSource(PcmReader(SampleFormat.S32, rate=rate, channels=channels))
+        case Encoding.MULAW:
+            return RawSource(PcmReader(SampleFormat.MU_LAW, rate=rate or TELEPHONE_RATE, channels=channels))
+        case Encoding.ALAW:
+            return RawSource(PcmReader(SampleFormat.A_LAW, rate=rate or TELEPHONE_RATE, channels=channels))
+        case other:
+            raise _invalid("encoding", f"{other} is not read yet", "Send linear16.")
+
+
+def _invalid(field: str, what: str, hint: str) -> ConfigError:
+    return ConfigError("INVALID_AUDIO_FORMAT", f"`{field}` {what}.", hint)
