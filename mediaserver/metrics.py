@@ -71,4 +71,7 @@ class Metrics:
         )
         self.final_seconds = histogram("final_seconds", "Final latency: end of speech to its final.")
         self.events_dropped_total = counter("events_dropped_total", "Interims left out for a slow client.")
+        self.webhooks_total = counter(
+            "webhooks_total", "Webhooks by outcome: delivered, failed, dropped.", ("outcome",)
+        )
         self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop wakes up.")

@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         [],
         "Origins (scheme://host:port) whose pages may call this server; the page it serves itself always may.",
     )
+    outbound_allow_private: bool = _knob(
+        Group.SERVER,
+        False,
+        "Fetch recordings from and send webhooks to private networks and this machine too, not only public addresses.",
+    )
     max_sessions: int = _knob(Group.SERVER, 64, "Most sessions at once; further ones get 503 with Retry-After.", ge=1)
     shutdown_deadline_s: float = _knob(
         Group.SERVER, 10.0, "Seconds that a stop may take: finals are flushed until then, what is left is cut.", gt=0
@@ -211,6 +216,12 @@ class Settings(BaseSettings):
         "Words to expect (names, terms), as JSON and as they are to be written, for sessions that give none of their "
         "own.",
         max_length=MAX_HOTWORDS,
+    )
+    model_aliases: list[str] = _knob(
+        Group.DECODER,
+        ["nova-*", "enhanced*", "base*", "flux-*", "whisper-*", "gpt-4o-*", "gpt-realtime-*"],
+        "Names, as JSON and with `*`, that clients of other vendors' protocols may give for the loaded model; answers "
+        "say which model it really was.",
     )
     device: Literal["auto", "cpu", "cuda"] = _knob(
         Group.DECODER, "auto", "Where Whisper runs; `auto` takes CUDA where there is one."
