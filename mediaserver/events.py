@@ -6,6 +6,7 @@ Every time in an event is stream time: samples received ÷ 16 000, in seconds. N
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
@@ -33,11 +34,13 @@ class Word:
 class Event:
     """What all events share; `type` is the name on the wire.
 
-    `droppable` says whether a sink whose client is slow may leave this one out.
+    `droppable` says whether a sink whose client is slow may leave this one out; `of_channel` whether it is about speech
+    in one channel, not about the connection.
     """
 
     type: ClassVar[str]
     droppable: ClassVar[bool] = False
+    of_channel: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class SpeechStarted(Event):
     """Somebody began to speak at stream time `at`."""
 
     type: ClassVar[str] = "speech_started"
+    of_channel: ClassVar[bool] = True
     at: float
 
 
@@ -67,6 +71,7 @@ class SpeechStopped(Event):
     """
 
     type: ClassVar[str] = "speech_stopped"
+    of_channel: ClassVar[bool] = True
     at: float
 
 
@@ -78,6 +83,7 @@ class Interim(Event):
     """
 
     type: ClassVar[str] = "interim"
+    of_channel: ClassVar[bool] = True
     droppable: ClassVar[bool] = True
     utterance_id: int
     transcript: str
@@ -95,6 +101,7 @@ class Final(Event):
     """The text of a whole utterance, from one decode over all of it. `timestamp` is the stream time of sending."""
 
     type: ClassVar[str] = "final"
+    of_channel: ClassVar[bool] = True
     utterance_id: int
     transcript: str
     confidence: float
@@ -113,6 +120,7 @@ class Revision(Event):
     """A correction of a final, once more speech has been heard; it replaces that final's text and words."""
 
     type: ClassVar[str] = "revision"
+    of_channel: ClassVar[bool] = True
     utterance_id: int
     transcript: str
     confidence: float
@@ -131,6 +139,7 @@ class UtteranceEnd(Event):
     """
 
     type: ClassVar[str] = "utterance_end"
+    of_channel: ClassVar[bool] = True
     utterance_id: int
     last_word_end: float
 
@@ -180,17 +189,54 @@ class Failed(Event):
     error: dict[str, object] = field(default_factory=dict)
 
 
-def to_dict(event: Event, *, session_id: str, seq: int) -> dict[str, object]:
-    """The event as the native protocol's JSON object; `seq` counts a session's events up by one."""
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One of several channels of a connection: its number from 0, and what the client calls it."""
+
+    number: int
+    label: str | None = None
+
+
+def to_dict(
+    event: Event,
+    *,
+    session_id: str,
+    seq: int,
+    channel: Channel | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, object]:
+    """The event as the native protocol's JSON object.
+
+    Args:
+        event: what is told.
+        session_id: whose it is.
+        seq: counts a connection's events up by one.
+        channel: where it was heard, for connections with several; left out of what is about the connection.
+        metadata: the client's own fields, given back with every event.
+    """
     body: dict[str, object] = {"type": event.type, "session_id": session_id, "seq": seq}
+    if channel is not None and event.of_channel:
+        body["channel"] = channel.number
+        if channel.label is not None:
+            body["channel_label"] = channel.label
+    if metadata:
+        body["metadata"] = dict(metadata)
     for item in fields(event):
         body[item.name] = _plain(getattr(event, item.name))
     return body
 
 
-def to_json(event: Event, *, session_id: str, seq: int) -> str:
+def to_json(
+    event: Event,
+    *,
+    session_id: str,
+    seq: int,
+    channel: Channel | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
     """`to_dict` as one line of UTF-8 JSON."""
-    return json.dumps(to_dict(event, session_id=session_id, seq=seq), ensure_ascii=False, separators=(",", ":"))
+    body = to_dict(event, session_id=session_id, seq=seq, channel=channel, metadata=metadata)
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -12,13 +13,35 @@ from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
 MAX_LANGUAGES = 100
 """As many as Whisper knows."""
 
+MAX_METADATA_FIELDS, MAX_METADATA_NAME_LETTERS, MAX_METADATA_LETTERS = 16, 64, 256
+"""A caller, a call's id and a dozen more: they go out again with every event."""
+
+MAX_CHANNELS = 8
+"""Channels of one connection: stereo calls have two, meeting recorders up to eight."""
+
+MAX_LABEL_LETTERS = 64
+
 
 def _listed(value: object) -> object:
     """A URL has no lists: what is separated by commas is one."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _parsed(value: object) -> object:
+    """A URL has no objects: a JSON object in a string is one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value  # refused as what it is, a string
+
+
 Listed = Annotated[list[str], BeforeValidator(_listed)]
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_LETTERS)]
+Labels = Annotated[list[Label], BeforeValidator(_listed)]
+MetadataName = Annotated[str, Field(min_length=1, max_length=MAX_METADATA_NAME_LETTERS)]
+MetadataText = Annotated[str, Field(max_length=MAX_METADATA_LETTERS)]
 HotWords = Annotated[list[HotWord], BeforeValidator(_listed)]
 
 
@@ -76,6 +99,17 @@ class SessionConfig(BaseModel):
     )
     denoise: Literal["off", "speex", "spectral_gate"] | None = Field(None, description="Noise suppressor.")
     denoise_branch: Literal["vad", "both"] | None = Field(None, description="Who hears the denoised signal.")
+
+    metadata: Annotated[dict[MetadataName, MetadataText], BeforeValidator(_parsed)] = Field(
+        default_factory=dict,
+        max_length=MAX_METADATA_FIELDS,
+        description="The client's own fields (caller, call id …), given back with every event; in a URL a JSON object.",
+    )
+    channel_labels: Labels = Field(
+        default_factory=list,
+        max_length=MAX_CHANNELS,
+        description="What the channels are called, in their order; in a URL separated by commas.",
+    )
 
     def merged(self, changes: object) -> SessionConfig:
         """This configuration with the fields of a `configure` message changed.

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,12 +15,9 @@ from aiohttp import web
 from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool
 from mediaserver.errors import VoiceForgeError
-from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
-from mediaserver.session import Session, Sink
-from mediaserver.session.effective import Effective
-from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
+from signaling.answering import Answering
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
 from signaling.problems import problems_middleware
@@ -30,6 +26,7 @@ from signaling.routes.health import Health
 from signaling.routes.ice import parse_ice_servers
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.whip import PeerFactory, Whip
+from signaling.sessions import Models, SessionFactory
 from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
 
@@ -39,15 +36,6 @@ HANDLERS_END_S = 1.0
 """How long requests in flight may take to end once all sessions are closed: they have nothing left to wait for."""
 
 EXIT_FAILED = 1
-
-
-@dataclass(slots=True)
-class Models:
-    """What is loaded while the server already listens; None until then, `turns` also where nobody asked for it."""
-
-    engine: ServedEngine | None = None
-    vad: VadPool | None = None
-    turns: TurnPool | None = None
 
 
 METRICS = web.AppKey("metrics", Metrics)
@@ -86,11 +74,13 @@ def make_app(
     ice_servers = parse_ice_servers(settings.ice_servers)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
+    sessions = SessionFactory(settings=settings, models=models, metrics=metrics)
+    answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     whip = Whip(
         registry=registry,
-        admission=admission,
-        make_peer=make_peer or _peer_factory(settings, models, metrics),
+        answering=answering,
+        make_peer=make_peer or sessions.peer,
         ice_servers=ice_servers,
         metrics=metrics,
     )
@@ -170,32 +160,6 @@ def run(settings: Settings) -> int:
         click.echo(f"{exc.message}\n{exc.hint}", err=True)
         return EXIT_FAILED
     return 0
-
-
-def _peer_factory(settings: Settings, models: Models, metrics: Metrics) -> PeerFactory:
-    """Peers whose sessions share what is loaded."""
-
-    def make_peer(session_id: str, config: SessionConfig) -> Peer:
-        engine, vad = models.engine, models.vad
-        if engine is None or vad is None:
-            raise RuntimeError("a session was admitted before the models were loaded")
-        Effective.of(config, settings, engine)  # an unknown model or language is refused before ICE begins
-
-        def make_session(sink: Sink) -> Session:
-            return Session(
-                session_id=session_id,
-                config=config,
-                settings=settings,
-                decoder=engine,
-                vad=vad,
-                metrics=metrics,
-                sink=sink,
-                turns=models.turns,
-            )
-
-        return Peer(session_id=session_id, settings=settings, metrics=metrics, make_session=make_session)
-
-    return make_peer
 
 
 async def _until_stopped(loading: Loading, models: Models, signals: StopSignals) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -34,17 +34,9 @@ CUT_GRACE_S = 2.5
 
 
 class LivePeer(Protocol):
-    """A peer as the front door sees it."""
+    """The server's end of a connection, of whatever protocol."""
 
     on_ended: Callable[[str], None] | None
-
-    async def accept(self, offer_sdp: str) -> str:
-        """Answer an offer."""
-        ...
-
-    async def add_candidates(self, sdpfrag: str) -> None:
-        """Add trickled candidates."""
-        ...
 
     async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
         """Flush finals, say `closed` and let go of everything."""
@@ -52,6 +44,19 @@ class LivePeer(Protocol):
 
     def describe(self) -> dict[str, object]:
         """Its state, without secrets."""
+        ...
+
+
+@runtime_checkable
+class WebRtcPeer(LivePeer, Protocol):
+    """The server's end of a peer connection."""
+
+    async def accept(self, offer_sdp: str) -> str:
+        """Answer an offer."""
+        ...
+
+    async def add_candidates(self, sdpfrag: str) -> None:
+        """Add trickled candidates."""
         ...
 
 

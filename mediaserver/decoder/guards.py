@@ -105,10 +105,10 @@ INVENTIONS = frozenset(
 """What the training data's subtitles say over silence. Kept only where the model has heard how it begins."""
 
 INVENTION_PROBABILITY = 0.2
-"""Probability of its first word from which one of `INVENTIONS` is believed: the rest follows from that word, whatever was
-heard ("you" after an invented "thank" has 0.96). Over knocks, babble and a coffee shop the first word has 0.01 to 0.17
-(tiny.en, 25 texts); spoken by four voices in quiet and over room noise 13 dB below them it has 0.26 to 0.95 in 93 of 97,
-"thank you" 0.30 at least."""
+"""Probability of its first word from which one of `INVENTIONS` is believed: the rest follows from that word, whatever
+was heard ("you" after an invented "thank" has 0.96). Over knocks, babble and a coffee shop the first word has 0.01 to
+0.17 (tiny.en, 25 texts); spoken by four voices in quiet and over room noise 13 dB below them it has 0.26 to 0.95 in 93
+of 97, "thank you" 0.30 at least."""
 
 
 def token_budget(speech_s: float, language: str, *, is_interim: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""The data channel `transcripts`: which channel carries the events, and what is left out when its client is slow.
+"""The data channel: which channel carries the events, and what is left out when its client is slow.
 
 Either side may open it. One channel is in use at a time: the client's own wins over the one that the server opened,
 and of several that the client opens the first.
@@ -15,16 +15,14 @@ import structlog
 from aiortc import InvalidStateError, RTCDataChannel
 
 from mediaserver.errors import MediaError, VoiceForgeError
-from mediaserver.events import Event, Failed, Final, Interim, to_json
 from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.metrics import Metrics
+from mediaserver.session.dialect import Telling
 
 log = structlog.get_logger(__name__)
 
-LABEL = "transcripts"
-
-PENDING_EVENTS_MAX = 256
-"""Events kept until a channel opens: minutes of speech. Interims are dropped first, then what is no final, then the
+PENDING_MESSAGES_MAX = 256
+"""Messages kept until a channel opens: minutes of speech. Interims are dropped first, then what is no final, then the
 oldest finals."""
 
 INTERIMS_STOP_BYTES = 16 * 1024
@@ -53,22 +51,38 @@ class ChannelEvents:
 
 
 class ChannelSink:
-    """Events of one session as JSON text messages, one object a message (a `mediaserver.session.Sink`).
+    """Text messages of one connection.
+
+    Args:
+        session_id: for the log.
+        label: of the channel that carries them.
+        refuse: what a channel that is of no use is told.
+        metrics: counts what is dropped.
+        events: whom it tells.
 
     Messages stay whole, whatever their length: aiortc cuts them into SCTP packets that fit a path of 1280 bytes
     (`tests/unit/ingest/test_channel.py` holds it to that).
     """
 
-    def __init__(self, *, session_id: str, metrics: Metrics, events: ChannelEvents) -> None:
-        self._session_id = session_id
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        label: str,
+        refuse: Callable[[VoiceForgeError], str],
+        metrics: Metrics,
+        events: ChannelEvents,
+    ) -> None:
+        self._label = label
+        self._refusal = refuse
         self._metrics = metrics
         self._events = events
         self._log = log.bind(session=session_id)
         self._channel: RTCDataChannel | None = None
         self._own = False
         self._gone = False
-        # Bound: PENDING_EVENTS_MAX, see there for what is dropped first.
-        self._pending: deque[tuple[Event, str]] = deque()
+        # Bound: PENDING_MESSAGES_MAX, see there for what is dropped first.
+        self._pending: deque[Telling] = deque()
 
     @property
     def channel(self) -> RTCDataChannel | None:
@@ -80,31 +94,30 @@ class ChannelSink:
         """`none`, or the state of the channel in use: `connecting`, `open`, `closing`, `closed`."""
         return "none" if self._channel is None else str(self._channel.readyState)
 
-    def send(self, event: Event, seq: int) -> None:
-        """Send an event, or keep it until the channel opens. Never blocks, never raises."""
+    def send(self, telling: Telling) -> None:
+        """Send a message, or keep it until the channel opens. Never blocks, never raises."""
         if self._gone:
             return
-        payload = to_json(event, session_id=self._session_id, seq=seq)
         if self._channel is not None and self._channel.readyState == "open":
-            self._transmit(self._channel, event, payload)
+            self._transmit(self._channel, telling)
         else:
-            self._keep(event, payload)
+            self._keep(telling)
 
     def accept(self, channel: RTCDataChannel) -> None:
         """A channel that the client opened: use it, or say why not and close it."""
-        if channel.label != LABEL:
+        if channel.label != self._label:
             self._refuse(channel, "UNKNOWN_CHANNEL", f"No data channel of the label {channel.label!r:.80} is served.")
         elif not channel.ordered or channel.maxRetransmits is not None or channel.maxPacketLifeTime is not None:
             self._refuse(channel, "UNRELIABLE_CHANNEL", "Finals are sent over an ordered, reliable channel only.")
         elif self._channel is not None and not self._own:
-            self._refuse(channel, "CHANNEL_IN_USE", f"Another channel `{LABEL}` carries the events.")
+            self._refuse(channel, "CHANNEL_IN_USE", f"Another channel `{self._label}` carries the events.")
         else:
             self._use(channel, own=False)
 
     def open_own(self, create: Callable[[str], RTCDataChannel]) -> None:
         """Open the channel from this side, unless the client has."""
         if self._channel is None and not self._gone:
-            self._use(create(LABEL), own=True)
+            self._use(create(self._label), own=True)
 
     async def drained(self, deadline_s: float) -> bool:
         """Wait until the client has acknowledged everything sent, for at most that long.
@@ -148,38 +161,36 @@ class ChannelSink:
 
     def _flush(self) -> None:
         while self._pending and self._channel is not None and self._channel.readyState == "open":
-            self._transmit(self._channel, *self._pending.popleft())
+            self._transmit(self._channel, self._pending.popleft())
 
-    def _transmit(self, channel: RTCDataChannel, event: Event, payload: str) -> None:
+    def _transmit(self, channel: RTCDataChannel, telling: Telling) -> None:
         unsent_bytes = channel.bufferedAmount
         if unsent_bytes > STALLED_BYTES:
             self._log.warning("data channel stalled", unsent_bytes=unsent_bytes)
             self.discard()
             self._events.on_gone("peer_lost")
-        elif event.droppable and unsent_bytes > INTERIMS_STOP_BYTES:
+        elif telling.droppable and unsent_bytes > INTERIMS_STOP_BYTES:
             self._metrics.events_dropped_total.inc()
         else:
             try:
-                channel.send(payload)
+                channel.send(telling.text)
             except (InvalidStateError, ValueError) as exc:  # closing, or larger than the client takes
-                self._log.warning("event not sent", type=event.type, error=str(exc))
+                self._log.warning("message not sent", letters=len(telling.text), error=str(exc))
 
-    def _keep(self, event: Event, payload: str) -> None:
-        """Queue an event; interims that it makes superfluous go."""
-        if isinstance(event, Interim | Final):
-            number = event.utterance_id
-            self._drop(lambda kept: isinstance(kept, Interim) and kept.utterance_id == number)
-        self._pending.append((event, payload))
-        if len(self._pending) > PENDING_EVENTS_MAX:
-            candidates = [kept for kept, _ in self._pending]
+    def _keep(self, telling: Telling) -> None:
+        """Queue a message; interims that it makes superfluous go."""
+        if telling.topic is not None:
+            self._drop(lambda kept: kept.droppable and kept.topic == telling.topic)
+        self._pending.append(telling)
+        if len(self._pending) > PENDING_MESSAGES_MAX:
             victim = next(
-                (kept for kept in candidates if kept.droppable),
-                next((kept for kept in candidates if not isinstance(kept, Final)), candidates[0]),
+                (kept for kept in self._pending if kept.droppable),
+                next((kept for kept in self._pending if not kept.is_precious), self._pending[0]),
             )
             self._drop(lambda kept: kept is victim)
 
-    def _drop(self, superfluous: Callable[[Event], bool]) -> None:
-        kept = [item for item in self._pending if not superfluous(item[0])]
+    def _drop(self, superfluous: Callable[[Telling], bool]) -> None:
+        kept = [item for item in self._pending if not superfluous(item)]
         self._metrics.events_dropped_total.inc(len(self._pending) - len(kept))
         self._pending = deque(kept)
 
@@ -204,10 +215,9 @@ class ChannelSink:
             self._events.on_gone("client")
 
     def _refuse(self, channel: RTCDataChannel, code: str, message: str) -> None:
-        error = MediaError(code, message, f"Open one ordered, reliable data channel with the label `{LABEL}`.")
-        # Outside the session's count of events: it is no event of the session.
+        error = MediaError(code, message, f"Open one ordered, reliable data channel with the label `{self._label}`.")
         try:
-            channel.send(to_json(Failed(error=error.as_dict()), session_id=self._session_id, seq=0))
+            channel.send(self._refusal(error))
         except ValueError:  # the client takes only messages shorter than this
             self._log.warning("channel refused without a word", code=code)
         channel.close()

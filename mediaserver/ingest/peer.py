@@ -32,8 +32,8 @@ from mediaserver.ingest.receiver import AudioReceiver
 from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, parse_fragment, parse_offer
 from mediaserver.ingest.watchdog import Alarm, Watchdog
 from mediaserver.metrics import Metrics
-from mediaserver.session import Session, Sink
-from mediaserver.session.messages import handle_message
+from mediaserver.session.channels import Channels, MakeSession
+from mediaserver.session.dialect import Dialect, NativeDialect
 from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -66,12 +66,19 @@ class Peer:
         session_id: for logs and events; not a secret.
         settings: of the node.
         metrics: shared by all peers.
+        dialect: what is said over the data channel, and how; the native protocol if None.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
             been accepted; what it raises, `accept` raises.
     """
 
     def __init__(
-        self, *, session_id: str, settings: Settings, metrics: Metrics, make_session: Callable[[Sink], Session]
+        self,
+        *,
+        session_id: str,
+        settings: Settings,
+        metrics: Metrics,
+        make_session: MakeSession,
+        dialect: Dialect | None = None,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self._session_id = session_id
@@ -83,10 +90,13 @@ class Peer:
         self._offer: Offer | None = None
         self._candidates = 0
         self._pc: RTCPeerConnection | None = None
-        self._session: Session | None = None
+        self._channels: Channels | None = None
         self._receiver: AudioReceiver | None = None
+        self._dialect: Dialect = NativeDialect(session_id) if dialect is None else dialect
         self._sink = ChannelSink(
             session_id=session_id,
+            label=self._dialect.label,
+            refuse=self._dialect.refuse,
             metrics=metrics,
             events=ChannelEvents(on_message=self._on_message, on_error=self._on_error, on_gone=self._end),
         )
@@ -169,25 +179,26 @@ class Peer:
 
     def describe(self) -> dict[str, object]:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
-        session, audio = self._session, None if self._receiver is None else self._receiver.status()
+        channels, audio = self._channels, None if self._receiver is None else self._receiver.status()
         return {
             "session_id": self._session_id,
             "state": self._state.value,
             "channel": self._sink.state,
             "codec": None if self._offer is None else self._offer.codecs[0].name.lower(),
-            "stream_time_s": 0.0 if session is None else round(session.stream_time_s, 3),
-            "concealed_s": 0.0 if session is None else round(session.concealed_s, 3),
+            "stream_time_s": 0.0 if channels is None else round(channels.stream_time_s, 3),
+            "concealed_s": 0.0 if channels is None else round(channels.concealed_s, 3),
             "jitter_target_ms": 0.0 if audio is None else round(audio.jitter_target_ms, 1),
             "network_jitter_ms": 0.0 if audio is None else round(audio.network_jitter_ms, 1),
             "packets": {} if audio is None else asdict(audio.packets),
         }
 
-    def send(self, event: Event, seq: int) -> None:
-        """The session's sink: its events go to the data channel, and the first text is timed."""
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """Where the events go (`Outlet`): to the data channel; the first text is timed."""
         if not self._has_told_text and isinstance(event, Interim | Final):
             self._has_told_text = True
             self._metrics.setup_seconds.labels("first_text").observe(self._age_s())
-        self._sink.send(event, seq)
+        for telling in self._dialect.tell(event, seq, channel):
+            self._sink.send(telling)
 
     # --- setting up
 
@@ -214,9 +225,10 @@ class Peer:
         if self._closing is not None:
             raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
         # From here to the return nothing waits: no packet arrives before the session is there.
-        session = self._session = self._make_session(self)
-        session.on_close_stream = lambda: self._end("client")
-        session.start()
+        channels = self._channels = Channels(self._make_session, outlet=self)
+        self._dialect.begin(channels)
+        channels.on_close_stream = lambda: self._end("client")
+        channels.start()
         return client_answer(offer, pc.localDescription.sdp)
 
     def _on_connection_state(self) -> None:
@@ -241,31 +253,32 @@ class Peer:
     # --- while it lives
 
     def _on_samples(self, samples: Samples, concealed: int) -> None:
-        if self._session is None or self._watchdog is None:
+        if self._channels is None or self._watchdog is None:
             return
         if self._watchdog.media_s is None:
             self._watchdog.media(asyncio.get_running_loop().time())
             self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
             self._rearm()  # a pause may be due before the first packet would have been
-        self._session.push(samples, concealed=concealed)
+        self._channels.push_to(0, samples, concealed=concealed)
 
     def _on_bye(self) -> None:
         """The sender stopped (RFC 3550 §6.6): its last words need no silence after them to be final."""
-        if self._session is not None and self._closing is None:
-            self._session.finalize()
+        if self._channels is not None and self._closing is None:
+            self._channels.finalize()
 
     def _on_message(self, message: str | bytes) -> None:
-        if self._session is None or self._closing is not None:
+        if self._channels is None or self._closing is not None:
             return
         try:
-            handle_message(self._session, message)
+            for telling in self._dialect.hear(message, self._channels):
+                self._sink.send(telling)
         except Exception:  # an exception here would end aiortc's receiving, and with it the call
             self._log.exception("message failed")
             self._end("error")
 
     def _on_error(self, error: VoiceForgeError) -> None:
-        if self._session is not None:
-            self._session.fail(error)
+        if self._channels is not None:
+            self._channels.fail(error)
 
     def _rearm(self) -> None:
         if self._watchdog is None or self._closing is not None:
@@ -276,7 +289,7 @@ class Peer:
 
     def _look(self) -> None:
         """Look once at the next deadline whether it has moved: packets set no timers."""
-        if self._watchdog is None or self._session is None:
+        if self._watchdog is None or self._channels is None:
             return
         last_packet_s = None if self._receiver is None else self._receiver.last_packet_s
         if last_packet_s is not None:
@@ -285,9 +298,9 @@ class Peer:
             case None:
                 pass
             case Alarm.MEDIA_STILL:
-                self._session.finalize()
+                self._channels.finalize()
             case Alarm.MEDIA_PAUSED:
-                self._session.warn(
+                self._channels.warn(
                     MediaError(
                         "MEDIA_PAUSED",
                         f"No audio for {self._settings.media_pause_warning_s:g} s.",
@@ -296,7 +309,7 @@ class Peer:
                     )
                 )
             case Alarm.NO_MEDIA:
-                self._session.fail(
+                self._channels.fail(
                     MediaError(
                         "NO_MEDIA",
                         f"No audio within {self._settings.first_media_timeout_s:g} s of connecting.",
@@ -331,9 +344,9 @@ class Peer:
         ends_s = asyncio.get_running_loop().time() + total_s
         if self._receiver is not None:
             self._receiver.stop()  # what it holds back reaches the session before that closes
-        if self._session is not None:
-            self._session.on_close_stream = None
-            flush = self._session.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
+        if self._channels is not None:
+            self._channels.on_close_stream = None
+            flush = self._channels.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
             await self._attempt("session", flush, total_s)
             if reason != "peer_lost":
                 await self._sink.drained(ends_s - asyncio.get_running_loop().time())

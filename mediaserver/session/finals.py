@@ -54,9 +54,15 @@ class Finals:
         self._metrics = metrics
         # Bound: MAX_WAITING; the oldest is given up first, for its audio is the next to be overwritten.
         self._waiting: deque[_Pending] = deque()
+        self._decoding: list[_Pending] = []  # one, or none
         self._finalizer: asyncio.Task[None] | None = None
         self.speech_samples = 0
         """Audio of all utterances that were over, with their pre-roll and pauses."""
+
+    @property
+    def waiting_samples(self) -> int:
+        """Audio of the utterances that are over and whose finals are still to come."""
+        return sum(len(pending.window.samples) for pending in (*self._waiting, *self._decoding))
 
     @property
     def is_busy(self) -> bool:
@@ -106,11 +112,14 @@ class Finals:
         """Decode the waiting utterances in order."""
         while self._waiting:
             pending = self._waiting.popleft()
+            self._decoding = [pending]
             try:
                 hypothesis = await pending.speculated() or await self._decoder.decode(pending.window)
             except VoiceForgeError as error:
                 self._reporter.fail(error)
                 continue
+            finally:
+                self._decoding = []
             self._tell(pending, hypothesis)
 
     def _tell(self, pending: _Pending, hypothesis: Hypothesis) -> None:

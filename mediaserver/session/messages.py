@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Protocol
 
 from mediaserver.errors import VoiceForgeError
-from mediaserver.session.session import Session
 
 KNOWN_TYPES = ("configure", "finalize", "keep_alive", "close_stream")
 
 
-def handle_message(session: Session, message: str | bytes) -> None:
+class Conversation(Protocol):
+    """What a message may act on: a session, or the channels of a connection."""
+
+    on_close_stream: Callable[[], None] | None
+
+    def configure(self, changes: object) -> None:
+        """Change the configuration from here on."""
+        ...
+
+    def finalize(self) -> None:
+        """End the running utterance."""
+        ...
+
+    def keep_alive(self) -> None:
+        """Answer."""
+        ...
+
+    def fail(self, error: VoiceForgeError) -> None:
+        """Tell the client of a request that failed."""
+        ...
+
+
+def handle_message(session: Conversation, message: str | bytes) -> None:
     """Carry out one JSON message; whatever is wrong with it comes back as an `error` event. Never raises."""
     try:
         _dispatch(session, _parsed(message))
@@ -32,7 +55,7 @@ def _parsed(message: str | bytes) -> dict[str, object]:
     return parsed
 
 
-def _dispatch(session: Session, message: dict[str, object]) -> None:
+def _dispatch(session: Conversation, message: dict[str, object]) -> None:
     match message.get("type"):
         case "configure":
             session.configure(message.get("config"))

@@ -133,6 +133,16 @@ class Session:
         return seconds(self._concealed_samples)
 
     @property
+    def unjudged_s(self) -> float:
+        """Seconds of audio received that the VAD has still to judge."""
+        return seconds(max(0, self._hearing.received_samples - self._endpointer.position_samples))
+
+    @property
+    def undecoded_s(self) -> float:
+        """Seconds of utterances that are over and whose finals are still to come."""
+        return seconds(self._finals.waiting_samples)
+
+    @property
     def config(self) -> SessionConfig:
         """What the client asked for so far."""
         return self._config

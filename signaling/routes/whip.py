@@ -17,21 +17,19 @@ from pydantic import ValidationError
 from structlog.contextvars import bound_contextvars
 
 from mediaserver.audio.denoise import preload
-from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
+from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig, config_error
 from mediaserver.settings import Denoise
+from signaling.answering import Answering
 from signaling.limits import (
-    ACCEPT_TIMEOUT_S,
     PREFLIGHT_MAX_AGE_S,
     SDP_MAX_BYTES,
     SDPFRAG_MAX_BYTES,
-    Admission,
     read_text,
-    shutting_down,
 )
 from signaling.problems import HttpError
-from signaling.registry import LivePeer, LiveSession, Registry, new_session_id
+from signaling.registry import LiveSession, Registry, WebRtcPeer
 from signaling.routes.ice import IceServer
 
 log = structlog.get_logger(__name__)
@@ -43,13 +41,7 @@ SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
 
-FAILED_DEADLINE_S = 1.0
-"""How long a peer may take to let go when its offer was refused: it has heard nothing, so nothing is flushed."""
-
-SETUP_RETRY_AFTER_S = 5
-"""When an offer that was not answered in time may be tried again."""
-
-PeerFactory = Callable[[str, SessionConfig], LivePeer]
+PeerFactory = Callable[[str, SessionConfig], WebRtcPeer]
 """Makes the peer of a new session from its log id and its configuration; raises ConfigError if that cannot be met."""
 
 
@@ -58,7 +50,7 @@ class Whip:
 
     Args:
         registry: where sessions live.
-        admission: whether one more may come in.
+        answering: how an offer becomes a session.
         make_peer: makes the server's end of a peer connection.
         ice_servers: what clients are told to use.
         metrics: refusals by code.
@@ -68,13 +60,13 @@ class Whip:
         self,
         *,
         registry: Registry,
-        admission: Admission,
+        answering: Answering,
         make_peer: PeerFactory,
         ice_servers: Sequence[IceServer],
         metrics: Metrics,
     ) -> None:
         self._registry = registry
-        self._admission = admission
+        self._answering = answering
         self._make_peer = make_peer
         self._links = [link for server in ice_servers for link in server.links()]
         self._metrics = metrics
@@ -118,12 +110,12 @@ class Whip:
 
     async def describe(self, request: web.Request) -> web.Response:
         """GET a session: its state as JSON, for a person who looks for a fault."""
-        live = self._find(request)
+        live, _ = self._find(request)
         return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=_NOT_KEPT)
 
     async def trickle(self, request: web.Request) -> web.Response:
         """PATCH candidates into a session: 204 (RFC 9725 §4.3.1). ICE restarts are refused."""
-        live = self._find(request)
+        live, peer = self._find(request)
         _require_type(request, SDPFRAG_TYPE, accept_header="Accept-Patch")
         tags = request.headers.get("If-Match", "").strip()
         if not tags:
@@ -144,12 +136,12 @@ class Whip:
             )
         fragment = await read_text(request, limit_bytes=SDPFRAG_MAX_BYTES, invalid_code="INVALID_SDPFRAG")
         with bound_contextvars(session=live.session_id):
-            await live.peer.add_candidates(fragment)
+            await peer.add_candidates(fragment)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE a session: 200 once its finals are out and it is closed. Entity-tags are ignored (RFC 9725 §4.3)."""
-        live = self._find(request)
+        live, _ = self._find(request)
         with bound_contextvars(session=live.session_id):
             await self._registry.close(live, "client", deadline_s=DELETE_DEADLINE_S)
         return web.Response(status=HTTPStatus.OK)
@@ -161,13 +153,9 @@ class Whip:
         if config.denoise is not None:
             # Importing a suppressor takes up to seconds, once: this client waits for it, and nobody else.
             await asyncio.to_thread(preload, Denoise(config.denoise))
-        session_id = new_session_id()
-        # Every task that the peer starts inherits the binding, so all its lines carry the id.
-        with bound_contextvars(session=session_id):
-            self._admission.check()  # no await between this and `add`: two offers cannot take one room
-            live = self._registry.add(session_id, self._make_peer(session_id, config), door=DOOR)
-            answer = await self._answer(live, offer)
-            log.info("session opened", door=DOOR, live=len(self._registry))
+        live, _, answer = await self._answering.open(
+            offer, lambda session_id: self._make_peer(session_id, config), door=DOOR
+        )
         headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
         for link in self._links:
@@ -175,38 +163,16 @@ class Whip:
         # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
         return web.Response(status=HTTPStatus.CREATED, body=answer.encode(), content_type=SDP_TYPE, headers=headers)
 
-    async def _answer(self, live: LiveSession, offer: str) -> str:
-        """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
-        try:
-            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                answer = await live.peer.accept(offer)
-        except BaseException as exc:
-            stopped = live.closing is not None
-            await self._registry.close(live, "setup_failed", deadline_s=FAILED_DEADLINE_S)
-            if stopped and isinstance(exc, Exception):
-                raise shutting_down() from exc  # the peer failed because it was being closed
-            if isinstance(exc, TimeoutError):
-                raise CapacityError(
-                    "ANSWER_TIMEOUT",
-                    f"The offer was not answered within {ACCEPT_TIMEOUT_S:g} s.",
-                    "Try again; if it stays, check the server's `ice_servers`.",
-                    retry_after_s=SETUP_RETRY_AFTER_S,
-                ) from exc
-            raise
-        if live.closing is not None:
-            raise shutting_down()
-        return answer
-
-    def _find(self, request: web.Request) -> LiveSession:
+    def _find(self, request: web.Request) -> tuple[LiveSession, WebRtcPeer]:
         live = self._registry.find(request.match_info["secret"])
-        if live is None:
+        if live is None or not isinstance(live.peer, WebRtcPeer):
             raise HttpError(
                 HTTPStatus.NOT_FOUND,
                 "SESSION_NOT_FOUND",
                 "There is no such session, or it has ended.",
                 "POST an offer to /whip for a new one.",
             )
-        return live
+        return live, live.peer
 
 
 _NOT_KEPT = {"Cache-Control": "no-store"}

@@ -33,6 +33,7 @@ from mediaserver.ingest.ice import close_peer_connection
 from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
 from mediaserver.session import Sink
+from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 
 pytestmark = [pytest.mark.usefixtures("no_leaked_tasks"), pytest.mark.timeout(60)]
@@ -45,6 +46,7 @@ class RecordingSession:
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
+        self.config = SessionConfig()
         self.samples: list[np.ndarray[Any, Any]] = []
         self.concealed = 0
         self.finalized = 0

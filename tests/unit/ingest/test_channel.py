@@ -16,12 +16,13 @@ from mediaserver.events import Event, Final, Interim, SpeechStarted
 from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.ingest.channel import (
     INTERIMS_STOP_BYTES,
-    PENDING_EVENTS_MAX,
+    PENDING_MESSAGES_MAX,
     STALLED_BYTES,
     ChannelEvents,
     ChannelSink,
 )
 from mediaserver.metrics import Metrics
+from mediaserver.session.dialect import NativeDialect
 
 
 class FakeSctp:
@@ -68,8 +69,11 @@ class Rig:
         self.messages: list[str | bytes] = []
         self.errors: list[VoiceForgeError] = []
         self.gone: list[str] = []
+        self.dialect = NativeDialect("s1")
         self.sink = ChannelSink(
             session_id="s1",
+            label=self.dialect.label,
+            refuse=self.dialect.refuse,
             metrics=self.metrics,
             events=ChannelEvents(self.messages.append, self.errors.append, self.gone.append),
         )
@@ -77,7 +81,8 @@ class Rig:
 
     def send(self, *events: Event) -> None:
         for event in events:
-            self.sink.send(event, self.seq)
+            for telling in self.dialect.tell(event, self.seq, 0):
+                self.sink.send(telling)
             self.seq += 1
 
     def use(self, channel: FakeChannel) -> FakeChannel:
@@ -123,12 +128,12 @@ def test_of_a_waiting_utterance_the_newest_interim_is_kept(rig: Rig) -> None:
 
 
 def test_a_full_queue_gives_up_interims_first_then_others_then_old_finals(rig: Rig) -> None:
-    rig.send(SpeechStarted(at=0.0), interim(0), *(final(n) for n in range(1, PENDING_EVENTS_MAX - 1)))
+    rig.send(SpeechStarted(at=0.0), interim(0), *(final(n) for n in range(1, PENDING_MESSAGES_MAX - 1)))
     rig.send(final(1000))
     rig.send(final(1001))
     rig.send(final(1002))
     sent = rig.use(FakeChannel()).sent
-    assert len(sent) == PENDING_EVENTS_MAX
+    assert len(sent) == PENDING_MESSAGES_MAX
     assert {event["type"] for event in sent} == {"final"}
     assert sent[0]["utterance_id"] == 2
     assert sent[-1]["utterance_id"] == 1002

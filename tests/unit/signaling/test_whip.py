@@ -205,7 +205,7 @@ class TestPost:
         def hang(peer: FakePeer) -> None:
             peer.never_accepts = True
 
-        monkeypatch.setattr("signaling.routes.whip.ACCEPT_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("signaling.answering.ACCEPT_TIMEOUT_S", 0.05)
         node = await start_node(prepare=hang)
         response = await post(node)
         assert (response.status, await code_of(response)) == (503, "ANSWER_TIMEOUT")

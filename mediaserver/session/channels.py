@@ -1,0 +1,189 @@
+"""The sessions of one connection: a stereo recording or a call with two tracks has one a channel, a microphone has one.
+
+To a door they look like one session. What is said of the connection is said once (`ready`, `pong`, `metadata`,
+`closed`); what is said of speech comes from each channel, in its own order; `seq` counts what the connection was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from mediaserver.audio.clock import Samples
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import Closed, Event, Metadata, Pong, Ready
+from mediaserver.session.reporter import Sink
+from mediaserver.session.session import FLUSH_DEADLINE_S, Session
+from mediaserver.session_config import SessionConfig
+
+MakeSession = Callable[[Sink], Session]
+
+
+class Outlet(Protocol):
+    """Where a connection's events go: one for each protocol."""
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """Take an event of a channel. Never blocks and never raises; one that is `droppable` may be left out."""
+        ...
+
+
+class Channels:
+    """The sessions of one connection.
+
+    Args:
+        make_session: makes the session of a channel, given the sink for its events.
+        outlet: where the connection's events go.
+        count: how many channels.
+
+    Raises:
+        ConfigError: what `make_session` raises.
+        VoiceForgeError: likewise.
+    """
+
+    def __init__(self, make_session: MakeSession, *, outlet: Outlet, count: int = 1) -> None:
+        self._outlet = outlet
+        self._seq = 0
+        self._totals: list[Metadata] = []
+        self._closed = 0
+        self._sessions = [make_session(_ChannelSink(self, channel)) for channel in range(count)]
+
+    @property
+    def count(self) -> int:
+        """How many channels."""
+        return len(self._sessions)
+
+    @property
+    def config(self) -> SessionConfig:
+        """What the client asked for so far."""
+        return self._sessions[0].config
+
+    @property
+    def stream_time_s(self) -> float:
+        """Seconds of audio received, of the channel that has received most."""
+        return max(session.stream_time_s for session in self._sessions)
+
+    @property
+    def concealed_s(self) -> float:
+        """Seconds of audio that were lost on the way and made up, in all channels."""
+        return sum(session.concealed_s for session in self._sessions)
+
+    @property
+    def unjudged_s(self) -> float:
+        """Seconds of audio that the VAD has still to judge, of the channel that is furthest behind."""
+        return max(session.unjudged_s for session in self._sessions)
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of audio that are not judged or whose final is still to come, of the channel furthest behind."""
+        return max(session.unjudged_s + session.undecoded_s for session in self._sessions)
+
+    @property
+    def on_close_stream(self) -> Callable[[], None] | None:
+        """Called when the client asks to end the connection."""
+        return self._sessions[0].on_close_stream
+
+    @on_close_stream.setter
+    def on_close_stream(self, callback: Callable[[], None] | None) -> None:
+        self._sessions[0].on_close_stream = callback
+
+    def start(self) -> None:
+        """Tell the client that the connection is there."""
+        for session in self._sessions:
+            session.start()
+
+    def push(self, samples: Samples) -> None:
+        """Take the next samples of all channels.
+
+        Args:
+            samples: [count, n] float32, 16 kHz.
+        """
+        for session, of_channel in zip(self._sessions, samples, strict=True):
+            session.push(np.ascontiguousarray(of_channel))
+
+    def push_to(self, channel: int, samples: Samples, *, concealed: int = 0) -> None:
+        """Take the next samples of one channel.
+
+        Args:
+            channel: from 0.
+            samples: [n] float32, 16 kHz.
+            concealed: how many of them were made up for lost ones.
+        """
+        self._sessions[channel].push(samples, concealed=concealed)
+
+    def configure(self, changes: object) -> None:
+        """Change the configuration from here on.
+
+        Raises:
+            ConfigError: names every field that is unknown or of a wrong type; nothing has changed then.
+            VoiceForgeError: a suppressor that is not installed; nothing has changed then either.
+        """
+        for session in self._sessions:  # alike, so that the first refuses or none does
+            session.configure(changes)
+
+    def finalize(self) -> None:
+        """End the running utterances with what has been received until now."""
+        for session in self._sessions:
+            session.finalize()
+
+    def finalize_channel(self, channel: int) -> None:
+        """End the running utterance of one channel."""
+        self._sessions[channel].finalize()
+
+    def keep_alive(self) -> None:
+        """Answer a client that asks whether the connection lives."""
+        self._sessions[0].keep_alive()
+
+    def warn(self, error: VoiceForgeError) -> None:
+        """Tell the client of something that does not end the connection."""
+        self._sessions[0].warn(error)
+
+    def fail(self, error: VoiceForgeError) -> None:
+        """Tell the client of a request that failed."""
+        self._sessions[0].fail(error)
+
+    async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
+        """Flush the finals of all channels, say how much there was, say `closed`. Further calls wait for the first."""
+        await asyncio.gather(*(session.close(reason, deadline_s=deadline_s) for session in self._sessions))
+
+    def _take(self, event: Event, channel: int) -> None:
+        """An event of a channel; what concerns the connection is told once."""
+        if isinstance(event, Metadata):
+            self._totals.append(event)
+            if len(self._totals) == self.count:
+                self._send(_sum(self._totals), 0)
+        elif isinstance(event, Closed):
+            self._closed += 1
+            if self._closed == self.count:
+                self._send(event, 0)
+        elif channel == 0 or not isinstance(event, Ready | Pong):
+            self._send(event, channel)
+
+    def _send(self, event: Event, channel: int) -> None:
+        self._outlet.send(event, self._seq, channel)
+        self._seq += 1
+
+
+class _ChannelSink:
+    """The sink of one channel's session."""
+
+    def __init__(self, channels: Channels, channel: int) -> None:
+        self._channels = channels
+        self._channel = channel
+
+    def send(self, event: Event, seq: int) -> None:
+        self._channels._take(event, self._channel)
+
+
+def _sum(totals: list[Metadata]) -> Metadata:
+    """The totals of a connection: its channels ran side by side, and each had its own speech."""
+    return replace(
+        totals[0],
+        duration=max(item.duration for item in totals),
+        speech_duration=sum(item.speech_duration for item in totals),
+        utterances=sum(item.utterances for item in totals),
+        concealed_duration=sum(item.concealed_duration for item in totals),
+    )

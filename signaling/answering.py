@@ -1,0 +1,84 @@
+"""How an offer becomes a session, whichever protocol carries it: WHIP and OpenAI's calls share this."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from mediaserver.errors import CapacityError
+from signaling.limits import ACCEPT_TIMEOUT_S, Admission, shutting_down
+from signaling.registry import LiveSession, Registry, WebRtcPeer, new_session_id
+
+log = structlog.get_logger(__name__)
+
+FAILED_DEADLINE_S = 1.0
+"""How long a peer may take to let go when its offer was refused: it has heard nothing, so nothing is flushed."""
+
+SETUP_RETRY_AFTER_S = 5
+"""When an offer that was not answered in time may be tried again."""
+
+MakePeer = Callable[[str], WebRtcPeer]
+"""Makes the peer of a new session from its log id; raises ConfigError if what its client wants cannot be met."""
+
+
+class Answering:
+    """Offers to sessions.
+
+    Args:
+        registry: where sessions live.
+        admission: whether one more may come in.
+    """
+
+    def __init__(self, *, registry: Registry, admission: Admission) -> None:
+        self._registry = registry
+        self._admission = admission
+
+    async def open(self, offer_sdp: str, make_peer: MakePeer, *, door: str) -> tuple[LiveSession, WebRtcPeer, str]:
+        """Admit a session, make its peer and have it answer.
+
+        Args:
+            offer_sdp: the client's offer.
+            make_peer: makes the server's end.
+            door: which protocol it came in by.
+
+        Returns:
+            The session as it is registered, its peer, and the answer's SDP.
+
+        Raises:
+            VoiceForgeError: the refusals of `Admission.check`, what `make_peer` and `WebRtcPeer.accept` raise, or
+                ANSWER_TIMEOUT. Nothing is left of the session then.
+        """
+        session_id = new_session_id()
+        # Every task that the peer starts inherits the binding, so all its lines carry the id.
+        with bound_contextvars(session=session_id):
+            self._admission.check()  # no await between this and `add`: two offers cannot take one room
+            peer = make_peer(session_id)
+            live = self._registry.add(session_id, peer, door=door)
+            answer = await self._answer(live, peer, offer_sdp)
+            log.info("session opened", door=door, live=len(self._registry))
+        return live, peer, answer
+
+    async def _answer(self, live: LiveSession, peer: WebRtcPeer, offer_sdp: str) -> str:
+        """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
+        try:
+            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                answer = await peer.accept(offer_sdp)
+        except BaseException as exc:
+            stopped = live.closing is not None
+            await self._registry.close(live, "setup_failed", deadline_s=FAILED_DEADLINE_S)
+            if stopped and isinstance(exc, Exception):
+                raise shutting_down() from exc  # the peer failed because it was being closed
+            if isinstance(exc, TimeoutError):
+                raise CapacityError(
+                    "ANSWER_TIMEOUT",
+                    f"The offer was not answered within {ACCEPT_TIMEOUT_S:g} s.",
+                    "Try again; if it stays, check the server's `ice_servers`.",
+                    retry_after_s=SETUP_RETRY_AFTER_S,
+                ) from exc
+            raise
+        if live.closing is not None:
+            raise shutting_down()
+        return answer

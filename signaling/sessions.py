@@ -1,0 +1,118 @@
+"""What every door opens sessions with: the models that are loaded, and the node's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mediaserver.audio.turn import TurnPool
+from mediaserver.audio.vad import VadPool
+from mediaserver.ingest.peer import Peer
+from mediaserver.metrics import Metrics
+from mediaserver.session import Session, Sink
+from mediaserver.session.channels import Channels, MakeSession, Outlet
+from mediaserver.session.dialect import Dialect
+from mediaserver.session.effective import Effective
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Settings
+from signaling.limits import ServedEngine
+
+
+@dataclass(slots=True)
+class Models:
+    """What is loaded while the server already listens; None until then, `turns` also where nobody asked for it."""
+
+    engine: ServedEngine | None = None
+    vad: VadPool | None = None
+    turns: TurnPool | None = None
+
+
+class SessionFactory:
+    """Makes sessions that share what is loaded. Whether one may come in is asked before (`signaling.limits`).
+
+    Args:
+        settings: of this node.
+        models: filled in once they are loaded.
+        metrics: shared by all sessions.
+    """
+
+    def __init__(self, *, settings: Settings, models: Models, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self._models = models
+
+    @property
+    def engine(self) -> ServedEngine | None:
+        """The engine, None until one is loaded."""
+        return self._models.engine
+
+    @property
+    def vad(self) -> VadPool | None:
+        """The VAD, None until one is loaded."""
+        return self._models.vad
+
+    def check(self, config: SessionConfig) -> None:
+        """Refuse a configuration before anything is opened.
+
+        Raises:
+            ConfigError: it names a model, a language or an end-of-turn model that is not there.
+        """
+        engine, _ = self._loaded()
+        Effective.of(config, self.settings, engine)
+
+    def channels(self, session_id: str, config: SessionConfig, outlet: Outlet, *, count: int = 1) -> Channels:
+        """The sessions of a connection.
+
+        Args:
+            session_id: for logs and events; not a secret.
+            config: what the client asked for.
+            outlet: where events go.
+            count: how many channels.
+
+        Raises:
+            ConfigError: the configuration names what is not there.
+            VoiceForgeError: a noise suppressor that is not installed.
+        """
+        return Channels(self._maker(session_id, config), outlet=outlet, count=count)
+
+    def peer(self, session_id: str, config: SessionConfig, dialect: Dialect | None = None) -> Peer:
+        """The server's end of a peer connection.
+
+        Args:
+            session_id: for logs and events; not a secret.
+            config: what the client asked for.
+            dialect: what is said over its data channel; the native protocol if None.
+
+        Raises:
+            ConfigError: the configuration names what is not there.
+        """
+        self.check(config)  # an unknown model or language is refused before ICE begins
+        return Peer(
+            session_id=session_id,
+            settings=self.settings,
+            metrics=self.metrics,
+            make_session=self._maker(session_id, config),
+            dialect=dialect,
+        )
+
+    def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:
+        engine, vad = self._loaded()
+
+        def make_session(sink: Sink) -> Session:
+            return Session(
+                session_id=session_id,
+                config=config,
+                settings=self.settings,
+                decoder=engine,
+                vad=vad,
+                metrics=self.metrics,
+                sink=sink,
+                turns=self._models.turns,
+            )
+
+        return make_session
+
+    def _loaded(self) -> tuple[ServedEngine, VadPool]:
+        engine, vad = self._models.engine, self._models.vad
+        if engine is None or vad is None:
+            raise RuntimeError("a session was admitted before the models were loaded")
+        return engine, vad

@@ -1,0 +1,176 @@
+"""WebSockets, as every protocol over them needs them: a bounded sending end, and a conversation that always ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType, web
+
+from mediaserver.ingest.feed import Feed
+from mediaserver.metrics import Metrics
+from mediaserver.session.dialect import Telling
+
+log = structlog.get_logger(__name__)
+
+DROPPING_LETTERS = 16 * 1024
+"""With more than this unsent, interims are left out: it is some ten of them, and older ones would only come late."""
+
+STALLED_LETTERS = 1024 * 1024
+"""With more than this unsent, some half an hour of finals, nobody reads: the connection is cut."""
+
+CLOSE_S = 2.0
+"""How long a client may take to answer a close frame; then the connection is cut."""
+
+REASON_BYTES = 123
+"""Longest reason of a close frame (RFC 6455 section 5.5)."""
+
+PING_S = 20.0
+"""How often a client is pinged; one that has not answered after half of it counts as gone."""
+
+OnMessage = Callable[[WSMessage], Awaitable[bool]]
+"""Acts on a text or binary message; False: the client has said all that it will. Never raises."""
+
+
+async def open_socket(
+    request: web.Request, *, max_message_bytes: int, protocols: Iterable[str] = ()
+) -> web.WebSocketResponse:
+    """Upgrade a request. Nothing is compressed: audio does not shrink, and texts are short.
+
+    Args:
+        request: to be upgraded.
+        max_message_bytes: a longer message ends the connection with 1009.
+        protocols: subprotocols that are spoken; the first of the client's among them is answered.
+
+    Raises:
+        web.HTTPBadRequest: it is no WebSocket handshake (RFC 6455 section 4.2.1).
+    """
+    ws = web.WebSocketResponse(
+        timeout=CLOSE_S, heartbeat=PING_S, protocols=protocols, compress=False, max_msg_size=max_message_bytes
+    )
+    await ws.prepare(request)
+    return ws
+
+
+class Outgoing:
+    """Text messages to one WebSocket, sent by a task of its own.
+
+    A slow client loses interims first (`DROPPING_LETTERS`) and nothing else; one that does not read at all is cut
+    (`STALLED_LETTERS`).
+
+    Args:
+        request: whose connection it is.
+        ws: prepared; nobody else sends on it.
+        metrics: counts what is dropped.
+    """
+
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse, metrics: Metrics) -> None:
+        self._transport = request.transport
+        self._ws = ws
+        self._metrics = metrics
+        self._queue: deque[str] = deque()  # bound: STALLED_LETTERS, beyond which the connection is cut
+        self._unsent_letters = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._gone = False
+        self._task = asyncio.create_task(self._run(), name="socket-outgoing")
+
+    def send(self, telling: Telling) -> None:
+        """Queue a message. Never blocks, never raises."""
+        if self._gone:
+            return
+        if telling.droppable and self._unsent_letters > DROPPING_LETTERS:
+            self._metrics.events_dropped_total.inc()
+            return
+        self._queue.append(telling.text)
+        self._unsent_letters += len(telling.text)
+        self._idle.clear()
+        if self._unsent_letters > STALLED_LETTERS:
+            log.warning("socket stalled", unsent_letters=self._unsent_letters)
+            self._abandon()
+            return
+        self._wake.set()
+
+    async def close(self, code: int = WSCloseCode.OK, reason: str = "", *, deadline_s: float = CLOSE_S) -> None:
+        """Send what is queued, then the close frame; whatever the client does, it is over after twice `deadline_s`.
+
+        Args:
+            code: of the close frame (RFC 6455 section 7.4).
+            reason: for people; cut to `REASON_BYTES`.
+            deadline_s: for what is queued, and again for the client's answer.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.info("socket closed with messages unsent", unsent_letters=self._unsent_letters)
+        self._gone = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(deadline_s):
+                message = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
+                await self._ws.close(code=code, message=message)
+        except TimeoutError:
+            self._cut()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    text = self._queue.popleft()
+                    await self._ws.send_str(text)
+                    self._unsent_letters -= len(text)
+                self._idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+        except (ConnectionError, ClientConnectionResetError, RuntimeError):  # RuntimeError: it is closing
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Nobody reads: nothing more is sent, and the reading end hears that it is over."""
+        self._gone = True
+        self._queue.clear()
+        self._unsent_letters = 0
+        self._idle.set()
+        self._cut()
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def converse(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage) -> None:
+    """Read a client's messages until it has said all, is gone, or the feed ends for a reason of its own.
+
+    Afterwards the feed has ended, with its last finals told where somebody is left to hear them. The socket is the
+    caller's to close.
+
+    Args:
+        ws: prepared.
+        feed: what the client's audio goes to.
+        on_message: acts on each text or binary message.
+    """
+    reading = asyncio.create_task(_read(ws, feed, on_message), name="socket-reading")
+    ended = asyncio.create_task(feed.ended.wait(), name="socket-ended")
+    try:
+        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reading.cancel()
+        ended.cancel()
+        results = await asyncio.gather(reading, ended, return_exceptions=True)
+        await feed.close("peer_lost")  # nothing where it has ended
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+async def _read(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage) -> None:
+    async for message in ws:
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not await on_message(message):
+            await feed.finish()
+            return
+    # A close frame ends the conversation in both directions: what would still come can reach nobody.
+    await feed.close("client" if ws.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY) else "peer_lost")
