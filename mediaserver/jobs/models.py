@@ -1,0 +1,135 @@
+"""The tables, made by `migrations/`, never by `create_all`. Times are seconds since 1970 by the wall clock."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up only what it calls INTEGER."""
+
+
+class State(StrEnum):
+    """Where a job is: `queued → running → completed | failed | cancelled`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to the job."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class Stage(StrEnum):
+    """What a running job does."""
+
+    FETCHING = "fetching"
+    TRANSCRIBING = "transcribing"
+
+
+class Priority(IntEnum):
+    """Whose turn is next; within one, who came first. A stream of express jobs keeps low ones waiting."""
+
+    EXPRESS = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class Base(DeclarativeBase):
+    """Constraints have names, so that migrations can change them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Job(Base):
+    """A recording to transcribe.
+
+    `owner` and `lease_until` say which worker runs it and until when it may be believed to; `attempts` counts the runs
+    that were begun. `webhook_secret` is forgotten once nothing is left to sign.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_next", "state", "priority", "number"),
+        Index("ix_jobs_expires_at", "expires_at"),
+        Index("ix_jobs_batch_id", "batch_id"),
+    )
+
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    batch_id: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(16))
+    priority: Mapped[int]
+    progress: Mapped[float]
+    attempts: Mapped[int]
+    owner: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[float | None]
+    cancel_requested: Mapped[bool]
+    announced_at: Mapped[float | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    expires_at: Mapped[float | None]
+    keep_s: Mapped[float]
+    url: Mapped[str | None] = mapped_column(Text)
+    file_name: Mapped[str | None] = mapped_column(Text)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    client_metadata: Mapped[dict[str, str]] = mapped_column(JSON)
+    webhook_url: Mapped[str | None] = mapped_column(Text)
+    webhook_secret: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    summary: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Result(Base):
+    """What came of a completed job: `body` is packed JSON (`mediaserver/jobs/results.py`)."""
+
+    __tablename__ = "results"
+
+    job_number: Mapped[int] = mapped_column(ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Delivery(Base):
+    """A webhook that is still to arrive, written with the change it tells of. `taken_until`: somebody is at it."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("ix_deliveries_taken_until", "taken_until"),
+        Index("ix_deliveries_job_number", "job_number"),
+    )
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_number: Mapped[int] = mapped_column(ForeignKey("jobs.number", ondelete="CASCADE"))
+    event: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float]
+    taken_until: Mapped[float]
+
+
+class Upload(Base):
+    """A recording that arrives in pieces. How much of it is there, its file says."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("ix_uploads_expires_at", "expires_at"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    file_name: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
