@@ -15,9 +15,13 @@ import numpy as np
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.errors import ConfigError
 from mediaserver.ingest.codecs import TELEPHONE_RATE
+from mediaserver.ingest.detect import DetectedSource
+from mediaserver.ingest.flac import FlacSource
+from mediaserver.ingest.ogg import OggSource
 from mediaserver.ingest.pcm import PcmReader, SampleFormat
 from mediaserver.ingest.resampler import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
-from mediaserver.ingest.source import RawSource, Source
+from mediaserver.ingest.source import OPUS_PACKET_BYTES_MAX, OpusMessages, RawSource, Source
+from mediaserver.ingest.undecodable import undecodable
 
 SLICE_BYTES = 16 * 1024
 """Half a second of linear16 at 16 kHz: what is read at once takes a millisecond or two."""
@@ -67,10 +71,10 @@ class ByteAudio(Protocol):
     """Bytes of one stream in, samples [count, n] float32 at 16 kHz out.
 
     A few bytes can hold minutes of audio, so one call gives about a second: while `pending`, call again with `b""`
-    (or `finish`). Give at most `slice_bytes` at once; where it is None, one message whole.
+    (or `finish`). Give at most `slice_bytes` of a message at once: an Opus packet is always less.
     """
 
-    slice_bytes: int | None
+    slice_bytes: int
 
     @property
     def pending(self) -> bool:
@@ -87,7 +91,7 @@ class ByteAudio(Protocol):
         """What was held back at the end. Call it again while `pending`.
 
         Raises:
-            MediaError: UNDECODABLE_AUDIO; nothing in the stream could be heard.
+            MediaError: UNDECODABLE_AUDIO; also where bytes came and none of them were audio.
         """
 
     def close(self) -> None:
@@ -104,7 +108,7 @@ def open_audio(audio_format: AudioFormat) -> ByteAudio:
     _check(audio_format)
     stream = ByteStream(_source(audio_format), Resampler(audio_format.count, mix=not audio_format.multichannel))
     if audio_format.encoding is Encoding.OPUS:
-        stream.slice_bytes = None
+        stream.slice_bytes = OPUS_PACKET_BYTES_MAX + 1  # a longer one is refused by its first slice
     return stream
 
 
@@ -112,11 +116,13 @@ class ByteStream:
     """One stream: a source of blocks and a resampler."""
 
     def __init__(self, source: Source, resampler: Resampler) -> None:
-        self.slice_bytes: int | None = SLICE_BYTES
+        self.slice_bytes = SLICE_BYTES
         self._source = source
         self._resampler = resampler
         self._pending = False
         self._ended = False
+        self._received = False
+        self._is_audio = False
 
     @property
     def pending(self) -> bool:
@@ -126,6 +132,7 @@ class ByteStream:
     def feed(self, data: bytes) -> Samples:
         """As `ByteAudio.feed`."""
         if data:
+            self._received = True
             self._source.give(data)
         return self._take()
 
@@ -137,6 +144,8 @@ class ByteStream:
         samples = self._take()
         if self._pending:
             return samples
+        if self._received and not self._is_audio:
+            raise undecodable("The stream ended before there was any audio in it.")
         return np.concatenate((samples, self._resampler.flush()), axis=1)
 
     def close(self) -> None:
@@ -152,6 +161,7 @@ class ByteStream:
             if block is None:
                 self._pending = False
                 break
+            self._is_audio = True
             parts.append(self._resampler.process(block))
             count += parts[-1].shape[1]
         return np.concatenate(parts, axis=1) if parts else self._resampler.nothing
@@ -186,8 +196,14 @@ def _source(audio_format: AudioFormat) -> Source:
             return RawSource(PcmReader(SampleFormat.MU_LAW, rate=rate or TELEPHONE_RATE, channels=channels))
         case Encoding.ALAW:
             return RawSource(PcmReader(SampleFormat.A_LAW, rate=rate or TELEPHONE_RATE, channels=channels))
-        case other:
-            raise _invalid("encoding", f"{other} is not read yet", "Send linear16.")
+        case Encoding.OPUS:
+            return OpusMessages(audio_format.count)
+        case Encoding.OGG_OPUS:
+            return OggSource(audio_format.count, only_opus=True)
+        case Encoding.FLAC:
+            return FlacSource(rate)
+        case None:
+            return DetectedSource(audio_format.count)
 
 
 def _invalid(field: str, what: str, hint: str) -> ConfigError:

@@ -227,3 +227,30 @@ class OpusDecoder:
         """Frees the state. A call after this is answered with silence, for libopus would follow a null pointer."""
         self._decode_float = self._ctl = lambda *_arguments: -1
         self._state = None
+
+
+class OpusReader:
+    """Packets of a stream that loses none (a container's, a WebSocket's) to one or two channels at 16 kHz.
+
+    Raises:
+        VoiceForgeError: LIBOPUS_MISSING.
+    """
+
+    def __init__(self, channels: int) -> None:
+        library = load_libopus()
+        self._state = ctypes.create_string_buffer(library.opus_decoder_get_size(channels))
+        if library.opus_decoder_init(self._state, SAMPLE_RATE, channels) != _OPUS_OK:
+            raise VoiceForgeError("LIBOPUS_MISSING", "libopus refused 16 kHz.", "Install libopus 1.1 or newer.")
+        self._decode_float: Callable[..., int] = library.opus_decode_float
+        self._buffer: Samples = np.empty((MAX_PACKET_SAMPLES, channels), np.float32)
+        self._address = self._buffer.ctypes.data
+
+    def decode(self, packet: bytes) -> Samples | None:
+        """The audio of one packet, shape [channels, n]; None where libopus refuses it.
+
+        A mono packet gives two equal channels to a stereo reader, a stereo packet its mean to a mono one.
+        """
+        if not packet:
+            return None
+        count = self._decode_float(self._state, packet, len(packet), self._address, MAX_PACKET_SAMPLES, 0)
+        return self._buffer[:count].T.copy() if count >= 0 else None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mediaserver.ingest.packets import OpusPackets
 from mediaserver.ingest.pcm import PcmReader
 from mediaserver.ingest.resampler import Block
+from mediaserver.ingest.undecodable import undecodable
+
+OPUS_PACKET_BYTES_MAX = 48 * 1275 + 100
+"""48 frames of 1275 bytes and their lengths (RFC 6716 section 3.2.5)."""
 
 
 class Source(Protocol):
@@ -47,3 +52,35 @@ class RawSource:
 
     def close(self) -> None:
         """Holds nothing but memory."""
+
+
+class OpusMessages:
+    """Opus packets, one a message.
+
+    Args:
+        channels: 1 or 2, heard each.
+
+    Raises:
+        VoiceForgeError: LIBOPUS_MISSING.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._decoder = OpusPackets(channels)
+        self._packet = b""
+
+    def give(self, data: bytes) -> None:
+        """One packet, which is to be taken before the next one is given."""
+        if len(data) > OPUS_PACKET_BYTES_MAX:
+            raise undecodable(f"An Opus packet of {len(data)} bytes came.", "Send one packet a message.")
+        self._packet = data
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+    def take(self) -> Block | None:
+        """The audio of the packet."""
+        packet, self._packet = self._packet, b""
+        return self._decoder.decode(packet) if packet else None
+
+    def close(self) -> None:
+        """The decoder's memory goes with the last reference."""

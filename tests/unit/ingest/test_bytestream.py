@@ -19,9 +19,11 @@ def heard(audio_format: AudioFormat, pieces: Iterable[bytes]) -> Samples:
     audio = open_audio(audio_format)
     parts = []
     for piece in pieces:
-        parts.append(audio.feed(piece))
-        while audio.pending:
-            parts.append(audio.feed(b""))
+        size = audio.slice_bytes
+        for at in range(0, len(piece), size):
+            parts.append(audio.feed(piece[at : at + size]))
+            while audio.pending:
+                parts.append(audio.feed(b""))
     parts.append(audio.finish())
     while audio.pending:
         parts.append(audio.finish())
