@@ -302,7 +302,7 @@ class VadPool:
         frames = np.stack([np.concatenate((lane.context, step.frame)) for lane, step in batch])
         states = np.stack([lane.state for lane, _ in batch], axis=1)
         try:
-            probabilities, new_states = self._call(frames, states)
+            probabilities, new_states = self.judge(frames, states)
         except Exception:
             self._failed_calls += 1
             if self._failed_calls == 1:  # 30 lines a second would hide everything else
@@ -323,12 +323,12 @@ class VadPool:
         """A first call, so that a wrong file is noticed and no stream pays for the model's start."""
         depth, width = STATE_SHAPE
         frame = np.zeros((1, CONTEXT_SAMPLES + FRAME_SAMPLES), dtype=np.float32)
-        self._call(frame, np.zeros((depth, 1, width), dtype=np.float32))
+        self.judge(frame, np.zeros((depth, 1, width), dtype=np.float32))
 
-    def _call(
+    def judge(
         self, frames: NDArray[np.float32], states: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """[B, 576] and [2, B, 128] in, [B, 1] and [2, B, 128] out."""
+        """One call of the model, from any thread: [B, 576] and [2, B, 128] in, [B, 1] and [2, B, 128] out."""
         sample_rate_hz = np.array(16_000, dtype=np.int64)
         outputs = self._model.run(["output", "stateN"], {"input": frames, "state": states, "sr": sample_rate_hz})
         return outputs[0], outputs[1]

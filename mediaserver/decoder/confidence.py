@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mediaserver.decoder.catalogue import find
+from mediaserver.decoder.window import HypothesisWord
 from mediaserver.errors import ModelError
+from mediaserver.events import Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,16 @@ def calibration_of(model_name: str) -> Calibration:
         return CALIBRATIONS.get(find(model_name).name, RAW)
     except ModelError:
         return RAW
+
+
+def told_words(heard: Sequence[HypothesisWord], curve: Curve, *, min_confidence: float) -> list[Word]:
+    """Words as they leave: with a confidence that can be believed, and marked where it is low."""
+    words = []
+    for word in heard:
+        confidence = curve(word.probability)
+        is_low = confidence < min_confidence
+        words.append(Word(word.text.strip(), word.start, word.end, confidence, low_confidence=is_low))
+    return words
 
 
 def text_confidence(confidences: Sequence[float]) -> float:

@@ -186,7 +186,7 @@ class Engine:
                 hypotheses = await loop.run_in_executor(self._threads, _decode, model, [t.window for t in batch])
             finally:
                 self._free_slots += 1
-                self._scheduler.done(batch)
+                self._scheduler.done(batch, took_s=loop.time() - started_s)
                 self._wake.set()  # interims of these sessions may be taken again
             self._deliver(batch, hypotheses, started_s)
 
@@ -202,12 +202,13 @@ class Engine:
         kind = batch[0].window.kind.name.lower()
         self._metrics.decode_seconds.labels(kind).observe(compute_s)
         self._metrics.decode_batch_windows.observe(len(batch))
-        self._finals.decoded(
-            context_s=sum(_context_s(ticket) for ticket in batch),
-            compute_s=compute_s,
-            are_finals=batch[0].window.kind is Kind.FINAL,
-            now_s=started_s + compute_s,
-        )
+        if batch[0].window.kind is not Kind.RECORDING:  # searched wider than what is live: it says nothing of finals
+            self._finals.decoded(
+                context_s=sum(_context_s(ticket) for ticket in batch),
+                compute_s=compute_s,
+                are_finals=batch[0].window.kind is Kind.FINAL,
+                now_s=started_s + compute_s,
+            )
         for ticket, hypothesis in zip(batch, hypotheses, strict=True):
             queued_s = started_s - ticket.queued_at_s
             self._metrics.queue_seconds.labels(ticket.window.kind.name.lower()).observe(queued_s)

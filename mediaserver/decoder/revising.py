@@ -49,7 +49,7 @@ def in_order(words: Sequence[HypothesisWord], *, floor_s: float = 0.0) -> list[H
     for word in words:
         start_s = max(word.start, floor_s)
         floor_s = max(word.end, start_s)
-        ordered.append(HypothesisWord(word.text, start_s, floor_s, word.probability))
+        ordered.append(replace(word, start=start_s, end=floor_s))
     return ordered
 
 

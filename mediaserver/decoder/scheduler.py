@@ -1,6 +1,7 @@
 """Whose window is decoded next (sans-IO).
 
-Finals before first interims, these before other interims, revisions last. A session has at most one replaceable window
+Finals before first interims, these before other interims, then revisions; recordings have what is left over (spare.py).
+A session has at most one replaceable window
 waiting: a newer one takes its place, so that what is decoded is always the freshest audio. Interims of a session are a
 period apart; when the device is busy they come as fast as it can, the longest-waiting session first, so under load the
 interim rate falls, nothing piles up and nobody is left out (design decision 3).
@@ -12,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mediaserver.decoder.spare import Spare
 from mediaserver.decoder.window import Kind, Window
 
 LENGTH_RATIO = 1.25
@@ -26,14 +28,31 @@ AHEAD_S = 0.3
 """Where the last free slot is about to be taken, interims that fall due this soon go along: four together cost two
 thirds of four alone."""
 
-RANKS = {Kind.FINAL: 0, Kind.FIRST_INTERIM: 1, Kind.INTERIM: 2, Kind.SPECULATIVE: 2, Kind.REVISION: 3}
+RANKS = {
+    Kind.FINAL: 0,
+    Kind.FIRST_INTERIM: 1,
+    Kind.INTERIM: 2,
+    Kind.SPECULATIVE: 2,
+    Kind.REVISION: 3,
+    Kind.RECORDING: 4,
+}
 """Who goes first. A speculative final stands in for the interim of its pause."""
 
-BATCHES = {Kind.FINAL: 0, Kind.SPECULATIVE: 0, Kind.FIRST_INTERIM: 1, Kind.INTERIM: 1, Kind.REVISION: 2}
+BATCHES = {
+    Kind.FINAL: 0,
+    Kind.SPECULATIVE: 0,
+    Kind.FIRST_INTERIM: 1,
+    Kind.INTERIM: 1,
+    Kind.REVISION: 2,
+    Kind.RECORDING: 3,
+}
 """Which kinds are decoded alike."""
 
+MAX_RECORDED = 512
+"""Windows of recordings that may wait: 1 GB of audio and a score of recordings. One more is refused."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Ticket:
     """A window in the queue. `context_frames` is the encoder context that it needs."""
 
@@ -68,16 +87,25 @@ class Scheduler:
         self._interim_period_s = interim_period_s
         self._on_replaced = on_replaced
         self._kept: list[Ticket] = []
+        self._recorded: list[Ticket] = []  # bound: MAX_RECORDED; in order of coming
+        self._spare = Spare(slots=slots, max_batch=max_batch)
+        self._now_s = 0.0  # of the last `take`
         self._replaceable: dict[str, Ticket] = {}  # one a session; bounded by the number of sessions
         self._decoding: dict[str, int] = {}
         self._taken_at_s: dict[str, float] = {}  # last interim of a session; forgotten after a period
 
     def __len__(self) -> int:
-        return len(self._kept) + len(self._replaceable)
+        return len(self._kept) + len(self._replaceable) + len(self._recorded)
 
     def add(self, ticket: Ticket) -> bool:
         """Queue a ticket; False if it is not replaceable and too many wait."""
         session_id = ticket.window.session_id
+        if ticket.window.kind is Kind.RECORDING:
+            if len(self._recorded) >= MAX_RECORDED:
+                return False
+            self._recorded.append(ticket)
+            return True
+        self._spare.heard(ticket.queued_at_s)
         if not ticket.window.kind.is_replaceable:
             if len(self._kept) >= self._max_kept:
                 return False
@@ -101,6 +129,8 @@ class Scheduler:
         """Forget a ticket that nobody waits for any more."""
         if ticket in self._kept:
             self._kept.remove(ticket)
+        elif ticket in self._recorded:
+            self._recorded.remove(ticket)
         elif self._replaceable.get(ticket.window.session_id) is ticket:
             del self._replaceable[ticket.window.session_id]
 
@@ -115,25 +145,33 @@ class Scheduler:
             free_slots: how many slots ask for work now, this one included. They share what is due; the last one
                 gathers all of it, and what will be due soon.
         """
+        self._now_s = now_s
         self._forget_before(now_s - self._interim_period_s)
         ready = sorted((*self._kept, *self._free()), key=lambda t: (self._rank(t), self._due_s(t)))
         head = next((ticket for ticket in ready if self._due_s(ticket) <= now_s), None)
-        if head is None or (head.window.kind is Kind.REVISION and not self._may_revise(free_slots)):
+        if head is None:
+            return self._take_recorded(now_s, free_slots)
+        if head.window.kind is Kind.REVISION and not self._may_revise(free_slots):
             return []
         soon_s = now_s + (AHEAD_S if free_slots == 1 else 0.0)
         along = [t for t in ready if t is not head and self._due_s(t) <= soon_s and self._fits(t, head)]
         share = math.ceil((1 + len(along)) / free_slots)
         batch = [head, *along][: 1 if head.window.kind is Kind.REVISION else min(share, self._max_batch)]
         for ticket in batch:
-            self.discard(ticket)
-            session_id = ticket.window.session_id
-            self._decoding[session_id] = self._decoding.get(session_id, 0) + 1
+            self._begin(ticket)
             if ticket.window.kind.is_interim:
-                self._taken_at_s[session_id] = now_s
+                self._taken_at_s[ticket.window.session_id] = now_s
         return batch
 
-    def done(self, batch: list[Ticket]) -> None:
-        """The batch has been decoded; its sessions may be taken again."""
+    def done(self, batch: list[Ticket], *, took_s: float | None = None) -> None:
+        """The batch has been decoded; its sessions may be taken again.
+
+        Args:
+            batch: as it was taken.
+            took_s: how long its decode was, None where that says nothing.
+        """
+        if took_s is not None and batch and batch[0].window.kind is Kind.RECORDING:
+            self._spare.decoded(context_frames=sum(ticket.context_frames for ticket in batch), took_s=took_s)
         for ticket in batch:
             session_id = ticket.window.session_id
             self._decoding[session_id] -= 1
@@ -141,8 +179,33 @@ class Scheduler:
                 del self._decoding[session_id]
 
     def next_due_s(self) -> float | None:
-        """When the next waiting interim falls due, if one does by itself: others wait for a slot or for `done`."""
-        return min((self._due_s(ticket) for ticket in self._free()), default=None)
+        """When the next waiting interim or recording falls due, if one does by itself: others wait for a slot or for
+        `done`.
+        """
+        dues_s = [self._due_s(ticket) for ticket in self._free()]
+        if self._recorded and (spare_s := self._spare.due_s(self._now_s)) is not None:
+            dues_s.append(spare_s)
+        return min(dues_s, default=None)
+
+    def _take_recorded(self, now_s: float, free_slots: int) -> list[Ticket]:
+        """Windows of recordings, where nothing live is due and there is time to spare; those that came first."""
+        if not self._recorded:
+            return []
+        head = self._recorded[0]
+        room = self._spare.room(head.context_frames, now_s, free_slots=free_slots)
+        share = min(room, math.ceil(len(self._recorded) / free_slots))
+        batch = ([head] + [t for t in self._recorded[1:] if self._fits(t, head)])[:share]
+        if batch:
+            self._spare.taken(now_s)
+        for ticket in batch:
+            self._begin(ticket)
+        return batch
+
+    def _begin(self, ticket: Ticket) -> None:
+        """A ticket leaves the queue for the device."""
+        self.discard(ticket)
+        session_id = ticket.window.session_id
+        self._decoding[session_id] = self._decoding.get(session_id, 0) + 1
 
     def _may_revise(self, free_slots: int) -> bool:
         """Whether a revision would leave a slot for what is more urgent: one takes a second, and cannot be stopped."""

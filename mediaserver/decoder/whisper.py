@@ -7,6 +7,8 @@ threads.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +25,7 @@ from mediaserver.decoder import guards
 from mediaserver.decoder.device import Placement
 from mediaserver.decoder.language import Asked, Heard, choose
 from mediaserver.decoder.prompt import alike, prefix
-from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
+from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Task, Token, Window
 from mediaserver.decoder.words import join_punctuation
 from mediaserver.errors import ModelError
 
@@ -45,8 +47,10 @@ with this and the interim's budget the longest of 225 wrote 27 tokens in place o
 and 9.4 % of the words were wrong in place of 9.8. Finals have audio to their end and repeat what was repeated."""
 
 GREEDY = 1
-REVISION_BEAM = 5
+REVISION_BEAM = RECORDING_BEAM = 5
 """Beam search gains nothing on utterances cut at pauses and costs twice the time; on joined ones it gains."""
+
+BEAMS = {Kind.REVISION: REVISION_BEAM, Kind.RECORDING: RECORDING_BEAM}
 
 TIME_PER_ENCODING_S = 0.02
 """Two mel frames become one position of the encoder's output."""
@@ -120,7 +124,7 @@ class WhisperModel:
                 "Check `device` and `compute_type`, or fetch it again with `voiceforge models fetch`.",
             ) from exc
         self._log_mel = LogMel(self._model.n_mels)
-        self._tokenizers: dict[str, Tokenizer] = {}
+        self._tokenizers: dict[tuple[str, Task], Tokenizer] = {}
 
     @property
     def multilingual(self) -> bool:
@@ -180,7 +184,10 @@ class WhisperModel:
         languages: list[Language],
         prefixes: list[list[int]],
     ) -> list[_Generated]:
-        prompts = [[*tokens, *self._prompt(language)] for tokens, language in zip(prefixes, languages, strict=True)]
+        prompts = [
+            [*tokens, *self._prompt(language, window.task)]
+            for tokens, language, window in zip(prefixes, languages, windows, strict=True)
+        ]
         budget = max(
             guards.token_budget(window.duration_s, language.code, is_interim=window.kind.is_interim)
             for window, language in zip(windows, languages, strict=True)
@@ -188,7 +195,7 @@ class WhisperModel:
         results = self._model.generate(
             encoded,
             prompts,
-            beam_size=REVISION_BEAM if windows[0].kind is Kind.REVISION else GREEDY,
+            beam_size=BEAMS.get(windows[0].kind, GREEDY),
             repetition_penalty=INTERIM_REPETITION_PENALTY if windows[0].kind.is_interim else 1.0,
             max_length=_max_length(prompt_tokens=len(prompts[0]), budget=budget),
             return_scores=True,
@@ -214,18 +221,15 @@ class WhisperModel:
         """Where each window's tokens lie and how probable they are; None for a window without any.
 
         One call aligns with one language, and another's moves words by 14 ms and takes a quarter off their probability:
-        so there is a call for each language, in which the windows of others have no text. Prompts are left out: what
-        the audio says for a word is what counts.
+        so there is a call for each language and task, in which the windows of others have no text. Prompts are left
+        out: what the audio says for a word is what counts.
         """
         frames = [min(len(window.samples) // HOP_SAMPLES, MAX_FRAMES) for window in windows]
         found: list[Alignment | None] = [None for _ in windows]
-        spoken = {language.code for language, item in zip(languages, generated, strict=True) if item.tokens}
-        for code in sorted(spoken):
-            texts = [
-                item.tokens if language.code == code else []
-                for language, item in zip(languages, generated, strict=True)
-            ]
-            aligned = self._model.align(encoded, self._tokenizer_for(code).sot_sequence, texts, frames)
+        asked = [(language.code, window.task) for language, window in zip(languages, windows, strict=True)]
+        for code, task in sorted({each for each, item in zip(asked, generated, strict=True) if item.tokens}):
+            texts = [item.tokens if each == (code, task) else [] for each, item in zip(asked, generated, strict=True)]
+            aligned = self._model.align(encoded, self._tokenizer_for(code, task).sot_sequence, texts, frames)
             found = [new if text else old for old, new, text in zip(found, aligned, texts, strict=True)]
         return found
 
@@ -282,21 +286,32 @@ class WhisperModel:
             start_s = max(start_s, end_s - LONGEST_WORD_S)
             start_s, end_s = min(start_s, limit_s), min(max(end_s, start_s), limit_s)
             probability = float(np.mean(probabilities[index:after])) if after <= len(probabilities) else 0.0
-            words.append(HypothesisWord(text, start_s, end_s, probability))
+            pieces = self._tokens(group, probabilities[index:after]) if window.with_tokens else ()
+            words.append(HypothesisWord(text, start_s, end_s, probability, pieces))
             before_s = end_s
             index = after
         return join_punctuation(words)
 
-    def _prompt(self, language: Language) -> list[int]:
-        tokenizer = self._tokenizer_for(language.code)
+    def _tokens(self, numbers: Sequence[int], probabilities: Sequence[float]) -> tuple[Token, ...]:
+        """The tokens of a word; none where the alignment has none for all of them."""
+        if len(probabilities) < len(numbers):
+            return ()
+        return tuple(
+            Token(
+                number, self._tokenizer.id_to_token(number) or "", math.log(max(probability, LEAST_TOKEN_PROBABILITY))
+            )
+            for number, probability in zip(numbers, probabilities, strict=True)
+        )
+
+    def _prompt(self, language: Language, task: Task) -> list[int]:
+        tokenizer = self._tokenizer_for(language.code, task)
         return [*tokenizer.sot_sequence, tokenizer.no_timestamps]
 
-    def _tokenizer_for(self, language: str) -> Tokenizer:
-        if language not in self._tokenizers:
-            self._tokenizers[language] = Tokenizer(
-                self._tokenizer, self.multilingual, task="transcribe", language=language
-            )
-        return self._tokenizers[language]
+    def _tokenizer_for(self, language: str, task: Task = Task.TRANSCRIBE) -> Tokenizer:
+        key = (language, task)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = Tokenizer(self._tokenizer, self.multilingual, task=task.value, language=language)
+        return self._tokenizers[key]
 
 
 def _language(window: Window, named: list[tuple[str, float]]) -> Language:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mediaserver.decoder.window import HypothesisWord
+from mediaserver.decoder.window import HypothesisWord, Token
 
 OPENING = frozenset("\"'“¿([{-")
 """Marks that belong to the word after them."""
@@ -21,23 +21,30 @@ def join_punctuation(words: list[HypothesisWord]) -> list[HypothesisWord]:
     """
     joined: list[HypothesisWord] = []
     opening = ""
+    opening_tokens: tuple[Token, ...] = ()
     for word in words:
         bare = word.text.strip()
         if bare and not any(char.isalnum() for char in bare):
             if bare in OPENING and word.text.startswith(" "):
                 opening += word.text
+                opening_tokens += word.tokens
             elif joined:
-                joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
+                last = joined[-1]
+                joined[-1] = replace(last, text=last.text + word.text, tokens=last.tokens + word.tokens)
             continue
         if joined and word.text[:1] in TYING:
             before = joined[-1]
             joined[-1] = HypothesisWord(
-                before.text + word.text, before.start, word.end, (before.probability + word.probability) / 2
+                before.text + word.text,
+                before.start,
+                word.end,
+                (before.probability + word.probability) / 2,
+                before.tokens + word.tokens,
             )
             continue
         text = opening + (word.text.lstrip() if opening else word.text)
-        opening = ""
-        joined.append(replace(word, text=text))
+        joined.append(replace(word, text=text, tokens=opening_tokens + word.tokens))
+        opening, opening_tokens = "", ()
     return joined
 
 

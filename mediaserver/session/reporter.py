@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mediaserver.audio.clock import seconds
-from mediaserver.decoder.confidence import Calibration, Curve, text_confidence
+from mediaserver.decoder.confidence import Calibration, Curve, text_confidence, told_words
 from mediaserver.decoder.window import Hypothesis, HypothesisWord
 from mediaserver.decoder.words import text_of
 from mediaserver.errors import VoiceForgeError
@@ -111,10 +111,4 @@ class Reporter:
         )
 
     def _words(self, heard: Sequence[HypothesisWord], curve: Curve) -> list[Word]:
-        """Words as they leave: with a confidence that can be believed, and marked where it is low."""
-        words = []
-        for word in heard:
-            confidence = curve(word.probability)
-            is_low = confidence < self.min_confidence
-            words.append(Word(word.text.strip(), word.start, word.end, confidence, low_confidence=is_low))
-        return words
+        return told_words(heard, curve, min_confidence=self.min_confidence)

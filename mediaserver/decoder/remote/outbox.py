@@ -2,8 +2,8 @@
 
 The audio is in the window, so an engine that dies takes nothing with it: finals and revisions are sent again to the
 next one. Replaceable windows are given up instead: another follows. Waiting is bounded: `MAX_KEPT` finals and
-revisions, one unsent replaceable window a session, `AWAY_LIMIT_S` without an engine, `MAX_TRIES` engines that died over
-a window.
+revisions, `MAX_RECORDED` windows of recordings, one unsent replaceable window a session, `AWAY_LIMIT_S` without an
+engine, `MAX_TRIES` engines that died over a window.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from mediaserver.decoder.window import Kind, Window
 
 MAX_KEPT = 1024
 """Finals and revisions that may be unanswered: one of each for more sessions than a node takes. One more is refused."""
+
+MAX_RECORDED = 512
+"""Windows of recordings that may be unanswered, beside those: as many as an engine lets wait. One more is refused."""
 
 AWAY_LIMIT_S = 30.0
 """How long a final waits for an engine that is away: a restart takes 2–3 s, after half a minute nobody reads it."""
@@ -69,8 +72,7 @@ class Outbox:
             one that it replaces, if there is one.
         """
         is_replaceable = window.kind.is_replaceable
-        kept = sum(not entry.window.kind.is_replaceable for entry in self._entries.values())
-        if (is_replaceable and not self._connected) or (not is_replaceable and kept >= MAX_KEPT):
+        if (is_replaceable and not self._connected) or (not is_replaceable and not self._has_room(window.kind)):
             return None, None
         self._last_ident += 1
         entry = Entry(self._last_ident, window, now_s)
@@ -170,6 +172,16 @@ class Outbox:
         for entry in left:
             self.remove(entry.ident)
         return left
+
+    def _has_room(self, kind: Kind) -> bool:
+        """Whether one more window of a kind that is kept may wait."""
+        is_recorded = kind is Kind.RECORDING
+        kept = sum(
+            (other is Kind.RECORDING) == is_recorded
+            for other in (entry.window.kind for entry in self._entries.values())
+            if not other.is_replaceable
+        )
+        return kept < (MAX_RECORDED if is_recorded else MAX_KEPT)
 
     def _due_s(self, entry: Entry) -> float:
         sent_at_s = self._sent_at_s.get(entry.window.session_id)
