@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What went wrong, as clients see it."""
+
+    code: Annotated[str, Field(description="Stable across versions: clients may branch on it.")]
+    message: Annotated[str, Field(description="One sentence that says what happened.")]
+    hint: Annotated[str, Field(description="One sentence that says what to do about it.")]
+    retryable: Annotated[bool, Field(description="Whether the same request may succeed later.")]
+
 
 class VoiceForgeError(Exception):
     """A failure that a person or a client is told about.
@@ -22,7 +37,7 @@ class VoiceForgeError(Exception):
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object that clients see under `error`."""
-        return {"code": self.code, "message": self.message, "hint": self.hint, "retryable": self.retryable}
+        return asdict(ErrorBody(self.code, self.message, self.hint, self.retryable))
 
 
 class ConfigError(VoiceForgeError):

@@ -11,12 +11,20 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import web
+from pydantic import BaseModel
 
-from mediaserver.errors import CapacityError, ConfigError, MediaError, VoiceForgeError
+from mediaserver.errors import CapacityError, ConfigError, ErrorBody, MediaError, VoiceForgeError
 
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(BaseModel):
+    """The body of every refusal of the native interfaces."""
+
+    error: ErrorBody
+
 
 STATUS_OF_CODE: Mapping[str, HTTPStatus] = {
     "INVALID_SDP": HTTPStatus.BAD_REQUEST,

@@ -1,0 +1,218 @@
+"""The OpenAPI 3.1 document of an application, made of the descriptions beside its handlers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from aiohttp import web
+from openapi_pydantic import OpenAPI
+from pydantic import BaseModel
+
+from signaling.openapi.operation import FOREIGN, Answer, ErrorShape, Operation, Refusal, Tag
+from signaling.openapi.schemas import JsonSchema, Mode, Schemas, without_null
+from signaling.openapi.walk import DescribedRoute, described_routes
+
+OPENAPI_VERSION = "3.1.1"
+
+DESCRIPTION = """\
+Live and recorded speech to text, on your own machine.
+
+Refusals of the native interfaces are `{"error": {code, message, hint, retryable}}`; clients may branch on `code`.
+HEAD is answered wherever GET is. What is said over WebSockets and data channels is in `/asyncapi.json`.
+"""
+
+TAGS: Mapping[Tag, str] = {
+    Tag.NATIVE: "VoiceForge's own protocol.",
+    Tag.WHIP: "WebRTC in by one POST (RFC 9725): an offer, and a session is a URL.",
+    Tag.RECORDINGS: "Files to transcripts, in the background.",
+    Tag.DEEPGRAM: "For Deepgram's SDKs: change the URL.",
+    Tag.OPENAI: "For OpenAI's SDKs: change the URL.",
+    Tag.SERVER: "What runs here, and how it is.",
+}
+
+
+def openapi_document(app: web.Application) -> bytes:
+    """The document as JSON. Takes tens of milliseconds: not for the event loop.
+
+    Raises:
+        ValueError: two descriptions contradict each other, or the outcome is no OpenAPI document.
+    """
+    routes = described_routes(app)
+    schemas = Schemas()
+    for route in routes:
+        _want(schemas, route.operation)
+    schemas.make()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, schemas)
+    used = {route.operation.tag for route in routes}
+    document = {
+        "openapi": OPENAPI_VERSION,
+        "info": {"title": "VoiceForge", "version": version("voiceforge"), "description": DESCRIPTION},
+        "servers": [{"url": "/", "description": "This server."}],
+        "tags": [{"name": tag.value, "description": text} for tag, text in TAGS.items() if tag in used],
+        "paths": paths,
+        "components": {"schemas": schemas.components},
+    }
+    checked = OpenAPI.model_validate(document)
+    return json.dumps(
+        checked.model_dump(mode="json", by_alias=True, exclude_unset=True), ensure_ascii=False, separators=(",", ":")
+    ).encode()
+
+
+def _want(schemas: Schemas, operation: Operation) -> None:
+    for read in (operation.query, operation.headers, *operation.path.values()):
+        if read is not None:
+            schemas.want(read, "validation")
+    for content in operation.body.content.values() if operation.body else ():
+        schemas.want(content, "validation")
+    for answer in operation.answers.values():
+        for written in (*answer.content.values(), *answer.headers.values()):
+            schemas.want(written, "serialization")
+    for refusal, shape in _refusals(operation):
+        for written in (shape.model, *refusal.headers.values()):
+            schemas.want(written, "serialization")
+
+
+def _operation(route: DescribedRoute, schemas: Schemas) -> dict[str, Any]:
+    operation = route.operation
+    described: dict[str, Any] = {
+        "operationId": _operation_id(route),
+        "summary": operation.summary,
+        "tags": [operation.tag.value],
+    }
+    if operation.description:
+        described["description"] = operation.description
+    parameters = [*_path_parameters(route, schemas), *_query_parameters(operation, schemas)]
+    if operation.headers is not None:
+        parameters += [_parameter(item, "header", schemas) for item in _properties(operation.headers, schemas)]
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body is not None:
+        described["requestBody"] = {
+            "description": operation.body.description,
+            "required": operation.body.is_required,
+            "content": _content(operation.body.content, schemas, is_request=True),
+        }
+    described["responses"] = _responses(operation, schemas)
+    return described
+
+
+def _operation_id(route: DescribedRoute) -> str:
+    """Unique, as method and path are: `post_whip`, `get_whip_secret`."""
+    return "_".join([route.method, *re.findall(r"[A-Za-z0-9]+", route.path)])
+
+
+def _path_parameters(route: DescribedRoute, schemas: Schemas) -> Iterator[dict[str, Any]]:
+    named = re.findall(r"\{([^}]+)\}", route.path)
+    if sorted(named) != sorted(route.operation.path):
+        raise ValueError(f"{route.method} {route.path} describes the parts {sorted(route.operation.path)} of its path")
+    for name in named:
+        schema = schemas.schema(route.operation.path[name], "validation")
+        yield _with_description({"name": name, "in": "path", "required": True}, schema)
+
+
+def _query_parameters(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
+    if operation.query is None:
+        return
+    for item in _properties(operation.query, schemas):
+        parameter = _parameter(item, "query", schemas)
+        schema = schemas.resolved(parameter["schema"])
+        if schema.get("type") == "array":
+            parameter |= {"style": "form", "explode": operation.lists == "repeated"}
+        elif schema.get("type") == "object":  # a URL has no objects: JSON in a string is one
+            parameter["content"] = {"application/json": {"schema": parameter.pop("schema")}}
+        yield parameter
+
+
+def _properties(model: type[BaseModel], schemas: Schemas) -> list[tuple[str, JsonSchema, bool]]:
+    """Name, schema and whether it is required, of each field."""
+    schema = schemas.resolved(schemas.schema(model, "validation"))
+    required = schema.get("required", [])
+    return [(name, item, name in required) for name, item in schema.get("properties", {}).items()]
+
+
+def _parameter(item: tuple[str, JsonSchema, bool], where: str, schemas: Schemas) -> dict[str, Any]:
+    name, schema, is_required = item
+    return _with_description({"name": name, "in": where, "required": is_required}, without_null(schema))
+
+
+def _with_description(parameter: dict[str, Any], schema: JsonSchema) -> dict[str, Any]:
+    """A parameter or header whose description stands where readers look for it."""
+    rest = {key: value for key, value in schema.items() if key != "description"}
+    described = {"description": schema["description"]} if "description" in schema else {}
+    return {**parameter, **described, "schema": rest}
+
+
+def _content(content: Mapping[str, object], schemas: Schemas, *, is_request: bool) -> dict[str, Any]:
+    mode: Mode = "validation" if is_request else "serialization"
+    return {kind: {"schema": schemas.schema(item, mode)} for kind, item in content.items()}
+
+
+def _headers(headers: Mapping[str, object], schemas: Schemas) -> dict[str, Any]:
+    return {
+        name: _with_description({"required": True}, schemas.schema(item, "serialization"))
+        for name, item in headers.items()
+    }
+
+
+def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, answer in operation.answers.items():
+        responses[str(status.value)] = _response(answer, schemas)
+    for refusal, shape in _refusals(operation):
+        key = str(refusal.status.value)
+        if key in responses and refusal is not FOREIGN:
+            raise ValueError(f"{operation.summary!r} describes the status {key} twice")
+        response = _refused(refusal, shape, schemas)
+        responses[key] = _either(responses[key], response) if key in responses else response
+    return dict(sorted(responses.items()))
+
+
+def _refusals(operation: Operation) -> list[tuple[Refusal, ErrorShape]]:
+    """Each refusal with the shape it has, the one of every route last."""
+    return [(refusal, refusal.shape or operation.errors) for refusal in (*operation.refusals, FOREIGN)]
+
+
+def _response(answer: Answer, schemas: Schemas) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        response["headers"] = _headers(answer.headers, schemas)
+    if answer.content:
+        response["content"] = _content(answer.content, schemas, is_request=False)
+    return response
+
+
+def _refused(refusal: Refusal, shape: ErrorShape, schemas: Schemas) -> dict[str, Any]:
+    codes = ", ".join(f"`{code}`" for code in refusal.codes)
+    response: dict[str, Any] = {"description": f"{refusal.status.phrase}: {codes}."}
+    if refusal.headers:
+        response["headers"] = _headers(refusal.headers, schemas)
+    schema = schemas.schema(shape.model, "serialization")
+    if shape.code_at:
+        schema = {"allOf": [schema, _with_codes(refusal.codes, shape.code_at)]}
+    response["content"] = {shape.content_type: {"schema": schema}}
+    return response
+
+
+def _with_codes(codes: Sequence[str], code_at: Sequence[str]) -> JsonSchema:
+    schema: JsonSchema = {"enum": sorted(set(codes))}
+    for name in reversed(code_at):
+        schema = {"properties": {name: schema}}
+    return schema
+
+
+def _either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A status that comes with two bodies: the route's own, and that of the gate before it."""
+    merged: dict[str, Any] = {"description": f"{one['description']} Or {other['description']}"}
+    if "headers" in one:  # the gate's refusal has none of them
+        merged["headers"] = {name: {**header, "required": False} for name, header in one["headers"].items()}
+    content = dict(one.get("content", {}))
+    for kind, media in other["content"].items():
+        choices = [content[kind]["schema"], media["schema"]] if kind in content else [media["schema"]]
+        content[kind] = {"schema": {"anyOf": choices} if len(choices) > 1 else choices[0]}
+    return {**merged, "content": content}
