@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -49,12 +50,22 @@ class Channels:
         self._seq = 0
         self._totals: list[Metadata] = []
         self._closed = 0
+        self._is_closing = False
+        self.on_finalized: Callable[[int], None] | None = None
+        """Told the channel once what a `finalize` ended there has been told."""
         self._sessions = [make_session(_ChannelSink(self, channel)) for channel in range(count)]
+        for channel, session in enumerate(self._sessions):
+            session.on_finalized = partial(self._finalized, channel)
 
     @property
     def count(self) -> int:
         """How many channels."""
         return len(self._sessions)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still hears its client: it has not begun to close."""
+        return not self._is_closing
 
     @property
     def config(self) -> SessionConfig:
@@ -147,7 +158,12 @@ class Channels:
 
     async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
         """Flush the finals of all channels, say how much there was, say `closed`. Further calls wait for the first."""
+        self._is_closing = True
         await asyncio.gather(*(session.close(reason, deadline_s=deadline_s) for session in self._sessions))
+
+    def _finalized(self, channel: int) -> None:
+        if self.on_finalized is not None:
+            self.on_finalized(channel)
 
     def _take(self, event: Event, channel: int) -> None:
         """An event of a channel; what concerns the connection is told once."""

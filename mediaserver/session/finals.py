@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from mediaserver.audio.clock import seconds
@@ -86,11 +87,19 @@ class Finals:
         self._decoder.withdraw(window.session_id)  # interims and speculation that nobody needs any more
         self.speech_samples += len(window.samples)
         if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
+            given_up = self._waiting.popleft()
             self._reporter.warn(_final_lost())
+            given_up.finish()
         self._waiting.append(_Pending(utterance, window, speech_end_sample, has_stopped))
         if not self.is_busy:
             self._finalizer = asyncio.create_task(self._decode_all(), name=f"finals-{window.session_id}")
+
+    def after(self, callback: Callable[[], None]) -> None:
+        """Call back once the finals of all utterances that are over now have been handed on: at once if they have."""
+        if self._waiting or self._decoding:
+            (self._waiting or self._decoding)[-1].callbacks.append(callback)
+        else:
+            callback()
 
     async def flush(self) -> None:
         """Wait for the finals of all utterances that are over."""
@@ -117,10 +126,11 @@ class Finals:
                 hypothesis = await pending.speculated() or await self._decoder.decode(pending.window)
             except VoiceForgeError as error:
                 self._reporter.fail(error)
-                continue
+            else:
+                self._tell(pending, hypothesis)
             finally:
                 self._decoding = []
-            self._tell(pending, hypothesis)
+            pending.finish()
 
     def _tell(self, pending: _Pending, hypothesis: Hypothesis) -> None:
         utterance = pending.utterance
@@ -159,6 +169,12 @@ class _Pending:
     window: Window
     speech_end_sample: int
     has_stopped: bool
+    callbacks: list[Callable[[], None]] = field(default_factory=list)  # bound: one for each `finalize` of the client
+
+    def finish(self) -> None:
+        """It is done with."""
+        for callback in self.callbacks:
+            callback()
 
     async def speculated(self) -> Hypothesis | None:
         """What was decoded in the pause that became the utterance's end, if that came to anything to be relied on."""

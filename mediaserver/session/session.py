@@ -85,6 +85,9 @@ class Session:
     ) -> None:
         self.id = session_id
         self.on_close_stream: Callable[[], None] | None = None
+        self.on_finalized: Callable[[], None] | None = None
+        """Called once what a `finalize` ended has been told, or that there was nothing; of several at once, once. Where
+        finals are held until they settle, they may come later."""
         self._settings = settings
         self._decoder = decoder
         self._metrics = metrics
@@ -274,6 +277,8 @@ class Session:
             else:
                 self._turn(edge)
         self._flushed.set()
+        if self.on_finalized is not None:
+            self._finals.after(self.on_finalized)
 
     def _turn(self, edge: Edge) -> None:
         if isinstance(edge, Started):

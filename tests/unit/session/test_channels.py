@@ -25,6 +25,7 @@ class FakeSession:
         self.sink = sink
         self.config = config
         self.on_close_stream: Callable[[], None] | None = None
+        self.on_finalized: Callable[[], None] | None = None
         self.heard: list[Samples] = []
         self.stream_time_s = self.concealed_s = self.unjudged_s = self.undecoded_s = 0.0
         self.calls: list[str] = []
@@ -124,6 +125,16 @@ def test_commands_reach_every_channel_and_faults_are_told_once(told: Told) -> No
     channels.fail(VoiceForgeError("CODE", "a", "b"))
     assert left.calls == ["configure", "finalize", "fail"]
     assert right.calls == ["configure", "finalize", "finalize"]
+
+
+def test_whoever_finalizes_hears_of_each_channel(told: Told) -> None:
+    channels, (_, right) = made(told, 2)
+    assert right.on_finalized is not None
+    right.on_finalized()  # nobody wants to know
+    done: list[int] = []
+    channels.on_finalized = done.append
+    right.on_finalized()
+    assert done == [1]
 
 
 def test_the_backlog_is_that_of_the_channel_furthest_behind(told: Told) -> None:

@@ -226,6 +226,31 @@ async def test_finalize_waits_for_the_vad_to_hear_what_was_pushed_before_it() ->
     assert len(stream.sink.of(Final)[0].words) >= 4
 
 
+async def test_finalize_is_done_once_its_final_has_been_told() -> None:
+    stream = Stream()
+    stream.session.on_finalized = lambda: done.append(len(stream.sink.of(Final)))
+    done: list[int] = []
+    stream.session.finalize()
+    assert done == [0]  # nothing had been said
+    await stream.speak(2.0)
+    stream.decoder.gate = asyncio.Event()
+    stream.session.finalize()
+    await stream.pause(0.02)
+    assert done == [0]
+    stream.decoder.gate.set()
+    await stream.pause(0.02)
+    assert done == [0, 1]
+    stream.decoder.outcome = lambda _window: raising(VoiceForgeError("ENGINE_DOWN", "It is down.", "Wait."))
+    await stream.speak(2.0)
+    stream.session.finalize()
+    await stream.pause(0.02)
+    assert done == [0, 1, 1]  # a final that does not come is waited for by nobody
+
+
+def raising(error: Exception) -> Hypothesis:
+    raise error
+
+
 async def test_the_last_word_is_not_lost_at_close() -> None:
     stream = Stream()
     await stream.speak(2.0)
