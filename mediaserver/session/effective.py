@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, Field
 
 from mediaserver.audio.endpoint import EndpointerConfig, TurnWaits
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import ConfigError
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Denoise, DenoiseBranch, Settings, TurnDetection
+
+
+class EffectiveConfig(BaseModel):
+    """What is in force for a session, defaults included; the words are those of its configuration."""
+
+    language: str | None = Field(description="Code, or null where it is detected.")
+    languages: list[str] = Field(description="Codes that detection chooses from; none is all that the model knows.")
+    prompt: str | None
+    hotwords: list[str]
+    model: str
+    interim_results: bool
+    revisions: bool
+    settled_finals: bool
+    vad_enabled: bool
+    endpointing_ms: int
+    vad_threshold: float
+    turn_detection: Literal["silence", "semantic"]
+    turn_complete_ms: int
+    turn_incomplete_ms: int
+    utterance_end_ms: int | None
+    min_confidence: float
+    denoise: Denoise
+    denoise_branch: DenoiseBranch
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +142,27 @@ class Effective:
 
     def as_dict(self) -> dict[str, object]:
         """What `ready` tells the client."""
-        return {
-            "language": self.language,
-            "languages": list(self.languages),
-            "prompt": self.prompt,
-            "hotwords": list(self.hotwords),
-            "model": self.model,
-            "interim_results": self.interim_results,
-            "revisions": self.revisions,
-            "settled_finals": self.hold_ms is not None,
-            "vad_enabled": self.vad_enabled,
-            "endpointing_ms": self.endpointer.endpointing_ms,
-            "vad_threshold": self.endpointer.threshold,
-            "turn_detection": "semantic" if self.endpointer.turn_waits else "silence",
-            "turn_complete_ms": self.turn_waits.complete_ms,
-            "turn_incomplete_ms": self.turn_waits.incomplete_ms,
-            "utterance_end_ms": self.utterance_end_ms,
-            "min_confidence": self.min_confidence,
-            "denoise": self.denoise.value,
-            "denoise_branch": self.denoise_branch.value,
-        }
+        return self.told().model_dump(mode="json")
+
+    def told(self) -> EffectiveConfig:
+        """What clients may know of it."""
+        return EffectiveConfig(
+            language=self.language,
+            languages=list(self.languages),
+            prompt=self.prompt,
+            hotwords=list(self.hotwords),
+            model=self.model,
+            interim_results=self.interim_results,
+            revisions=self.revisions,
+            settled_finals=self.hold_ms is not None,
+            vad_enabled=self.vad_enabled,
+            endpointing_ms=self.endpointer.endpointing_ms,
+            vad_threshold=self.endpointer.threshold,
+            turn_detection="semantic" if self.endpointer.turn_waits else "silence",
+            turn_complete_ms=self.turn_waits.complete_ms,
+            turn_incomplete_ms=self.turn_waits.incomplete_ms,
+            utterance_end_ms=self.utterance_end_ms,
+            min_confidence=self.min_confidence,
+            denoise=self.denoise,
+            denoise_branch=self.denoise_branch,
+        )

@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel, Field
 
 from mediaserver.metrics import Metrics
 from signaling.limits import LOADING_RETRY_AFTER_S, Admission
+from signaling.openapi.operation import JSON, Answer, Operation, RetryAfter, Tag, described
+
+
+class Alive(BaseModel):
+    """The process lives."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether sessions are taken."""
+
+    status: Literal["ready", "not ready"]
+    reasons: list[str] = Field(description="Why not, a sentence each; empty when ready.")
+
+
+ALIVE = Operation(
+    summary="Whether the process lives",
+    tag=Tag.SERVER,
+    description="A restart helps if this does not answer.",
+    answers={HTTPStatus.OK: Answer("The event loop turns.", {JSON: Alive})},
+)
+
+READY = Operation(
+    summary="Whether sessions are taken",
+    tag=Tag.SERVER,
+    description="For load balancers. A node that is full is still ready: it refuses a session by itself.",
+    answers={
+        HTTPStatus.OK: Answer("Sessions are taken.", {JSON: Readiness}),
+        HTTPStatus.SERVICE_UNAVAILABLE: Answer(
+            "No sessions are taken, for the reasons given.", {JSON: Readiness}, {"Retry-After": RetryAfter}
+        ),
+    },
+)
+
+METRICS = Operation(
+    summary="What has been counted",
+    tag=Tag.SERVER,
+    description="For Prometheus, in its text format or in OpenMetrics, whichever `Accept` asks for.",
+    answers={HTTPStatus.OK: Answer("All metrics.", {"text/plain": str, "application/openmetrics-text": str})},
+)
 
 
 class Health:
@@ -31,21 +74,23 @@ class Health:
             web.get("/metrics", self.exposition),
         ]
 
+    @described(ALIVE)
     async def alive(self, _request: web.Request) -> web.Response:
         """200 while the event loop turns; a restart helps if this does not answer."""
-        return web.json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
+        return web.json_response(Alive().model_dump(), headers={"Cache-Control": "no-store"})
 
+    @described(READY)
     async def ready(self, _request: web.Request) -> web.Response:
         """200 when sessions are taken, else 503 with the reasons; a load balancer goes by this."""
         reasons = self._admission.reasons_not_ready()
         headers = {"Cache-Control": "no-store"}
         if not reasons:
-            return web.json_response({"status": "ready", "reasons": []}, headers=headers)
+            return web.json_response(Readiness(status="ready", reasons=[]).model_dump(), headers=headers)
         headers["Retry-After"] = str(LOADING_RETRY_AFTER_S)
-        return web.json_response(
-            {"status": "not ready", "reasons": reasons}, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers
-        )
+        body = Readiness(status="not ready", reasons=reasons)
+        return web.json_response(body.model_dump(), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
 
+    @described(METRICS)
     async def exposition(self, request: web.Request) -> web.Response:
         """All metrics, in the Prometheus or OpenMetrics text format, whichever `Accept` asks for."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

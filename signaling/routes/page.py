@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import structlog
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
 
-from mediaserver.session.effective import Effective
+from mediaserver.session.effective import Effective, EffectiveConfig
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings, TurnDetection
 from signaling.limits import ServedEngine
+from signaling.openapi.operation import JSON, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler, HttpError
 from signaling.routes.ice import IceServer
 
@@ -38,6 +41,46 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+class Limits(BaseModel):
+    """What a session may not exceed on this node, and how often interims come."""
+
+    max_sessions: int
+    session_max_s: float = Field(description="In seconds.")
+    max_utterance_s: float = Field(description="In seconds.")
+    interim_period_ms: int
+
+
+class NoSession(BaseModel):
+    """In the place of a session's defaults while the model loads."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ServerConfig(BaseModel):
+    """What a page needs to know of this server."""
+
+    name: Literal["VoiceForge"] = "VoiceForge"
+    version: str
+    ready: bool = Field(description="Whether a model is loaded and its decoder is up.")
+    model: str
+    languages: list[str] = Field(description="Codes that the model knows; none while it loads.")
+    turn_detection: list[TurnDetection] = Field(description="What a session may choose to end its utterances.")
+    ice_servers: list[IceServer] = Field(description="For `RTCPeerConnection`; credentials in it are for clients.")
+    whip: Literal["/whip"] = "/whip"
+    session: EffectiveConfig | NoSession = Field(description="What holds for a session that asks for nothing.")
+    limits: Limits
+    session_schema: dict[str, object] = Field(description="JSON Schema of what a session may ask for.")
+
+
+CONFIG = Operation(
+    summary="What a page needs to know of this server",
+    tag=Tag.SERVER,
+    answers={HTTPStatus.OK: Answer("Model, languages, ICE servers, limits and defaults.", {JSON: ServerConfig})},
+)
+
+PAGE = Undescribed("a page or a file of one")
 
 
 class Page:
@@ -72,34 +115,31 @@ class Page:
         routes.append(web.get("/", _not_built if index is None else _serve(index)))
         return routes
 
+    @described(CONFIG)
     async def config(self, _request: web.Request) -> web.Response:
         """What the page shows and offers: model, languages, ICE servers, and a session's fields with their defaults."""
         settings, engine = self._settings, self._engine()
-        return web.json_response(
-            {
-                "name": "VoiceForge",
-                "version": version("voiceforge"),
-                "ready": engine is not None and engine.ready,
-                "model": settings.model if engine is None else engine.model_name,
-                "languages": [] if engine is None else list(engine.languages),
-                "turn_detection": [
-                    way.value for way in TurnDetection if way is TurnDetection.SILENCE or settings.wants_turn_model
-                ],
-                "ice_servers": [server.as_dict() for server in self._ice_servers],
-                "whip": "/whip",
-                "session": {}
-                if engine is None
-                else Effective.of(SessionConfig.model_validate({}), settings, engine).as_dict(),
-                "limits": {
-                    "max_sessions": settings.max_sessions,
-                    "session_max_s": settings.session_max_s,
-                    "max_utterance_s": settings.max_utterance_s,
-                    "interim_period_ms": settings.interim_period_ms,
-                },
-                "session_schema": SessionConfig.model_json_schema(),
-            },
-            headers={"Cache-Control": "no-store"},
+        body = ServerConfig(
+            version=version("voiceforge"),
+            ready=engine is not None and engine.ready,
+            model=settings.model if engine is None else engine.model_name,
+            languages=[] if engine is None else list(engine.languages),
+            turn_detection=[way for way in TurnDetection if way is TurnDetection.SILENCE or settings.wants_turn_model],
+            ice_servers=list(self._ice_servers),
+            session=NoSession()
+            if engine is None
+            else Effective.of(SessionConfig.model_validate({}), settings, engine).told(),
+            limits=Limits(
+                max_sessions=settings.max_sessions,
+                session_max_s=settings.session_max_s,
+                max_utterance_s=settings.max_utterance_s,
+                interim_period_ms=settings.interim_period_ms,
+            ),
+            session_schema=SessionConfig.model_json_schema(),
         )
+        told = body.model_dump(mode="json")
+        told["ice_servers"] = [server.as_dict() for server in self._ice_servers]  # a null would be a name in browsers
+        return web.json_response(told, headers={"Cache-Control": "no-store"})
 
 
 def _files(static_dir: Path) -> dict[str, Path]:
@@ -119,6 +159,7 @@ def _files(static_dir: Path) -> dict[str, Path]:
 
 
 def _serve(path: Path) -> Handler:
+    @described(PAGE)
     async def handler(request: web.Request) -> web.StreamResponse:
         kept = f"public, max-age={STAMPED_MAX_AGE_S}, immutable" if STAMP in request.query else "no-cache"
         return web.FileResponse(path, headers={**PAGE_HEADERS, "Cache-Control": kept})
@@ -126,6 +167,7 @@ def _serve(path: Path) -> Handler:
     return handler
 
 
+@described(PAGE)
 async def _not_built(_request: web.Request) -> web.StreamResponse:
     raise HttpError(
         HTTPStatus.NOT_FOUND,
