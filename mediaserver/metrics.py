@@ -70,6 +70,13 @@ class Metrics:
             "first_text_seconds", "First-text latency: start of speech to first interim."
         )
         self.final_seconds = histogram("final_seconds", "Final latency: end of speech to its final.")
+        self.recordings = Gauge(
+            "voiceforge_recordings_running", "Recordings that are being transcribed.", registry=self.registry
+        )
+        self.recordings_total = counter(
+            "recordings_total", "Recordings by outcome: completed, failed, cancelled.", ("outcome",)
+        )
+        self.recorded_seconds_total = counter("recorded_seconds_total", "Audio of completed recordings.")
         self.events_dropped_total = counter("events_dropped_total", "Interims left out for a slow client.")
         self.webhooks_total = counter(
             "webhooks_total", "Webhooks by outcome: delivered, failed, dropped.", ("outcome",)

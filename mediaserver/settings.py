@@ -284,6 +284,15 @@ class Settings(BaseSettings):
     def _one_engine(self) -> Settings:
         if self.engine_process and self.engine_socket is not None:
             raise ValueError("`engine_process` and `engine_socket` exclude each other: start a decoder, or name one")
+    # recordings
+    max_recordings: int = _knob(
+        Group.RECORDINGS,
+        4,
+        "Most recordings transcribed at once, 50 MB each; further ones wait, and uploads that somebody waits for get "
+        "503 once twice as many are here.",
+        ge=1,
+    )
+
         return self
 
     @classmethod

@@ -30,6 +30,9 @@ OPUS_FRAME_SAMPLES = 960
 CHUNK_SAMPLES = SAMPLE_RATE
 """1 s a chunk: 64 kB, far below what the decoder library holds itself."""
 
+MAX_CHANNELS = 16
+"""Of a file whose channels are heard one by one: more than any conference records."""
+
 BAD_PACKETS_MAX = 50
 """Packets in a row that cannot be decoded before the rest of a file counts as lost: about a second."""
 
@@ -88,6 +91,29 @@ def read_samples(
         yield np.concatenate(pending)
 
 
+def read_channels(
+    path: Path, *, chunk_samples: int = CHUNK_SAMPLES, on_warning: OnWarning | None = None
+) -> Iterator[Samples]:
+    """As `read_samples`, but each channel by itself: chunks [channels, chunk_samples], the last one shorter.
+
+    Raises:
+        MediaError: as `read_samples`, or TOO_MANY_CHANNELS.
+    """
+    pending: list[Samples] = []
+    held = 0
+    # Interleaved: PyAV reads planes of more than eight channels from beyond its memory.
+    for frame in _resampled(path, "flt", SAMPLE_RATE, on_warning, layout=None):
+        pending.append(frame.to_ndarray().reshape(frame.samples, -1).T.astype(np.float32, copy=False))
+        held += pending[-1].shape[1]
+        if held >= chunk_samples:
+            joined: Samples = np.concatenate(pending, axis=1)
+            whole = held - held % chunk_samples
+            yield from np.split(joined[:, :whole], whole // chunk_samples, axis=1)
+            pending, held = [joined[:, whole:]], held - whole
+    if held:
+        yield np.concatenate(pending, axis=1)
+
+
 def read_opus_frames(path: Path, *, on_warning: OnWarning | None = None) -> Iterator[NDArray[np.int16]]:
     """A file's audio for an Opus track: frames [960] int16, 48 kHz mono, the last one padded with silence.
 
@@ -103,18 +129,48 @@ def read_opus_frames(path: Path, *, on_warning: OnWarning | None = None) -> Iter
         yield np.pad(pending, (0, OPUS_FRAME_SAMPLES - len(pending)))
 
 
-def _resampled(path: Path, sample_format: str, rate: int, on_warning: OnWarning | None) -> Iterator[AudioFrame]:
-    resampler = av.AudioResampler(format=sample_format, layout="mono", rate=rate)
+def _resampled(
+    path: Path, sample_format: str, rate: int, on_warning: OnWarning | None, *, layout: str | None = "mono"
+) -> Iterator[AudioFrame]:
+    """The file's audio in one format; `layout` None keeps the channels that it begins with."""
+    resampler: av.AudioResampler | None = None
+    form: tuple[str, str, int] | None = None
     heard = False
     with _opened(path) as container:
         for frame in _decoded(container, on_warning or (lambda text: None)):
-            for out in resampler.resample(frame):
+            if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
+                # Streams may be joined end to end, each with a form of its own (RFC 3533 §4: chained Ogg).
+                if resampler is not None:
+                    yield from _resample(path, resampler, None)
+                form = (frame.format.name, frame.layout.name, frame.sample_rate)
+                layout = layout or _own_layout(path, frame)
+                resampler = av.AudioResampler(format=sample_format, layout=layout, rate=rate)
+            assert resampler is not None
+            for out in _resample(path, resampler, frame):
                 heard = heard or out.samples > 0
                 yield out
-        if heard:
-            yield from resampler.resample(None)
+        if heard and resampler is not None:
+            yield from _resample(path, resampler, None)
     if not heard:
         raise _not_audio(path, "has no audio that can be decoded")
+
+
+def _resample(path: Path, resampler: av.AudioResampler, frame: AudioFrame | None) -> list[AudioFrame]:
+    try:
+        return list(resampler.resample(frame))
+    except (av.error.FFmpegError, ValueError) as exc:  # more channels than FFmpeg mixes, for example
+        raise _not_audio(path, "has audio of a form that cannot be resampled") from exc
+
+
+def _own_layout(path: Path, frame: AudioFrame) -> str:
+    channels = frame.layout.nb_channels
+    if channels > MAX_CHANNELS:
+        raise MediaError(
+            "TOO_MANY_CHANNELS",
+            f"{path.name} has {channels} channels; at most {MAX_CHANNELS} are transcribed one by one.",
+            "Send a file with fewer channels, or leave `multichannel` out.",
+        )
+    return frame.layout.name
 
 
 def _decoded(container: InputContainer, on_warning: OnWarning) -> Iterator[AudioFrame]:
