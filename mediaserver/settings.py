@@ -49,6 +49,7 @@ class Group(StrEnum):
     DECODER = "decoder"
     SESSION = "session"
 
+    RECORDINGS = "recordings"
 
 def _knob(group: Group, default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"group": group.value}, **limits)
