@@ -6,13 +6,14 @@ here are the reference: `voiceforge serve --help` and `docs/settings.md` are mad
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from platformdirs import user_cache_path
-from pydantic import Field, field_validator, model_validator
+from platformdirs import user_cache_path, user_data_path
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 SETTINGS_FILE = Path("voiceforge.toml")
@@ -48,8 +49,8 @@ class Group(StrEnum):
     AUDIO = "audio"
     DECODER = "decoder"
     SESSION = "session"
-
     RECORDINGS = "recordings"
+
 
 def _knob(group: Group, default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"group": group.value}, **limits)
@@ -68,11 +69,21 @@ MAX_HOTWORD_LETTERS = 60
 HotWord = Annotated[str, Field(min_length=1, max_length=MAX_HOTWORD_LETTERS)]
 
 
+STRONG_LETTERS = r"[A-Za-z0-9_.~+/=-]{16,256}"
+"""Whoever gets credentials can try secrets out against them, off line: a short one is found. These letters stand in
+coturn's configuration as they are."""
+
+
 class Settings(BaseSettings):
     """The settings of one node."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VOICEFORGE_", toml_file=SETTINGS_FILE, extra="forbid", frozen=True, protected_namespaces=()
+        env_prefix="VOICEFORGE_",
+        toml_file=SETTINGS_FILE,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
     )
 
     # server
@@ -109,6 +120,27 @@ class Settings(BaseSettings):
         Group.WEBRTC,
         [],
         'STUN and TURN servers handed to clients, as JSON: [{"urls": ["turn:…"], "username": "…", "credential": "…"}].',
+    )
+    turn_urls: list[str] = _knob(
+        Group.WEBRTC,
+        [],
+        "TURN servers (`turn:host:3478`, `turns:host:5349?transport=tcp`) that share `turn_secret`: clients get them "
+        "with credentials of their own session.",
+    )
+    turn_secret: SecretStr | None = _knob(
+        Group.WEBRTC,
+        None,
+        "What this server and its TURN servers make and check credentials with (coturn's `static-auth-secret`); "
+        "`voiceforge turn secret` makes one.",
+    )
+    turn_ttl_s: int = _knob(
+        Group.WEBRTC,
+        600,
+        "Seconds within which a client must use its TURN credentials; the relaying that it then has outlives them. "
+        "Long enough for a page that was opened before its user speaks, short enough that a leaked one is soon worth "
+        "nothing.",
+        ge=60,
+        le=86_400,
     )
     connect_timeout_s: float = _knob(Group.WEBRTC, 15.0, "Seconds within which a peer must connect.", gt=0)
     first_media_timeout_s: float = _knob(
@@ -252,8 +284,24 @@ class Settings(BaseSettings):
         Group.DECODER, 600, "Least time in ms between two interims of a session; it grows by itself under load.", ge=100
     )
 
+    # recordings
+    max_recordings: int = _knob(
+        Group.RECORDINGS,
+        4,
+        "Most recordings transcribed at once, 50 MB each; further ones wait, and uploads that somebody waits for get "
+        "503 once twice as many are here.",
+        ge=1,
+    )
+
     # session
     session_max_s: float = _knob(Group.SESSION, 7200.0, "Longest session in seconds.", gt=0)
+    socket_idle_timeout_s: float = _knob(
+        Group.SESSION,
+        60.0,
+        "Seconds without audio or a message after which a session over a WebSocket ends.",
+        gt=0,
+        le=3600,
+    )
     min_confidence: float = _knob(
         Group.SESSION,
         0.5,
@@ -262,6 +310,58 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
     )
+
+    event_log_kib: int = _knob(
+        Group.SESSION,
+        512,
+        "Text in KiB that is kept of a session's events for those who read them again or later; finals of about half "
+        "an hour of speech. What tells of the course of speech is dropped first, then the oldest finals.",
+        ge=16,
+        le=65_536,
+    )
+    events_linger_s: float = _knob(
+        Group.SESSION, 60.0, "Seconds for which a session's events can be read after its end.", ge=0, le=3600
+    )
+
+    # recordings
+    data_dir: Path = _knob(
+        Group.RECORDINGS,
+        user_data_path("voiceforge"),
+        "Where uploaded recordings are kept until they are transcribed, and the SQLite database of jobs. "
+        "Workers on other machines need the same folder.",
+    )
+    database_url: str | None = _knob(
+        Group.RECORDINGS,
+        None,
+        "Database of jobs: sqlite:////path/to/jobs.db or postgresql://user:password@host/name; unset is `jobs.db` in "
+        "`data_dir`.",
+    )
+    jobs_broker_url: str | None = _knob(
+        Group.RECORDINGS,
+        None,
+        "Redis (redis://host:6379/0) through which `voiceforge worker` gets jobs; unset, this server runs them itself.",
+    )
+    jobs_concurrency: int = _knob(
+        Group.RECORDINGS,
+        2,
+        "Most recordings transcribed at once; 0 leaves them to other servers with the same database.",
+        ge=0,
+        le=64,
+    )
+    job_keep_s: int = _knob(
+        Group.RECORDINGS,
+        604_800,
+        "Seconds for which ended jobs and their results are kept, where a job does not say.",
+        ge=60,
+    )
+    upload_max_bytes: int = _knob(
+        Group.RECORDINGS, 2_147_483_648, "Largest recording in bytes, uploaded or fetched.", ge=1000
+    )
+
+    @property
+    def jobs_database_url(self) -> str:
+        """`database_url`, or SQLite's in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'jobs.db'}"
 
     @property
     def wants_turn_model(self) -> bool:
@@ -275,6 +375,19 @@ class Settings(BaseSettings):
             ip_address(value)
         return value
 
+    @field_validator("turn_secret")
+    @classmethod
+    def _secret_is_strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and re.fullmatch(STRONG_LETTERS, value.get_secret_value()) is None:
+            raise ValueError("16 to 256 letters of A–Z, a–z, 0–9 and _.~+/=- are wanted; `voiceforge turn secret`")
+        return value
+
+    @model_validator(mode="after")
+    def _turn_servers_have_a_secret(self) -> Settings:
+        if self.turn_urls and self.turn_secret is None:
+            raise ValueError("`turn_urls` needs `turn_secret`: without it clients get no credentials")
+        return self
+
     @model_validator(mode="after")
     def _ports_are_a_range(self) -> Settings:
         if bool(self.udp_port_min) != bool(self.udp_port_max) or self.udp_port_min > self.udp_port_max:
@@ -285,15 +398,6 @@ class Settings(BaseSettings):
     def _one_engine(self) -> Settings:
         if self.engine_process and self.engine_socket is not None:
             raise ValueError("`engine_process` and `engine_socket` exclude each other: start a decoder, or name one")
-    # recordings
-    max_recordings: int = _knob(
-        Group.RECORDINGS,
-        4,
-        "Most recordings transcribed at once, 50 MB each; further ones wait, and uploads that somebody waits for get "
-        "503 once twice as many are here.",
-        ge=1,
-    )
-
         return self
 
     @classmethod

@@ -15,6 +15,9 @@ from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 
+NOT_FOR_AN_ENGINE = {"turn_secret", "turn_urls", "ice_servers"}
+"""Settings that hold secrets, for which decoding has no use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -31,7 +34,9 @@ class Order:
             "languages": self.model.languages,
             "source": self.model.source,
         }
-        return json.dumps({"settings": self.settings.model_dump(mode="json"), "model": model})
+        return json.dumps(
+            {"settings": self.settings.model_dump(mode="json", exclude=NOT_FOR_AN_ENGINE), "model": model}
+        )
 
     @classmethod
     def from_line(cls, line: str) -> Order:

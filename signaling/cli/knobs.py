@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 from annotated_types import Ge, Gt, Le, Lt
-from platformdirs import user_cache_path
-from pydantic import ValidationError
+from platformdirs import user_cache_path, user_data_path
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
@@ -32,6 +32,7 @@ HEADINGS = {
     Group.AUDIO: "Audio",
     Group.DECODER: "Decoder",
     Group.SESSION: "Sessions",
+    Group.RECORDINGS: "Recordings",
 }
 
 
@@ -67,6 +68,11 @@ class Knob:
     def is_list(self) -> bool:
         """Whether it takes several values."""
         return any(get_origin(kind) is list for kind in self._kinds())
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is shown nowhere. Such a setting has no flag: every user of a machine sees those."""
+        return SecretStr in self._kinds()
 
     @property
     def takes_objects(self) -> bool:
@@ -106,6 +112,8 @@ class Knob:
             cache = user_cache_path("voiceforge")
             if of_any_machine and default.is_relative_to(cache):
                 return f"{default.relative_to(cache)} in the user's cache folder"
+            if of_any_machine and default == user_data_path("voiceforge"):
+                return "the user's data folder"
             return str(default)
         return f"{default:g} {self.unit}".strip() if isinstance(default, float) else f"{default} {self.unit}".strip()
 
@@ -143,7 +151,7 @@ class KnobCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params = [*self.params, *(KnobOption(knob) for knob in knobs())]
+        self.params = [*self.params, *(KnobOption(knob) for knob in knobs() if not knob.is_secret)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Own options first, then the settings by group."""
@@ -203,7 +211,8 @@ def _problem(error: Any, flags: Mapping[str, Any]) -> str:
         where = knob.variable
     else:
         where = f"`{name}` in {SETTINGS_FILE}"
-    return f"{where} cannot be {error['input']!r}: {reason[0].lower()}{reason[1:]}."
+    value = "what it is" if knob.is_secret else repr(error["input"])
+    return f"{where} cannot be {value}: {reason[0].lower()}{reason[1:]}."
 
 
 def reference() -> str:
@@ -229,10 +238,10 @@ def _row(knob: Knob) -> str:
         meaning += f" One of {', '.join(f'`{choice}`' for choice in knob.choices)}."
     if knob.limits:
         meaning += f" {knob.limits[0].upper()}{knob.limits[1:]}."
-    flag = f"{knob.flag}`, `--no-{knob.flag[2:]}" if knob.is_switch else knob.flag
+    flag = f"`{knob.flag}`, `--no-{knob.flag[2:]}` " if knob.is_switch else f"`{knob.flag}` "
     cells = (
         f"`{knob.name}`",
-        f"`{flag}` `{knob.variable}`",
+        f"{'' if knob.is_secret else flag}`{knob.variable}`",
         knob.default_text(of_any_machine=True),
         meaning,
     )

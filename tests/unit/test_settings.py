@@ -102,6 +102,32 @@ def test_the_limits_that_the_reference_names_are_held(name: str, limit: str) -> 
         load_settings({name: float(number) + LIMITS[words]})
 
 
+@pytest.mark.parametrize("secret", ["too-short", "has a blank in it somewhere", "x" * 257])
+def test_a_weak_secret_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("VOICEFORGE_TURN_SECRET", secret)
+    with pytest.raises(click.UsageError) as caught:
+        load_settings({})
+    assert caught.value.message.startswith("VOICEFORGE_TURN_SECRET cannot be what it is: 16 to 256 letters")
+    with pytest.raises(ValidationError) as raw:
+        Settings()
+    assert secret not in caught.value.message + str(raw.value)
+
+
+def test_a_secret_is_shown_nowhere_and_has_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEFORGE_TURN_SECRET", secret := "a-secret-of-the-test")
+    settings = load_settings({"turn_urls": ("turn:a",)})
+    assert settings.turn_secret is not None
+    assert settings.turn_secret.get_secret_value() == secret
+    assert secret not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert "--turn-secret" not in reference()
+    assert "`VOICEFORGE_TURN_SECRET`" in reference()
+
+
+def test_turn_servers_without_a_secret_are_refused() -> None:
+    with pytest.raises(click.UsageError, match="`turn_urls` needs `turn_secret`"):
+        load_settings({"turn_urls": ("turn:a",)})
+
+
 def test_settings_cannot_be_changed_once_made() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
