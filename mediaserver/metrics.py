@@ -78,6 +78,12 @@ class Metrics:
         )
         self.recorded_seconds_total = counter("recorded_seconds_total", "Audio of completed recordings.")
         self.events_dropped_total = counter("events_dropped_total", "Interims left out for a slow client.")
+        self.jobs_total = counter(
+            "jobs_total",
+            "Runs of recordings by how they ended: completed, failed, cancelled, released (at a stop), lost (deleted, "
+            "or taken over).",
+            ("outcome",),
+        )
         self.webhooks_total = counter(
             "webhooks_total", "Webhooks by outcome: delivered, failed, dropped.", ("outcome",)
         )

@@ -1,0 +1,198 @@
+"""Recordings on disk: a folder for each job and a file for each upload, named by their ids, off the event loop.
+
+What is being written and fails is removed at once; what a crash leaves is in no row of the database and is swept away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from mediaserver.errors import MediaError
+from mediaserver.jobs.database import StorageFullError, is_full
+
+T = TypeVar("T")
+
+WRITE_BYTES = 1 << 20
+"""Written at once: few trips to a thread, and hardly any memory."""
+
+RESERVE_BYTES = 256 << 20
+"""Left free on the disk for the database and for everybody else."""
+
+PRIVATE_FOLDER = 0o700
+"""What people said is nobody else's business on the machine."""
+
+
+class Files:
+    """The recordings under one folder.
+
+    Args:
+        root: made at the first need.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._recordings = root / "recordings"
+        self._uploads = root / "uploads"
+
+    def recording(self, job_id: str) -> Path:
+        """Where the recording of a job is."""
+        return self._recordings / job_id / "audio"
+
+    def upload(self, upload_id: str) -> Path:
+        """Where an upload grows."""
+        return self._uploads / upload_id
+
+    async def require_room(self, size_bytes: int) -> None:
+        """Refuse what will not fit.
+
+        Raises:
+            StorageFullError: DISK_FULL.
+        """
+
+        def free_bytes() -> int:
+            self._make()
+            return shutil.disk_usage(self._recordings).free
+
+        if await _named(free_bytes) - size_bytes < RESERVE_BYTES:
+            raise StorageFullError
+
+    async def make_folder(self, job_id: str) -> Path:
+        """The place of a job's recording, in a folder that is there."""
+
+        def make() -> Path:
+            self._make()
+            (self._recordings / job_id).mkdir(exist_ok=True)
+            return self.recording(job_id)
+
+        return await _named(make)
+
+    async def save(self, job_id: str, pieces: AsyncIterable[bytes], *, max_bytes: int) -> int:
+        """Write a job's recording as it arrives; its size in bytes. If that fails, nothing of it is left.
+
+        Raises:
+            StorageFullError: DISK_FULL.
+            MediaError: TOO_LARGE.
+        """
+        path = await self.make_folder(job_id)
+        try:
+            return await self._write(path, pieces, at=0, max_bytes=max_bytes)
+        except BaseException:
+            shutil.rmtree(path.parent, ignore_errors=True)  # a file and its folder: as quick as going to a thread
+            raise
+
+    async def make_upload(self, upload_id: str) -> None:
+        """An upload of which nothing is there yet."""
+
+        def make() -> None:
+            self._make()
+            self.upload(upload_id).touch()
+
+        await _named(make)
+
+    async def upload_size(self, upload_id: str) -> int | None:
+        """How many bytes of an upload are there; None: there is no such file."""
+
+        def size() -> int | None:
+            try:
+                return self.upload(upload_id).stat().st_size
+            except FileNotFoundError:
+                return None
+
+        return await _named(size)
+
+    async def append(self, upload_id: str, pieces: AsyncIterable[bytes], *, at: int, max_bytes: int) -> int:
+        """Write on at the end of an upload; its new size. What arrived before something failed is kept.
+
+        Raises:
+            StorageFullError: DISK_FULL.
+            MediaError: TOO_LARGE.
+        """
+        return await self._write(self.upload(upload_id), pieces, at=at, max_bytes=max_bytes)
+
+    async def adopt(self, upload_id: str, job_id: str) -> None:
+        """Make a whole upload the recording of a job."""
+        path = await self.make_folder(job_id)
+        await _named(lambda: self.upload(upload_id).rename(path))
+
+    async def give_up(self, job_id: str, upload_id: str) -> None:
+        """Undo `adopt`: the job could not be taken in."""
+        with suppress(FileNotFoundError):
+            await _named(lambda: self.recording(job_id).rename(self.upload(upload_id)))
+        await self.remove(job_id)
+
+    async def remove(self, job_id: str) -> None:
+        """Forget the recording of a job."""
+        await asyncio.to_thread(shutil.rmtree, self._recordings / job_id, ignore_errors=True)
+
+    async def remove_upload(self, upload_id: str) -> None:
+        """Forget an upload."""
+        await asyncio.to_thread(self.upload(upload_id).unlink, missing_ok=True)
+
+    async def older_than(self, age_s: float, *, now_s: float) -> list[str]:
+        """The ids of all that has lain here for so long."""
+
+        def look() -> list[str]:
+            found = []
+            for folder in (self._recordings, self._uploads):
+                with suppress(FileNotFoundError):
+                    for entry in os.scandir(folder):
+                        with suppress(FileNotFoundError):
+                            if entry.stat().st_mtime < now_s - age_s:
+                                found.append(entry.name)
+            return found
+
+        return await asyncio.to_thread(look)
+
+    def _make(self) -> None:
+        for folder in (self._recordings, self._uploads):
+            folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+    async def _write(self, path: Path, pieces: AsyncIterable[bytes], *, at: int, max_bytes: int) -> int:
+        size = at
+        file = path.open("r+b" if at else "wb")  # not in a thread: cancelled there, nobody would close it
+        try:
+            file.seek(at)
+            pending = bytearray()
+            async for piece in pieces:
+                size += len(piece)
+                if size > max_bytes:
+                    raise too_large(max_bytes)
+                pending += piece
+                if len(pending) >= WRITE_BYTES:
+                    await _named(lambda data=bytes(pending): file.write(data))  # type: ignore[misc]
+                    pending.clear()
+            await _named(lambda: _finish(file, bytes(pending)))
+        finally:
+            with suppress(OSError):
+                file.close()
+        return size
+
+
+def too_large(max_bytes: int) -> MediaError:
+    """The refusal of a recording that is too large."""
+    return MediaError(
+        "TOO_LARGE",
+        f"The recording is larger than {max_bytes / 1e6:.0f} MB.",
+        "Send a compressed one, or raise `upload_max_bytes`.",
+    )
+
+
+def _finish(file: BinaryIO, rest: bytes) -> None:
+    file.write(rest)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def _named(act: Callable[[], T]) -> T:
+    """Do something with files in a thread; a full disk has a name."""
+    try:
+        return await asyncio.to_thread(act)
+    except OSError as exc:
+        if is_full(exc):
+            raise StorageFullError from exc
+        raise

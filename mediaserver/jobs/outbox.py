@@ -1,0 +1,106 @@
+"""Sends the webhooks that are owed, and keeps hold of those that it is at."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from pydantic import BaseModel
+
+from mediaserver.errors import VoiceForgeError
+from mediaserver.jobs.bodies import WebhookBody
+from mediaserver.jobs.deliveries import HELD_S, Deliveries, Owed
+from mediaserver.outbound.webhooks import Webhooks
+
+log = structlog.get_logger(__name__)
+
+LOOK_PERIOD_S = 1.0
+"""How often it looks for webhooks that others owe; those of this process wake it at once."""
+
+SENT_AT_ONCE = 64
+"""Deliveries under way, those that wait for another attempt among them; the others stay in the database meanwhile."""
+
+
+class Outbox:
+    """Sends what is owed until it is closed.
+
+    Args:
+        deliveries: what is owed.
+        webhooks: who sends it.
+        wall_s: the time of day in seconds since 1970.
+    """
+
+    def __init__(self, deliveries: Deliveries, webhooks: Webhooks, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._deliveries = deliveries
+        self._webhooks = webhooks
+        self._wall_s = wall_s
+        self._wake = asyncio.Event()
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; what is owed already is sent."""
+        self._task = asyncio.create_task(self._work(), name="jobs-outbox")
+
+    def wake(self) -> None:
+        """Something may be owed."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stop; what has not arrived is left to whoever comes next."""
+        tasks = [task for task in (self._task, *self._sending.values()) if task is not None]
+        left = list(self._sending)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if left:
+            try:
+                await self._deliveries.give_back(left)
+            except VoiceForgeError as exc:
+                log.warning("webhooks cannot be given back", code=exc.code)
+
+    async def _work(self) -> None:
+        held_s = float("-inf")
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            try:
+                if self._sending and loop.time() - held_s >= HELD_S / 4:
+                    await self._deliveries.hold(list(self._sending), now_s=self._wall_s())
+                    held_s = loop.time()
+                room = SENT_AT_ONCE - len(self._sending)
+                if room > 0 and await self._deliveries.any_due(now_s=self._wall_s()):
+                    for owed in await self._deliveries.take(limit=room, now_s=self._wall_s()):
+                        self._send(owed)
+            except VoiceForgeError as exc:
+                log.warning("webhooks cannot be taken up", code=exc.code)
+            except Exception:
+                log.exception("webhooks cannot be taken up")
+            try:
+                async with asyncio.timeout(LOOK_PERIOD_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _send(self, owed: Owed) -> None:
+        task = asyncio.create_task(self._deliver(owed), name=f"webhook-{owed.event}")
+        self._sending[owed.id] = task
+        task.add_done_callback(lambda _: self._sending.pop(owed.id, None))
+
+    async def _deliver(self, owed: Owed) -> None:
+        job = owed.job
+        assert job.webhook_url is not None
+        body: BaseModel = WebhookBody.of(owed.event, job)
+        await self._webhooks.deliver(
+            job.webhook_url,
+            body.model_dump_json().encode(),
+            secret=job.webhook_secret,
+            event=owed.event,
+            delivery_id=owed.id,
+        )
+        try:
+            await self._deliveries.done(owed)
+        except VoiceForgeError as exc:
+            log.warning("a webhook cannot be written off", code=exc.code)

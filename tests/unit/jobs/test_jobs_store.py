@@ -1,0 +1,278 @@
+"""Jobs in the database, on each kind of it: taken in, claimed once, ended once, owed, expired."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from mediaserver.errors import CapacityError
+from mediaserver.jobs import store as module
+from mediaserver.jobs.database import Database
+from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries
+from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, Ledger
+from mediaserver.jobs.models import Job, Priority, Stage, State, Upload
+from mediaserver.jobs.store import NewJob, Store, new_id
+
+OPTIONS = {"language": None, "prompt": None, "hotwords": [], "multichannel": False, "task": "transcribe"}
+HOOK = {"webhook_url": "https://example.org/hook", "webhook_secret": "long enough"}
+
+
+def new_job(priority: Priority = Priority.NORMAL, **given: Any) -> NewJob:
+    return NewJob(new_id("job"), OPTIONS, 100.0, priority, **given)
+
+
+class Books:
+    """The database's three sides."""
+
+    def __init__(self, database: Database) -> None:
+        self.store = Store(database)
+        self.ledger = Ledger(database)
+        self.deliveries = Deliveries(database)
+
+    async def state(self, job_id: str) -> Job:
+        job = await self.store.get(job_id)
+        assert job is not None
+        return job
+
+    async def complete(self, job: Job, owner: str, *, now_s: float) -> bool:
+        return await self.ledger.complete(job, owner, body=b"packed", summary={}, size_bytes=5, now_s=now_s)
+
+
+@pytest_asyncio.fixture
+async def books(database: Database) -> Books:
+    return Books(database)
+
+
+async def test_who_is_next_goes_by_priority_and_then_by_turn(books: Books) -> None:
+    wanted = [Priority.LOW, Priority.NORMAL, Priority.EXPRESS, Priority.NORMAL, Priority.LOW, Priority.EXPRESS]
+    jobs = [new_job(priority) for priority in wanted]
+    await books.store.add(jobs[:4], now_s=1.0)
+    await books.store.add(jobs[4:], now_s=2.0)
+    claimed = []
+    while (job := await books.ledger.claim("a", now_s=3.0)) is not None:
+        claimed.append(job.id)
+    assert claimed == [jobs[n].id for n in (2, 5, 1, 3, 0, 4)]
+    assert not await books.ledger.has_waiting()
+
+
+async def test_two_workers_never_take_the_same_job(books: Books) -> None:
+    jobs = await books.store.add([new_job() for _ in range(12)], now_s=1.0)
+    claims: list[str] = []
+
+    async def work(owner: str) -> None:
+        # PostgreSQL may answer nothing to one that came second: it asks again, as the queue does.
+        while await books.ledger.has_waiting():
+            job = await books.ledger.claim(owner, now_s=2.0)
+            if job is not None:
+                claims.append(job.id)
+
+    await asyncio.gather(*(work(f"worker {n}") for n in range(4)))
+    assert sorted(claims) == sorted(job.id for job in jobs)
+
+
+async def test_a_certain_job_can_be_claimed_once(books: Books) -> None:
+    first, second = await books.store.add([new_job(), new_job()], now_s=1.0)
+    claimed = await books.ledger.claim("a", now_s=2.0, job_id=second.id)
+    assert claimed is not None
+    assert (claimed.id, claimed.state, claimed.attempts, claimed.owner) == (second.id, State.RUNNING, 1, "a")
+    assert await books.ledger.claim("b", now_s=2.0, job_id=second.id) is None
+    assert (await books.state(first.id)).state == State.QUEUED
+
+
+async def test_a_result_appears_with_the_state_and_only_from_who_has_the_job(books: Books) -> None:
+    (added,) = await books.store.add([new_job(**HOOK)], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    assert not await books.complete(job, "b", now_s=3.0)
+    assert await books.store.result(added.id) is None
+    await books.ledger.renew("a", {job.number: (Stage.TRANSCRIBING, 50.0)}, now_s=3.0)
+    assert ((await books.state(added.id)).progress, (await books.state(added.id)).stage) == (50.0, "transcribing")
+    assert await books.complete(job, "a", now_s=4.0)
+    ended = await books.state(added.id)
+    assert (ended.state, ended.progress, ended.finished_at, ended.expires_at) == ("completed", 100.0, 4.0, 104.0)
+    assert await books.store.result(added.id) == b"packed"
+    assert not await books.complete(job, "a", now_s=5.0)
+    assert not await books.ledger.fail(job, "a", {}, now_s=5.0)
+
+
+async def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_by_its_worker(books: Books) -> None:
+    running, waiting = await books.store.add([new_job(**HOOK), new_job(**HOOK)], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    done = await books.store.cancel(waiting.id, now_s=3.0)
+    assert done is not None
+    assert (done.state, done.finished_at) == (State.CANCELLED, 3.0)
+    asked = await books.store.cancel(running.id, now_s=3.0)
+    assert asked is not None
+    assert asked.state == State.RUNNING
+    assert await books.ledger.held("a") == {job.number: True}
+    assert await books.ledger.cancelled(job, "a", now_s=4.0)
+    assert (await books.state(running.id)).state == State.CANCELLED
+    assert await books.store.cancel(running.id, now_s=5.0) is None
+    assert await books.store.cancel("job_none", now_s=5.0) is None
+    owed = await books.deliveries.take(limit=10, now_s=5.0)
+    assert [(one.event, one.job.id) for one in owed] == [
+        ("transcription.cancelled", waiting.id),
+        ("transcription.cancelled", running.id),
+    ]
+
+
+async def test_a_dead_workers_job_is_run_once_more_and_then_fails(books: Books) -> None:
+    (added,) = await books.store.add([new_job(**HOOK)], now_s=1.0)
+    now_s = 2.0
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        job = await books.ledger.claim(f"worker {attempt}", now_s=now_s)
+        assert job is not None
+        assert job.attempts == attempt
+        assert not await books.ledger.has_abandoned(now_s=now_s + LEASE_S - 1)
+        assert await books.ledger.reclaim(now_s=now_s + LEASE_S - 1) == []
+        now_s += LEASE_S + 1
+        assert await books.ledger.has_abandoned(now_s=now_s)
+        again = await books.ledger.reclaim(now_s=now_s)
+        assert again == ([added.id] if attempt < ATTEMPTS_MAX else [])
+        assert not await books.complete(job, f"worker {attempt}", now_s=now_s)  # it was not dead after all: too late
+    failed = await books.state(added.id)
+    assert failed.state == State.FAILED
+    assert failed.error is not None
+    assert failed.error["code"] == "WORKER_CRASHED"
+    (owed,) = await books.deliveries.take(limit=10, now_s=now_s)
+    assert owed.event == "transcription.failed"
+
+
+async def test_a_dead_workers_job_that_was_to_be_cancelled_is_cancelled(books: Books) -> None:
+    (added,) = await books.store.add([new_job()], now_s=1.0)
+    await books.ledger.claim("a", now_s=2.0)
+    await books.store.cancel(added.id, now_s=3.0)
+    assert await books.ledger.reclaim(now_s=100.0) == []
+    assert (await books.state(added.id)).state == State.CANCELLED
+
+
+async def test_what_is_renewed_is_not_taken_away(books: Books) -> None:
+    (added,) = await books.store.add([new_job()], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    await books.ledger.renew("a", {job.number: (Stage.TRANSCRIBING, 1.0)}, now_s=10.0)
+    assert await books.ledger.reclaim(now_s=2.0 + LEASE_S + 1) == []
+    await books.ledger.forget_dead(lambda owner: owner == "a")
+    assert await books.ledger.reclaim(now_s=11.0) == [added.id]
+
+
+async def test_a_job_put_back_is_as_it_was(books: Books) -> None:
+    first, _ = await books.store.add([new_job(), new_job()], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    assert await books.ledger.release(job, "a")
+    back = await books.state(first.id)
+    assert (back.state, back.attempts, back.owner, back.progress) == (State.QUEUED, 0, None, 0.0)
+    assert not await books.ledger.release(job, "a")
+    again = await books.ledger.claim("b", now_s=3.0)
+    assert again is not None
+    assert again.id == first.id  # it has not lost its turn
+
+
+async def test_a_webhook_is_one_senders_for_a_while_and_its_secret_forgotten_at_the_end(books: Books) -> None:
+    (added,) = await books.store.add([new_job(**HOOK)], now_s=1.0)
+    assert not await books.deliveries.any_due(now_s=2.0)
+    await books.store.cancel(added.id, now_s=2.0)
+    assert await books.deliveries.any_due(now_s=2.0)
+    (owed,) = await books.deliveries.take(limit=10, now_s=3.0)
+    assert owed.job.webhook_secret == "long enough"
+    assert await books.deliveries.take(limit=10, now_s=4.0) == []
+    await books.deliveries.hold([owed.id], now_s=HELD_S)
+    assert await books.deliveries.take(limit=10, now_s=HELD_S + 10) == []
+    (again,) = await books.deliveries.take(limit=10, now_s=3 * HELD_S)  # its sender died
+    assert again.id == owed.id
+    await books.deliveries.give_back([owed.id])
+    (once_more,) = await books.deliveries.take(limit=10, now_s=3 * HELD_S)
+    await books.deliveries.done(once_more)
+    assert await books.deliveries.take(limit=10, now_s=10 * HELD_S) == []
+    assert (await books.state(added.id)).webhook_secret is None
+
+
+async def test_old_news_is_not_told(books: Books) -> None:
+    (added,) = await books.store.add([new_job(**HOOK)], now_s=1.0)
+    await books.store.cancel(added.id, now_s=2.0)
+    assert await books.deliveries.take(limit=10, now_s=OWED_MAX_S + 3.0) == []
+
+
+async def test_what_is_deleted_takes_everything_with_it(books: Books) -> None:
+    (added,) = await books.store.add([new_job(**HOOK)], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    await books.complete(job, "a", now_s=3.0)
+    assert await books.store.delete(added.id)
+    assert not await books.store.delete(added.id)
+    assert await books.store.get(added.id) is None
+    assert await books.store.result(added.id) is None
+    assert not await books.deliveries.any_due(now_s=4.0)
+
+
+async def test_ended_jobs_expire_and_others_do_not(books: Books) -> None:
+    ended, _waiting = await books.store.add([new_job(), new_job()], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    await books.complete(job, "a", now_s=3.0)
+    assert await books.store.delete_expired(now_s=102.0) == []
+    assert await books.store.delete_expired(now_s=104.0) == [ended.id]
+    assert await books.store.delete_expired(now_s=1e9) == []
+
+
+async def test_jobs_are_listed_by_pages_and_filters(books: Books) -> None:
+    jobs = await books.store.add([new_job(batch_id="b" if n % 2 else None) for n in range(6)], now_s=1.0)
+    ids = [job.id for job in jobs][::-1]
+    first = await books.store.listed(limit=4)
+    assert [job.id for job in first] == ids[:4]
+    assert [job.id for job in await books.store.listed(limit=4, before=first[-1].id)] == ids[4:]
+    assert await books.store.listed(limit=4, before="job_none") == []
+    await books.store.cancel(ids[0], now_s=2.0)
+    assert [job.id for job in await books.store.listed(limit=9, state=State.CANCELLED)] == [ids[0]]
+    assert len(await books.store.listed(limit=9, batch_id="b")) == 3
+    assert set(await books.store.get_all([ids[0], ids[1], "job_none"])) == {ids[0], ids[1]}
+
+
+async def test_a_full_queue_takes_all_or_none(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUED_MAX", 3)
+    await books.store.add([new_job(), new_job()], now_s=1.0)
+    with pytest.raises(CapacityError) as failure:
+        await books.store.add([new_job(), new_job()], now_s=1.0)
+    assert failure.value.code == "QUEUE_FULL"
+    assert len(await books.store.listed(limit=9)) == 2
+
+
+async def test_the_broker_is_told_of_what_waits_and_again_after_long(books: Books) -> None:
+    jobs = await books.store.add([new_job(), new_job(Priority.EXPRESS)], now_s=1.0)
+    told = await books.ledger.unannounced(limit=9, now_s=2.0)
+    assert [job.id for job in told] == [jobs[1].id, jobs[0].id]
+    await books.ledger.announced([job.id for job in told], now_s=2.0)
+    assert await books.ledger.unannounced(limit=9, now_s=3.0) == []
+    assert len(await books.ledger.unannounced(limit=9, now_s=3.0 + REANNOUNCED_AFTER_S)) == 2
+    claimed = await books.ledger.claim("a", now_s=4.0)
+    assert claimed is not None
+    await books.ledger.release(claimed, "a")
+    assert [job.id for job in await books.ledger.unannounced(limit=9, now_s=5.0)] == [claimed.id]
+
+
+async def test_uploads_expire_and_are_bounded(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    def upload() -> Upload:
+        return Upload(id=new_id("upl"), size_bytes=3, file_name=None, created_at=1.0, expires_at=10.0)
+
+    monkeypatch.setattr(module, "UPLOADS_MAX", 1)
+    one = upload()
+    await books.store.add_upload(one)
+    with pytest.raises(CapacityError) as failure:
+        await books.store.add_upload(upload())
+    assert failure.value.code == "TOO_MANY_UPLOADS"
+    assert await books.store.get_upload(one.id, now_s=9.0) is not None
+    assert await books.store.get_upload(one.id, now_s=11.0) is None
+    assert await books.store.known([one.id, "upl_none"]) == {one.id}
+    assert await books.store.delete_expired_uploads(now_s=11.0) == [one.id]
+    assert not await books.store.delete_upload(one.id)
+
+
+def test_ids_cannot_be_guessed() -> None:
+    ids = {new_id("job") for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(one) >= 36 for one in ids)
