@@ -37,6 +37,8 @@ class Encoding(StrEnum):
     """Signed 16-bit little-endian."""
     LINEAR32 = "linear32"
     """Signed 32-bit little-endian."""
+    FLOAT32 = "float32"
+    """32-bit floating point, little-endian, full scale ±1: what browsers and `linear32` of other vendors mean."""
     MULAW = "mulaw"
     ALAW = "alaw"
     OPUS = "opus"
@@ -173,7 +175,7 @@ def _check(audio_format: AudioFormat) -> None:
         raise _invalid("channels", f"is {audio_format.channels}", f"Send 1 to {MAX_CHANNELS} channels.")
     if rate is not None and not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
         raise _invalid("sample_rate", f"is {rate} Hz", f"Send {MIN_RATE_HZ} to {MAX_RATE_HZ} samples a second.")
-    if rate is None and encoding in (Encoding.LINEAR16, Encoding.LINEAR32):
+    if rate is None and encoding in (Encoding.LINEAR16, Encoding.LINEAR32, Encoding.FLOAT32):
         raise _invalid("sample_rate", f"is missing, and {encoding} does not say it", "Say it in Hz, for example 16000.")
     if rate is not None and encoding is None:
         raise _invalid(
@@ -192,6 +194,9 @@ def _source(audio_format: AudioFormat) -> Source:
         case Encoding.LINEAR32:
             assert rate is not None
             return RawSource(PcmReader(SampleFormat.S32, rate=rate, channels=channels))
+        case Encoding.FLOAT32:
+            assert rate is not None
+            return RawSource(PcmReader(SampleFormat.F32, rate=rate, channels=channels))
         case Encoding.MULAW:
             return RawSource(PcmReader(SampleFormat.MU_LAW, rate=rate or TELEPHONE_RATE, channels=channels))
         case Encoding.ALAW:

@@ -132,6 +132,8 @@ def test_raw_encodings_are_what_they_say() -> None:
     pcm = tone(440, 16_000)
     wide = (pcm * 2147483647).astype("<i4").tobytes()
     np.testing.assert_allclose(heard(AudioFormat(Encoding.LINEAR32, 16_000), [wide])[0], pcm, atol=1e-6)
+    floats = pcm.astype("<f4").tobytes()
+    np.testing.assert_allclose(heard(AudioFormat(Encoding.FLOAT32, 16_000), [floats])[0], pcm, atol=1e-6)
     for encoding, codec in ((Encoding.MULAW, "pcm_mulaw"), (Encoding.ALAW, "pcm_alaw")):
         file = stream("wav", codec, 8000, 1)
         raw = file[file.index(b"data") + 8 :]
