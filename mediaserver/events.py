@@ -19,7 +19,8 @@ class Word:
     """A word with its place on the stream's clock.
 
     `start` and `end` are seconds of stream time. `confidence` is how likely the word is right, 0 to 1; `low_confidence`
-    says that this is below the session's `min_confidence`.
+    says that this is below the session's `min_confidence`. `probability` is the decoder's own, for dialects that tell
+    log-probabilities; the native protocol leaves it out.
     """
 
     word: str
@@ -28,6 +29,7 @@ class Word:
     confidence: float
     speaker: str | None = None
     low_confidence: bool = False
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,39 @@ class Failed(Event):
 
     type: ClassVar[str] = "error"
     error: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceBegan(Event):
+    """An utterance has begun, after a pause or where long speech was cut.
+
+    This and the two below are for dialects that ask for them (`Channels.tells_inner`), and for no client.
+    """
+
+    type: ClassVar[str] = "utterance_began"
+    of_channel: ClassVar[bool] = True
+    utterance_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceSettled(Event):
+    """Nothing more is told of an utterance but revisions: it had its final, it had no words, or `error` says why not."""
+
+    type: ClassVar[str] = "utterance_settled"
+    of_channel: ClassVar[bool] = True
+    utterance_id: int
+    error: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finalized(Event):
+    """What was received until stream time `at`, when `finalize` was called, has been judged, and its utterances are
+    over; their finals may be still to come.
+    """
+
+    type: ClassVar[str] = "finalized"
+    of_channel: ClassVar[bool] = True
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,16 @@ def told_words(heard: Sequence[HypothesisWord], curve: Curve, *, min_confidence:
     for word in heard:
         confidence = curve(word.probability)
         is_low = confidence < min_confidence
-        words.append(Word(word.text.strip(), word.start, word.end, confidence, low_confidence=is_low))
+        words.append(
+            Word(
+                word.text.strip(),
+                word.start,
+                word.end,
+                confidence,
+                low_confidence=is_low,
+                probability=word.probability,
+            )
+        )
     return words
 
 

@@ -53,9 +53,12 @@ class Channels:
         self._is_closing = False
         self.on_finalized: Callable[[int], None] | None = None
         """Told the channel once what a `finalize` ended there has been told."""
+        self.tells_inner = False
+        """Whether the outlet wants the events that no client is told; `seq` does not count them."""
         self._sessions = [make_session(_ChannelSink(self, channel)) for channel in range(count)]
         for channel, session in enumerate(self._sessions):
             session.on_finalized = partial(self._finalized, channel)
+            session.on_inner = partial(self._inner, channel)
 
     @property
     def count(self) -> int:
@@ -164,6 +167,10 @@ class Channels:
     def _finalized(self, channel: int) -> None:
         if self.on_finalized is not None:
             self.on_finalized(channel)
+
+    def _inner(self, channel: int, event: Event) -> None:
+        if self.tells_inner:
+            self._outlet.send(event, self._seq, channel)
 
     def _take(self, event: Event, channel: int) -> None:
         """An event of a channel; what concerns the connection is told once."""

@@ -43,11 +43,20 @@ class Finals:
         reporter: where faults go.
         settling: where finals go.
         metrics: where the final latency goes.
+        on_settled: called with each utterance once it has had its final, or with why it will have none.
     """
 
     def __init__(
-        self, *, hearing: Hearing, decoder: Decoder, reporter: Reporter, settling: Settling, metrics: Metrics
+        self,
+        *,
+        hearing: Hearing,
+        decoder: Decoder,
+        reporter: Reporter,
+        settling: Settling,
+        metrics: Metrics,
+        on_settled: Callable[[Utterance, VoiceForgeError | None], None],
     ) -> None:
+        self._on_settled = on_settled
         self._hearing = hearing
         self._decoder = decoder
         self._reporter = reporter
@@ -82,13 +91,13 @@ class Finals:
         end = min(end_sample, self._hearing.end_sample)
         window = self._hearing.window(Kind.FINAL, utterance.start_sample, end)
         if window is None:
-            self._reporter.warn(_final_lost())
+            self._give_up(utterance)
             return
         self._decoder.withdraw(window.session_id)  # interims and speculation that nobody needs any more
         self.speech_samples += len(window.samples)
         if len(self._waiting) >= MAX_WAITING:
             given_up = self._waiting.popleft()
-            self._reporter.warn(_final_lost())
+            self._give_up(given_up.utterance)
             given_up.finish()
         self._waiting.append(_Pending(utterance, window, speech_end_sample, has_stopped))
         if not self.is_busy:
@@ -126,11 +135,18 @@ class Finals:
                 hypothesis = await pending.speculated() or await self._decoder.decode(pending.window)
             except VoiceForgeError as error:
                 self._reporter.fail(error)
+                self._on_settled(pending.utterance, error)
             else:
                 self._tell(pending, hypothesis)
+                self._on_settled(pending.utterance, None)
             finally:
                 self._decoding = []
             pending.finish()
+
+    def _give_up(self, utterance: Utterance) -> None:
+        error = _final_lost()
+        self._reporter.warn(error)
+        self._on_settled(utterance, error)
 
     def _tell(self, pending: _Pending, hypothesis: Hypothesis) -> None:
         utterance = pending.utterance

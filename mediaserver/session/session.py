@@ -8,6 +8,7 @@ order of their utterances.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +23,18 @@ from mediaserver.decoder.confidence import Calibration, calibration_of
 from mediaserver.decoder.language import LanguageTracker
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import VoiceForgeError
-from mediaserver.events import Closed, Metadata, Pong, Ready, SpeechStarted, SpeechStopped
+from mediaserver.events import (
+    Closed,
+    Event,
+    Finalized,
+    Metadata,
+    Pong,
+    Ready,
+    SpeechStarted,
+    SpeechStopped,
+    UtteranceBegan,
+    UtteranceSettled,
+)
 from mediaserver.metrics import Metrics
 from mediaserver.session.effective import Effective
 from mediaserver.session.finals import Finals
@@ -88,6 +100,8 @@ class Session:
         self.on_finalized: Callable[[], None] | None = None
         """Called once what a `finalize` ended has been told, or that there was nothing; of several at once, once. Where
         finals are held until they settle, they may come later."""
+        self.on_inner: Callable[[Event], None] | None = None
+        """Told `UtteranceBegan`, `UtteranceSettled` and `Finalized`, in order with the events for the client."""
         self._settings = settings
         self._decoder = decoder
         self._metrics = metrics
@@ -113,14 +127,19 @@ class Session:
         self._ends = UtteranceEnds(self._reporter.utterance_end)
         self._settling = Settling(hearing=self._hearing, decoder=decoder, reporter=self._reporter, ends=self._ends)
         self._finals = Finals(
-            hearing=self._hearing, decoder=decoder, reporter=self._reporter, settling=self._settling, metrics=metrics
+            hearing=self._hearing,
+            decoder=decoder,
+            reporter=self._reporter,
+            settling=self._settling,
+            metrics=metrics,
+            on_settled=self._settled,
         )
         self._apply()
 
         self._utterance: Utterance | None = None
         self._utterances = 0
         self._last_speech_sample = self._voice_sample = 0
-        self._flush_at: int | None = None
+        self._flushes: deque[int] = deque()  # bound: one for each `finalize` in what the VAD has still to judge
         self._flushed = asyncio.Event()
         self._concealed_samples = 0
         self._closing: asyncio.Task[None] | None = None
@@ -187,7 +206,8 @@ class Session:
 
     def finalize(self) -> None:
         """End the running utterance with what has been received until now."""
-        self._flush_at = self._hearing.received_samples
+        if not self._flushes or self._flushes[-1] < self._hearing.received_samples:
+            self._flushes.append(self._hearing.received_samples)
         self._flush_if_judged()
 
     def keep_alive(self) -> None:
@@ -242,7 +262,7 @@ class Session:
                 self._voice_sample = self._endpointer.position_samples
             for edge in edges:
                 self._turn(edge)
-        self._flush_if_judged()
+            self._flush_if_judged()
         self._settling.settle_if_due(
             self._endpointer.position_samples, is_speaking=self._utterance is not None or self._finals.is_busy
         )
@@ -264,11 +284,12 @@ class Session:
         return self._voice_sample > utterance.start_sample
 
     def _flush_if_judged(self) -> None:
-        """Carry out a `finalize` once all whole frames before it have been judged."""
+        """Carry out each `finalize` once all whole frames before it have been judged."""
         judged = self._endpointer.position_samples
-        if self._flush_at is None or judged + FRAME_SAMPLES <= self._flush_at:
-            return
-        until, self._flush_at = self._flush_at, None
+        while self._flushes and judged + FRAME_SAMPLES > self._flushes[0]:
+            self._flush(self._flushes.popleft(), judged)
+
+    def _flush(self, until: int, judged: int) -> None:
         for edge in self._endpointer.flush():
             if isinstance(edge, Ended) and edge.speech_end_sample == judged:
                 # Somebody spoke to the last: less than a frame, not judged, still belongs to the last word.
@@ -276,7 +297,9 @@ class Session:
                 self._turn(replace(edge, end_sample=end, speech_end_sample=end))
             else:
                 self._turn(edge)
-        self._flushed.set()
+        if not self._flushes:
+            self._flushed.set()
+        self._tell_inner(Finalized(at=seconds(until)))
         if self.on_finalized is not None:
             self._finals.after(self.on_finalized)
 
@@ -294,6 +317,7 @@ class Session:
         self._utterances += 1
         self._utterance = Utterance(self._utterances, start_sample=edge.start_sample, speech_sample=edge.speech_sample)
         self._reporter.emit(SpeechStarted(at=seconds(edge.speech_sample)))
+        self._tell_inner(UtteranceBegan(self._utterances))
 
     def _end(self, edge: Ended) -> None:
         self._turns.drop()
@@ -312,16 +336,25 @@ class Session:
         self._endpointer.cut(cut)
         self._utterances += 1
         self._utterance = Utterance(self._utterances, start_sample=cut, speech_sample=cut)
+        self._tell_inner(UtteranceBegan(self._utterances))
         self._finish(utterance, end_sample=cut, speech_end_sample=cut, has_stopped=False)
 
     def _finish(self, utterance: Utterance, *, end_sample: int, speech_end_sample: int, has_stopped: bool) -> None:
         utterance.is_over = True
         if not self._has_voice(utterance):
-            return  # nothing was said
+            self._settled(utterance, None)  # nothing was said
+            return
         speculation = utterance.speculation
         if speculation is not None and (not has_stopped or speculation.last_speech_sample < self._last_speech_sample):
             utterance.speculation = None  # somebody went on speaking
         self._finals.add(utterance, end_sample=end_sample, speech_end_sample=speech_end_sample, has_stopped=has_stopped)
+
+    def _settled(self, utterance: Utterance, error: VoiceForgeError | None) -> None:
+        self._tell_inner(UtteranceSettled(utterance.number, None if error is None else error.as_dict()))
+
+    def _tell_inner(self, event: Event) -> None:
+        if self.on_inner is not None:
+            self.on_inner(event)
 
     # --- the end
 

@@ -9,7 +9,7 @@ import pytest
 
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import VoiceForgeError
-from mediaserver.events import Closed, Event, Final, Metadata, Pong, Ready, SpeechStarted
+from mediaserver.events import Closed, Event, Final, Metadata, Pong, Ready, SpeechStarted, UtteranceBegan
 from mediaserver.session import Sink
 from mediaserver.session.channels import Channels
 from mediaserver.session.dialect import NativeDialect
@@ -26,6 +26,7 @@ class FakeSession:
         self.config = config
         self.on_close_stream: Callable[[], None] | None = None
         self.on_finalized: Callable[[], None] | None = None
+        self.on_inner: Callable[[Event], None] | None = None
         self.heard: list[Samples] = []
         self.stream_time_s = self.concealed_s = self.unjudged_s = self.undecoded_s = 0.0
         self.calls: list[str] = []
@@ -135,6 +136,17 @@ def test_whoever_finalizes_hears_of_each_channel(told: Told) -> None:
     channels.on_finalized = done.append
     right.on_finalized()
     assert done == [1]
+
+
+def test_what_is_inner_is_told_where_it_is_asked_for_and_not_counted(told: Told) -> None:
+    channels, (left,) = made(told, 1)
+    assert left.on_inner is not None
+    left.on_inner(UtteranceBegan(1))
+    assert told.events == []
+    channels.tells_inner = True
+    left.on_inner(UtteranceBegan(2))
+    channels.start()
+    assert [(event.type, seq) for event, seq, _ in told.events] == [("utterance_began", 0), ("ready", 0)]
 
 
 def test_the_backlog_is_that_of_the_channel_furthest_behind(told: Told) -> None:

@@ -15,7 +15,20 @@ from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from mediaserver.audio.vad import Verdict
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import ConfigError, VoiceForgeError
-from mediaserver.events import Event, Failed, Final, Interim, Metadata, Pong, Ready, Revision, Warned
+from mediaserver.events import (
+    Event,
+    Failed,
+    Final,
+    Finalized,
+    Interim,
+    Metadata,
+    Pong,
+    Ready,
+    Revision,
+    UtteranceBegan,
+    UtteranceSettled,
+    Warned,
+)
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
 from mediaserver.session.interims import FIRST_SPEECH_MS, OFFER_MS
@@ -24,6 +37,7 @@ from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 
 E = TypeVar("E", bound=Event)
+FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
 
 
 @dataclass
@@ -245,6 +259,51 @@ async def test_finalize_is_done_once_its_final_has_been_told() -> None:
     stream.session.finalize()
     await stream.pause(0.02)
     assert done == [0, 1, 1]  # a final that does not come is waited for by nobody
+
+
+async def test_whoever_asks_hears_where_utterances_begin_and_that_nothing_more_is_told_of_them() -> None:
+    stream = Stream()
+    inner: list[Event] = []
+    stream.session.on_inner = inner.append
+    stream.vad.held = True
+    await stream.speak(1.0)
+    stream.session.finalize()
+    await stream.speak(1.0)
+    stream.session.finalize()
+    stream.session.finalize()  # nothing has come since: it is the same one
+    stream.vad.judge()
+    await stream.pause(0.02)
+    # Each ends what came before it, though both were judged at once.
+    assert [event.type for event in inner if not isinstance(event, UtteranceSettled)] == [
+        "utterance_began",
+        "finalized",
+        "utterance_began",
+        "finalized",
+    ]
+    assert [event.at for event in inner if isinstance(event, Finalized)] == [1.0, 2.0]
+    assert [final.start for final in stream.sink.of(Final)] == pytest.approx([0.0, 1.0], abs=FRAME_S)
+    assert [event.utterance_id for event in inner if isinstance(event, UtteranceSettled)] == [1, 2]
+    stream.vad.held = False
+    stream.decoder.outcome = lambda _window: Hypothesis()
+    await stream.speak(1.0)
+    stream.decoder.outcome = lambda _window: raising(VoiceForgeError("ENGINE_DOWN", "It is down.", "Wait."))
+    stream.session.finalize()
+    await stream.pause(0.02)
+    settled = inner[-1]
+    assert isinstance(settled, UtteranceSettled)
+    assert settled.error is not None
+    assert settled.error["code"] == "ENGINE_DOWN"
+
+
+async def test_cut_speech_is_two_utterances_for_whoever_asks() -> None:
+    stream = Stream(max_utterance_s=5.0)
+    inner: list[Event] = []
+    stream.session.on_inner = inner.append
+    await stream.speak(8.0)
+    await stream.session.close("client")
+    began = [event.utterance_id for event in inner if isinstance(event, UtteranceBegan)]
+    assert began == [1, 2]
+    assert [event.utterance_id for event in inner if isinstance(event, UtteranceSettled)] == began
 
 
 def raising(error: Exception) -> Hypothesis:
