@@ -12,11 +12,14 @@ from aiohttp import web
 from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 
-from signaling.openapi.operation import FOREIGN, Answer, ErrorShape, Operation, Refusal, Tag
+from signaling.openapi.operation import FOREIGN, NATIVE_ERRORS, Answer, ErrorShape, Operation, Refusal, Tag
 from signaling.openapi.schemas import JsonSchema, Mode, Schemas, without_null
 from signaling.openapi.walk import DescribedRoute, described_routes
 
 OPENAPI_VERSION = "3.1.1"
+
+FOREIGN_NAME = "Foreign"
+"""Of the refusal that every route has, where it is kept once for all."""
 
 DESCRIPTION = """\
 Live and recorded speech to text, on your own machine.
@@ -56,7 +59,10 @@ def openapi_document(app: web.Application) -> bytes:
         "servers": [{"url": "/", "description": "This server."}],
         "tags": [{"name": tag.value, "description": text} for tag, text in TAGS.items() if tag in used],
         "paths": paths,
-        "components": {"schemas": schemas.components},
+        "components": {
+            "schemas": schemas.components,
+            "responses": {FOREIGN_NAME: _refused(FOREIGN, NATIVE_ERRORS, schemas)},
+        },
     }
     checked = OpenAPI.model_validate(document)
     return json.dumps(
@@ -168,6 +174,9 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         key = str(refusal.status.value)
         if key in responses and refusal is not FOREIGN:
             raise ValueError(f"{operation.summary!r} describes the status {key} twice")
+        if refusal is FOREIGN and key not in responses:
+            responses[key] = {"$ref": f"#/components/responses/{FOREIGN_NAME}"}
+            continue
         response = _refused(refusal, shape, schemas)
         responses[key] = _either(responses[key], response) if key in responses else response
     return dict(sorted(responses.items()))

@@ -167,7 +167,7 @@ class Operation:
         answers: by status.
         refusals: in any order, each status once; `FOREIGN` is added to all.
         errors: how refusals are written where they do not say it themselves.
-        conversation: what is said over what it opens.
+        conversations: what is said over what it opens.
     """
 
     summary: str
@@ -181,7 +181,7 @@ class Operation:
     answers: Mapping[HTTPStatus, Answer]
     refusals: Sequence[Refusal] = ()
     errors: ErrorShape = NATIVE_ERRORS
-    conversation: Conversation | None = None
+    conversations: Sequence[Conversation] = ()
 
 
 @dataclass(frozen=True, slots=True)
