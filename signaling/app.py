@@ -18,12 +18,16 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.answering import Answering
+from signaling.eventlogs import EventLogs
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
 from signaling.problems import problems_middleware
 from signaling.registry import Registry
+from signaling.routes.docs import Docs
+from signaling.routes.events import Events
 from signaling.routes.health import Health
 from signaling.routes.ice import parse_ice_servers
+from signaling.routes.native import Native
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.whip import PeerFactory, Whip
 from signaling.sessions import Models, SessionFactory
@@ -77,19 +81,24 @@ def make_app(
     sessions = SessionFactory(settings=settings, models=models, metrics=metrics)
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
+    logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
     whip = Whip(
         registry=registry,
         answering=answering,
         make_peer=make_peer or sessions.peer,
+        logs=logs,
         ice_servers=ice_servers,
         metrics=metrics,
     )
+    events = Events(logs=logs)
+    native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
-    for door in (whip, health, page):
+    docs = Docs(app, host=f"{settings.host}:{settings.port}")
+    for door in (whip, native, events, health, page, docs):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
 
@@ -101,6 +110,7 @@ def make_app(
         # `serve` has closed them by now (signaling/shutdown.py); whoever runs the application otherwise has not.
         admission.stop()
         await registry.close_all("shutdown", deadline_s=settings.shutdown_deadline_s)
+        logs.close()
 
     app.cleanup_ctx.append(monitor)
     app.on_shutdown.append(close_sessions)

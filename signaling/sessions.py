@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mediaserver.audio.turn import TurnPool
@@ -12,6 +13,7 @@ from mediaserver.session import Session, Sink
 from mediaserver.session.channels import Channels, MakeSession, Outlet
 from mediaserver.session.dialect import Dialect
 from mediaserver.session.effective import Effective
+from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.limits import ServedEngine
@@ -74,13 +76,16 @@ class SessionFactory:
         """
         return Channels(self._maker(session_id, config), outlet=outlet, count=count)
 
-    def peer(self, session_id: str, config: SessionConfig, dialect: Dialect | None = None) -> Peer:
+    def peer(
+        self, session_id: str, config: SessionConfig, dialect: Dialect | None = None, taps: Sequence[Tap] = ()
+    ) -> Peer:
         """The server's end of a peer connection.
 
         Args:
             session_id: for logs and events; not a secret.
             config: what the client asked for.
             dialect: what is said over its data channel; the native protocol if None.
+            taps: who hears its events beside the client.
 
         Raises:
             ConfigError: the configuration names what is not there.
@@ -92,6 +97,7 @@ class SessionFactory:
             metrics=self.metrics,
             make_session=self._maker(session_id, config),
             dialect=dialect,
+            taps=taps,
         )
 
     def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:

@@ -8,7 +8,7 @@ connection is closed, and nothing of it is left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 
@@ -34,6 +34,7 @@ from mediaserver.ingest.watchdog import Alarm, Watchdog
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels, MakeSession
 from mediaserver.session.dialect import Dialect, NativeDialect
+from mediaserver.session.tap import Tap, Tee
 from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ class Peer:
         settings: of the node.
         metrics: shared by all peers.
         dialect: what is said over the data channel, and how; the native protocol if None.
+        taps: who hears the events beside the client.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
             been accepted; what it raises, `accept` raises.
     """
@@ -79,12 +81,14 @@ class Peer:
         metrics: Metrics,
         make_session: MakeSession,
         dialect: Dialect | None = None,
+        taps: Sequence[Tap] = (),
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self._session_id = session_id
         self._settings = settings
         self._metrics = metrics
         self._make_session = make_session
+        self._tee = Tee(self, taps)
         self._log = log.bind(session=session_id)
         self._state = State.NEW
         self._offer: Offer | None = None
@@ -225,8 +229,9 @@ class Peer:
         if self._closing is not None:
             raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
         # From here to the return nothing waits: no packet arrives before the session is there.
-        channels = self._channels = Channels(self._make_session, outlet=self)
+        channels = self._channels = Channels(self._make_session, outlet=self._tee)
         self._dialect.begin(channels)
+        self._tee.begin(channels)
         channels.on_close_stream = lambda: self._end("client")
         channels.start()
         return client_answer(offer, pc.localDescription.sdp)

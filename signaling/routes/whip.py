@@ -1,34 +1,39 @@
 """WHIP, the WebRTC-HTTP Ingestion Protocol (RFC 9725): an offer comes in by POST, and a session is a URL.
 
 The query of the POST is the session's configuration: `POST /whip?language=en&interim_results=false`. The session's URL
-is a secret: whoever knows it may trickle candidates into the session, look at it and end it.
+is a secret: whoever knows it may trickle candidates into the session, look at it, read its events and end it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Protocol
 
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict, MultiMapping
-from pydantic import ValidationError
 from structlog.contextvars import bound_contextvars
 
 from mediaserver.audio.denoise import preload
-from mediaserver.errors import ConfigError, VoiceForgeError
+from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.session_config import SessionConfig, config_error
+from mediaserver.session.eventlog import EventLog
+from mediaserver.session.tap import Tap
+from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Denoise
 from signaling.answering import Answering
+from signaling.eventlogs import EventLogs
 from signaling.limits import (
     PREFLIGHT_MAX_AGE_S,
     SDP_MAX_BYTES,
     SDPFRAG_MAX_BYTES,
     read_text,
 )
+from signaling.metadata import METADATA_HEADER, with_header_metadata
 from signaling.problems import HttpError
+from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, WebRtcPeer
 from signaling.routes.ice import IceServer
 
@@ -41,8 +46,13 @@ SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
 
-PeerFactory = Callable[[str, SessionConfig], WebRtcPeer]
-"""Makes the peer of a new session from its log id and its configuration; raises ConfigError if that cannot be met."""
+
+class PeerFactory(Protocol):
+    """Makes the peer of a new session."""
+
+    def __call__(self, session_id: str, config: SessionConfig, *, taps: Sequence[Tap]) -> WebRtcPeer:
+        """The peer of a session, whose events `taps` hear too; raises ConfigError if that cannot be had."""
+        ...
 
 
 class Whip:
@@ -52,6 +62,7 @@ class Whip:
         registry: where sessions live.
         answering: how an offer becomes a session.
         make_peer: makes the server's end of a peer connection.
+        logs: where others read what a session tells.
         ice_servers: what clients are told to use.
         metrics: refusals by code.
     """
@@ -62,12 +73,14 @@ class Whip:
         registry: Registry,
         answering: Answering,
         make_peer: PeerFactory,
+        logs: EventLogs,
         ice_servers: Sequence[IceServer],
         metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._answering = answering
         self._make_peer = make_peer
+        self._logs = logs
         self._links = [link for server in ice_servers for link in server.links()]
         self._metrics = metrics
 
@@ -103,7 +116,7 @@ class Whip:
                 "Accept-Post": SDP_TYPE,
                 "Accept-Patch": SDPFRAG_TYPE,
                 "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": "Content-Type, If-Match, Authorization",
+                "Access-Control-Allow-Headers": f"Content-Type, If-Match, Authorization, {METADATA_HEADER}",
                 "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
             },
         )
@@ -148,17 +161,22 @@ class Whip:
 
     async def _create(self, request: web.Request) -> web.Response:
         _require_type(request, SDP_TYPE, accept_header="Accept-Post")
-        config = config_from_query(request.query)
+        config = with_header_metadata(config_from_query(request.query), request.headers)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         if config.denoise is not None:
             # Importing a suppressor takes up to seconds, once: this client waits for it, and nobody else.
             await asyncio.to_thread(preload, Denoise(config.denoise))
-        live, _, answer = await self._answering.open(
-            offer, lambda session_id: self._make_peer(session_id, config), door=DOOR
-        )
+        logs: list[EventLog] = []
+
+        def make_peer(session_id: str) -> WebRtcPeer:
+            logs.append(self._logs.open(session_id))
+            return self._make_peer(session_id, config, taps=logs)
+
+        live, _, answer = await self._answering.open(offer, make_peer, door=DOOR)
+        self._logs.publish(live, logs[0])
         headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
-        for link in self._links:
+        for link in (f'</whip/{live.secret}/events>; rel="events"; type="text/event-stream"', *self._links):
             headers.add("Link", link)
         # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
         return web.Response(status=HTTPStatus.CREATED, body=answer.encode(), content_type=SDP_TYPE, headers=headers)
@@ -180,22 +198,12 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 def config_from_query(query: MultiMapping[str]) -> SessionConfig:
-    """A session's configuration from the strings of a URL: booleans are `true` or `false`, numbers decimal.
+    """A session's configuration from the strings of a URL.
 
     Raises:
         ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
     """
-    repeated = sorted({name for name in query if len(query.getall(name)) > 1})
-    if repeated:
-        raise ConfigError(
-            "INVALID_CONFIG",
-            "Configuration refused: " + "; ".join(f"`{name}`: is given more than once" for name in repeated) + ".",
-            "Give each field once.",
-        )
-    try:
-        return SessionConfig.model_validate_strings(dict(query))
-    except ValidationError as exc:
-        raise config_error(exc, known=sorted(SessionConfig.model_fields)) from exc
+    return read_query(SessionConfig, query)
 
 
 def _require_type(request: web.Request, content_type: str, *, accept_header: str) -> None:

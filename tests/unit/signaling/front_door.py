@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from mediaserver.decoder.window import Hypothesis, Window
 from mediaserver.errors import MediaError
 from mediaserver.metrics import Metrics
+from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.app import make_app
@@ -35,6 +36,7 @@ class FakePeer:
         self.session_id = session_id
         self.config = config
         self.on_ended: Callable[[str], None] | None = None
+        self.taps: Sequence[Tap] = ()
         self.fragments: list[str] = []
         self.closed: list[str] = []
         self.accept_error: BaseException | None = None
@@ -124,8 +126,9 @@ def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
     ) -> Node:
         peers: list[FakePeer] = []
 
-        def make_peer(session_id: str, config: SessionConfig) -> FakePeer:
+        def make_peer(session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = ()) -> FakePeer:
             peer = FakePeer(session_id, config)
+            peer.taps = taps
             if prepare is not None:
                 prepare(peer)
             peers.append(peer)
