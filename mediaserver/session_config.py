@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mediaserver.errors import ConfigError
 from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
@@ -64,9 +64,10 @@ class SessionConfig(BaseModel):
     )
     hotwords: HotWords | None = Field(
         None,
+        validation_alias=AliasChoices("hotwords", "custom_vocabulary"),
         max_length=MAX_HOTWORDS,
         description="Words to expect (names, terms), as they are to be written; in a URL separated by commas. About "
-        "40 count, the first ones.",
+        "40 count, the first ones. Also called `custom_vocabulary`.",
     )
     model: str | None = Field(None, description="The model; only the one that the node has loaded is accepted.")
     interim_results: bool = Field(True, description="Whether interims are sent.")
@@ -82,6 +83,7 @@ class SessionConfig(BaseModel):
     )
     endpointing_ms: int | None = Field(None, ge=100, le=10_000, description="Silence in ms that ends an utterance.")
     vad_threshold: float | None = Field(None, gt=0, lt=1, description="Speech probability that counts as speech.")
+    pre_roll_ms: int | None = Field(None, ge=0, le=2000, description="Audio in ms kept before speech was noticed.")
     turn_detection: Literal["silence", "semantic"] | None = Field(
         None, description="What ends an utterance: silence alone, or also what a model makes of each pause."
     )
@@ -111,7 +113,7 @@ class SessionConfig(BaseModel):
         description="What the channels are called, in their order; in a URL separated by commas.",
     )
 
-    def merged(self, changes: object) -> SessionConfig:
+    def merged(self, changes: object) -> Self:
         """This configuration with the fields of a `configure` message changed.
 
         Raises:
@@ -121,10 +123,13 @@ class SessionConfig(BaseModel):
             raise ConfigError(
                 "INVALID_CONFIG", "`config` is not an object.", 'Send {"type":"configure","config":{"language":"en"}}.'
             )
+        kept = self.model_dump(exclude_unset=True)
+        if "custom_vocabulary" in changes:  # another name of `hotwords`: what is kept of these is not a second value
+            kept.pop("hotwords", None)
         try:
-            return SessionConfig.model_validate({**self.model_dump(exclude_unset=True), **changes})
+            return self.model_validate({**kept, **changes})
         except ValidationError as exc:
-            raise config_error(exc, known=sorted(SessionConfig.model_fields)) from exc
+            raise config_error(exc, known=sorted(type(self).model_fields)) from exc
 
 
 def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:

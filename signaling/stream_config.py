@@ -1,0 +1,69 @@
+"""What a client of the native WebSocket may choose: what every session may, and how its audio is written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from multidict import MultiMapping
+from pydantic import Field, ValidationError
+
+from mediaserver.errors import ConfigError
+from mediaserver.ingest.bytestream import AudioFormat, Encoding
+from mediaserver.ingest.resampler import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
+from mediaserver.session_config import SessionConfig, config_error
+
+
+class StreamConfig(SessionConfig):
+    """The `config` of a `configure` over the native WebSocket. The audio's format may change before the first audio."""
+
+    encoding: Annotated[Encoding | None, Field(strict=False)] = Field(
+        None,
+        description="How the audio is written; unset is a container, told by its first bytes: WAV, FLAC, Ogg Opus, Ogg "
+        "FLAC, WebM Opus (as MediaRecorder writes it), MP3 or AAC in ADTS. `opus` is one packet a binary message.",
+    )
+    sample_rate: int | None = Field(
+        None,
+        ge=MIN_RATE_HZ,
+        le=MAX_RATE_HZ,
+        description="Hz; needed for `linear16` and `linear32`, 8000 by default for `mulaw` and `alaw`.",
+    )
+    channels: int = Field(1, ge=1, le=MAX_CHANNELS, description="Channels of the audio, interleaved.")
+    multichannel: bool = Field(
+        False, description="Whether each channel is transcribed by itself; else they are mixed to one."
+    )
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """What is said of the audio."""
+        return AudioFormat(self.encoding, self.sample_rate, self.channels, self.multichannel)
+
+    def session(self) -> SessionConfig:
+        """What is said of the session."""
+        return SessionConfig.model_validate(
+            self.model_dump(exclude_unset=True, include=set(SessionConfig.model_fields))
+        )
+
+
+class StreamQuery(StreamConfig):
+    """The query of the native WebSocket."""
+
+    api_key: str | None = Field(None, repr=False, max_length=512, description="Accepted; nothing asks for keys yet.")
+
+
+def stream_query(query: MultiMapping[str]) -> StreamQuery:
+    """What the strings of a URL say: booleans are `true` or `false`, numbers decimal, lists separated by commas.
+
+    Raises:
+        ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
+    """
+    repeated = sorted({name for name in query if len(query.getall(name)) > 1})
+    if repeated:
+        raise ConfigError(
+            "INVALID_CONFIG",
+            "Configuration refused: " + "; ".join(f"`{name[:80]}`: is given more than once" for name in repeated) + ".",
+            "Give each field once.",
+        )
+    try:
+        return StreamQuery.model_validate_strings(dict(query))
+    except ValidationError as exc:
+        raise config_error(exc, known=sorted(StreamQuery.model_fields)) from exc
