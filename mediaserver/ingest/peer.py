@@ -28,6 +28,7 @@ from mediaserver.ingest.ice import (
     listens_on_loopback,
     new_peer_connection,
 )
+from mediaserver.ingest.peer_state import PeerState
 from mediaserver.ingest.receiver import AudioReceiver
 from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, parse_fragment, parse_offer
 from mediaserver.ingest.watchdog import Alarm, Watchdog
@@ -184,17 +185,17 @@ class Peer:
     def describe(self) -> dict[str, object]:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
         channels, audio = self._channels, None if self._receiver is None else self._receiver.status()
-        return {
-            "session_id": self._session_id,
-            "state": self._state.value,
-            "channel": self._sink.state,
-            "codec": None if self._offer is None else self._offer.codecs[0].name.lower(),
-            "stream_time_s": 0.0 if channels is None else round(channels.stream_time_s, 3),
-            "concealed_s": 0.0 if channels is None else round(channels.concealed_s, 3),
-            "jitter_target_ms": 0.0 if audio is None else round(audio.jitter_target_ms, 1),
-            "network_jitter_ms": 0.0 if audio is None else round(audio.network_jitter_ms, 1),
-            "packets": {} if audio is None else asdict(audio.packets),
-        }
+        return PeerState(
+            session_id=self._session_id,
+            state=self._state.value,
+            channel=self._sink.state,
+            codec=None if self._offer is None else self._offer.codecs[0].name.lower(),
+            stream_time_s=0.0 if channels is None else round(channels.stream_time_s, 3),
+            concealed_s=0.0 if channels is None else round(channels.concealed_s, 3),
+            jitter_target_ms=0.0 if audio is None else round(audio.jitter_target_ms, 1),
+            network_jitter_ms=0.0 if audio is None else round(audio.network_jitter_ms, 1),
+            packets={} if audio is None else asdict(audio.packets),
+        ).model_dump()
 
     def send(self, event: Event, seq: int, channel: int) -> None:
         """Where the events go (`Outlet`): to the data channel; the first text is timed."""

@@ -19,9 +19,12 @@ from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.session.eventlog import LISTENERS_RETRY_AFTER_S, Entry, EventLog, Listener
 from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
-from signaling.openapi.operation import Answer, Operation, Refusal, RetryAfter, Tag, described
+from signaling.openapi.native_events import NATIVE_EVENTS
+from signaling.openapi.native_messages import PEER_MESSAGES
+from signaling.openapi.operation import Answer, Conversation, Operation, Refusal, RetryAfter, Tag, described
 from signaling.problems import HttpError
 from signaling.query import read_query
+from signaling.routes.whip_operations import PATH
 from signaling.socket import open_socket
 
 EVENT_STREAM = "text/event-stream"
@@ -71,7 +74,7 @@ EVENTS = Operation(
     "`EVENTS_LOST` warning without an `id` says that older events are kept no more. Over the WebSocket the messages of "
     "the native protocol are heard too: `configure`, `finalize`, `keep_alive`, `close_stream`.",
     query=EventsQuery,
-    path={"secret": str},
+    path=PATH,
     headers=EventsHeaders,
     answers={
         HTTPStatus.OK: Answer("The events, as they happen.", {EVENT_STREAM: str}),
@@ -83,6 +86,24 @@ EVENTS = Operation(
         Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",)),
         Refusal(HTTPStatus.TOO_MANY_REQUESTS, ("TOO_MANY_LISTENERS",), headers={"Retry-After": RetryAfter}),
     ],
+    conversations=[
+        Conversation(
+            name="events",
+            title="What a session tells, over a WebSocket",
+            description="Begins with what is kept, ends after `closed`.",
+            carrier="ws",
+            from_client=PEER_MESSAGES,
+            from_server=NATIVE_EVENTS,
+        )
+    ],
+)
+
+PREFLIGHT = Operation(
+    summary="Whether a page of another origin may read a session's events",
+    tag=Tag.WHIP,
+    description="CORS. The same whether or not there is a session.",
+    path=PATH,
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
 )
 
 
@@ -105,6 +126,7 @@ class Events:
             web.options("/whip/{secret}/events", self.preflight),
         ]
 
+    @described(PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: what a page of another origin may do (CORS)."""
         return web.Response(

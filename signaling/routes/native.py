@@ -22,9 +22,11 @@ from mediaserver.session.dialect import NativeDialect
 from mediaserver.settings import Denoise
 from signaling.limits import Admission
 from signaling.metadata import with_header_metadata
+from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.registry import Registry, new_session_id
 from signaling.routes.native_messages import Audio, CloseStream, Configure, Finalize, KeepAlive, parse_message
+from signaling.routes.native_operations import CONNECT
 from signaling.sessions import SessionFactory
 from signaling.socket import Outgoing, converse, open_socket
 from signaling.stream_config import StreamConfig, stream_query
@@ -74,6 +76,7 @@ class Native:
         """What the application adds to its router."""
         return [web.get(PATH, self.connect, allow_head=False)]
 
+    @described(CONNECT)
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """GET with an upgrade: a session from the handshake to the close frame. Refusals come before the upgrade."""
         try:

@@ -32,16 +32,26 @@ from signaling.limits import (
     read_text,
 )
 from signaling.metadata import METADATA_HEADER, with_header_metadata
+from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, WebRtcPeer
 from signaling.routes.ice import IceServer
+from signaling.routes.whip_operations import (
+    CREATE,
+    DELETE,
+    DESCRIBE,
+    NOTHING,
+    PREFLIGHT,
+    SDP_TYPE,
+    SDPFRAG_TYPE,
+    SESSION_PREFLIGHT,
+    TRICKLE,
+)
 
 log = structlog.get_logger(__name__)
 
 DOOR = "whip"
-SDP_TYPE = "application/sdp"
-SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
 
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
@@ -93,9 +103,10 @@ class Whip:
             web.get("/whip/{secret}", self.describe, allow_head=False),
             web.patch("/whip/{secret}", self.trickle),
             web.delete("/whip/{secret}", self.delete),
-            web.options("/whip/{secret}", self.preflight),
+            web.options("/whip/{secret}", self.session_preflight),
         ]
 
+    @described(CREATE)
     async def create(self, request: web.Request) -> web.Response:
         """POST an offer: 201 with the answer and the session's URL (RFC 9725 §4.2)."""
         try:
@@ -104,10 +115,12 @@ class Whip:
             self._metrics.refused_total.labels(exc.code).inc()
             raise
 
+    @described(NOTHING)
     async def nothing(self, _request: web.Request) -> web.Response:
         """GET of the endpoint: it has no representation, so 204 (RFC 9725 §4.1)."""
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
+    @described(PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: what may be posted, and what a page of another origin may do (RFC 9725 §4.2, CORS)."""
         return web.Response(
@@ -121,11 +134,18 @@ class Whip:
             },
         )
 
+    @described(SESSION_PREFLIGHT)
+    async def session_preflight(self, request: web.Request) -> web.Response:
+        """OPTIONS of a session: the same, whether or not there is one."""
+        return await self.preflight(request)
+
+    @described(DESCRIBE)
     async def describe(self, request: web.Request) -> web.Response:
         """GET a session: its state as JSON, for a person who looks for a fault."""
         live, _ = self._find(request)
         return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=_NOT_KEPT)
 
+    @described(TRICKLE)
     async def trickle(self, request: web.Request) -> web.Response:
         """PATCH candidates into a session: 204 (RFC 9725 §4.3.1). ICE restarts are refused."""
         live, peer = self._find(request)
@@ -152,6 +172,7 @@ class Whip:
             await peer.add_candidates(fragment)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
+    @described(DELETE)
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE a session: 200 once its finals are out and it is closed. Entity-tags are ignored (RFC 9725 §4.3)."""
         live, _ = self._find(request)

@@ -1,0 +1,190 @@
+"""The description of WHIP's routes (`signaling.routes.whip`)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from mediaserver.ingest.peer_state import PeerState
+from mediaserver.session_config import SessionConfig
+from signaling.metadata import METADATA_HEADER
+from signaling.openapi.native_events import NATIVE_EVENTS
+from signaling.openapi.native_messages import PEER_MESSAGES
+from signaling.openapi.operation import (
+    JSON,
+    NO_SESSION_NOW,
+    Answer,
+    Body,
+    Conversation,
+    Operation,
+    Refusal,
+    RetryAfter,
+    Tag,
+)
+
+SDP_TYPE = "application/sdp"
+SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
+
+Offer = Annotated[str, Field(description="An SDP offer (RFC 8866) with audio and, for transcripts, a data channel.")]
+Answered = Annotated[str, Field(description="The SDP answer.")]
+Fragment = Annotated[str, Field(description="Candidates as RFC 8840 writes them.")]
+Secret = Annotated[
+    str, Field(description="The last part of the session's URL. Whoever knows it may look at the session and end it.")
+]
+ETag = Annotated[str, Field(description="Of the ICE session, for PATCH.")]
+Location = Annotated[str, Field(description="The session's URL, a secret.")]
+Link = Annotated[
+    str, Field(description="Where its events can be read (`rel=events`), and ICE servers (`rel=ice-server`).")
+]
+
+PATH = {"secret": Secret}
+
+NOT_FOUND = Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",))
+TIMEOUT = Refusal(HTTPStatus.REQUEST_TIMEOUT, ("BODY_TIMEOUT",))
+TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("BODY_TOO_LARGE",))
+
+PREFLIGHT_HEADERS = {
+    "Accept-Post": Annotated[str, Field(description="What may be posted.")],
+    "Accept-Patch": Annotated[str, Field(description="What may be patched.")],
+}
+
+
+class OfferHeaders(BaseModel):
+    """Headers of an offer that are read."""
+
+    metadata: str | None = Field(
+        None,
+        validation_alias=METADATA_HEADER,
+        description="The client's own fields as a JSON object of texts; where the URL names one too, that counts.",
+    )
+
+
+class TrickleHeaders(BaseModel):
+    """Headers of a PATCH that are read."""
+
+    if_match: str = Field(alias="If-Match", description="The `ETag` of the 201.")
+
+
+CREATE = Operation(
+    summary="Open a session with an offer",
+    tag=Tag.WHIP,
+    description="RFC 9725 section 4.2. The query is the session's configuration. Transcripts come over the data "
+    "channel `transcripts`, and for others at `Location` + `/events`.",
+    query=SessionConfig,
+    headers=OfferHeaders,
+    body=Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer}),
+    answers={
+        HTTPStatus.CREATED: Answer(
+            "The answer; the session is at `Location`.",
+            {SDP_TYPE: Answered},
+            {"Location": Location, "ETag": ETag, "Link": Link},
+        )
+    },
+    refusals=[
+        Refusal(
+            HTTPStatus.BAD_REQUEST,
+            (
+                "INVALID_SDP",
+                "INVALID_CONFIG",
+                "INVALID_METADATA",
+                "MODEL_NOT_LOADED",
+                "UNKNOWN_LANGUAGE",
+                "TURN_MODEL_NOT_LOADED",
+            ),
+        ),
+        TIMEOUT,
+        TOO_LARGE,
+        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
+        Refusal(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            (
+                "NO_USABLE_AUDIO",
+                "UNSUPPORTED_CODEC",
+                "TOO_MANY_AUDIO_TRACKS",
+                "TOO_MANY_MEDIA_SECTIONS",
+                "TOO_MANY_SSRCS",
+                "PEER_CLOSED",
+            ),
+        ),
+        Refusal(HTTPStatus.NOT_IMPLEMENTED, ("DENOISER_NOT_INSTALLED",)),
+        Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            (*NO_SESSION_NOW.codes, "ANSWER_TIMEOUT", "NO_UDP_PORT"),
+            headers={"Retry-After": RetryAfter},
+        ),
+    ],
+    conversations=[
+        Conversation(
+            name="whip",
+            title="Data channel of a WHIP session",
+            description="`ready` comes first, then what is heard, `metadata` and `closed` at the end. Audio comes by "
+            "RTP.",
+            carrier="webrtc",
+            address="transcripts",
+            from_client=PEER_MESSAGES,
+            from_server=NATIVE_EVENTS,
+        )
+    ],
+)
+
+NOTHING = Operation(
+    summary="Nothing to see",
+    tag=Tag.WHIP,
+    description="The endpoint has no representation (RFC 9725 section 4.1).",
+    answers={HTTPStatus.NO_CONTENT: Answer("No content.")},
+)
+
+PREFLIGHT = Operation(
+    summary="What may be sent here",
+    tag=Tag.WHIP,
+    description="Also the preflight of a page of another origin (CORS).",
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.", headers=PREFLIGHT_HEADERS)},
+)
+
+SESSION_PREFLIGHT = Operation(
+    summary="What may be sent to a session",
+    tag=Tag.WHIP,
+    description="Also the preflight of a page of another origin (CORS). The same whether or not there is a session.",
+    path=PATH,
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.", headers=PREFLIGHT_HEADERS)},
+)
+
+DESCRIBE = Operation(
+    summary="The state of a session",
+    tag=Tag.WHIP,
+    description="For a person who looks for a fault.",
+    path=PATH,
+    answers={HTTPStatus.OK: Answer("Its state.", {JSON: PeerState})},
+    refusals=[NOT_FOUND],
+)
+
+TRICKLE = Operation(
+    summary="Trickle candidates into a session",
+    tag=Tag.WHIP,
+    description="RFC 9725 section 4.3.1. ICE restarts are refused.",
+    path=PATH,
+    headers=TrickleHeaders,
+    body=Body("A fragment, at most 16 KiB.", {SDPFRAG_TYPE: Fragment}),
+    answers={HTTPStatus.NO_CONTENT: Answer("Taken.")},
+    refusals=[
+        Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_SDPFRAG",)),
+        NOT_FOUND,
+        TIMEOUT,
+        Refusal(HTTPStatus.PRECONDITION_FAILED, ("PRECONDITION_FAILED",)),
+        TOO_LARGE,
+        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
+        Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, ("ICE_RESTART_UNSUPPORTED",)),
+        Refusal(HTTPStatus.PRECONDITION_REQUIRED, ("PRECONDITION_REQUIRED",)),
+    ],
+)
+
+DELETE = Operation(
+    summary="End a session",
+    tag=Tag.WHIP,
+    description="Answered once its finals are out and it is closed.",
+    path=PATH,
+    answers={HTTPStatus.OK: Answer("It has ended.")},
+    refusals=[NOT_FOUND],
+)
