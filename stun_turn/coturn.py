@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mediaserver.errors import ConfigError
-from stun_turn.peers import EVERYTHING, NOT_PUBLIC, Network, as_range, is_loopback
+from stun_turn.peers import EVERYTHING, NOT_PUBLIC, Network, as_range, is_address, is_loopback
 
 ALLOCATIONS_PER_SESSION = 12
 """A browser allocates for each of its networks (Wi-Fi, cable, phone; IPv4 and IPv6) and each TURN URL: 4 × 3."""
@@ -120,11 +120,13 @@ class CoturnPlan:
         wrong = [path for path in paths if path is not None and PATH.fullmatch(path) is None]
         if REALM.fullmatch(self.realm) is None:
             wrong.append(self.realm)
+        addresses = (*self.listening_ips, *self.relay_ips, *(self.external_ip or "").split("/"))
+        wrong += [address for address in addresses if address and not is_address(address)]
         if wrong:
             raise ConfigError(
                 "INVALID_COTURN_VALUE",
                 f"`{wrong[0]}` cannot stand in coturn's configuration.",
-                "Paths are absolute and without blanks and quotes; a realm has letters, digits, `.`, `_` and `-`.",
+                "Paths are absolute and without blanks and quotes, addresses are no names; a realm has letters, digits and `._-`.",
             )
 
     def render(self) -> str:
@@ -174,9 +176,9 @@ class CoturnPlan:
         ]
 
     def _whom(self) -> list[str]:
-        denied = EVERYTHING if self.peers is Peers.MEDIA else NOT_PUBLIC
+        denied = EVERYTHING if self.peers == Peers.MEDIA else NOT_PUBLIC
         lines = ["# Whom clients reach through this server: the media servers, and nobody inside their network."]
-        if self.peers is Peers.MEDIA:
+        if self.peers == Peers.MEDIA:
             lines.append("# Nobody outside it either: there is nothing here for those who look for an open relay.")
         for entry in denied:
             lines += [f"# {entry.reason}", f"denied-peer-ip={as_range(entry.network)}"]

@@ -2,8 +2,7 @@
 
 A relay that forwards to any address is a way round every firewall: to the metadata service of the cloud it runs in, to
 databases that listen on its own loopback, to the neighbours. What is denied here is every range that is not the public
-internet (IANA's special-purpose registries), with each reason, and every IPv6 way of writing an IPv4 address.
-"""
+internet (IANA's special-purpose registries), with each reason, and every IPv6 way of writing an IPv4 address."""
 
 from __future__ import annotations
 
@@ -52,8 +51,7 @@ NOT_PUBLIC = tuple(
         ("203.0.113.0/24", "documentation"),
         ("224.0.0.0/4", "multicast"),
         ("240.0.0.0/4", "reserved, and broadcast"),
-        ("::/128", "this host"),
-        ("::1/128", "loopback"),
+        ("::/96", "this host, loopback, and IPv4 written as IPv6 (deprecated)"),
         ("::ffff:0:0/96", "IPv4 written as IPv6: would get round what is denied above"),
         ("64:ff9b::/96", "NAT64: IPv4 again"),
         ("64:ff9b:1::/48", "NAT64 within a network"),
@@ -85,8 +83,14 @@ def parse_network(text: str) -> Network:
 
 
 def as_range(network: Network) -> str:
-    """In coturn's words: one address, or `first-last`."""
+    """In coturn's words: one address, or `first-last`.
+
+    Symptom: with a range that begins with `::`, every IPv4 address is denied. Cause: coturn (4.6) takes the unspecified
+    address for less than any other, of the other family too; it never relays to it anyway. So a range begins one later.
+    """
     first, last = network[0], network[-1]
+    if network.version == 6 and first.is_unspecified and network.prefixlen:
+        first += 1
     return str(first) if first == last else f"{first}-{last}"
 
 
@@ -95,6 +99,15 @@ def is_loopback(network: Network) -> bool:
     if isinstance(network, IPv4Network):
         return network.overlaps(IPv4Network("127.0.0.0/8"))
     return IPv6Address("::1") in network
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_public(address: str) -> bool:

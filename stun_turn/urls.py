@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mediaserver.errors import ConfigError
 
 URL = (
-    r"^(stuns?|turns?):(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9.])?)(?::([0-9]{1,5}))?"
-    r"(?:\?transport=(udp|tcp))?$"
+    r"(stuns?|turns?):(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9.])?)(?::([0-9]{1,5}))?"
+    r"(?:\?transport=(udp|tcp))?"
 )
 """Strict, for browsers are: one URL that they do not like, and there is no peer connection at all."""
 
@@ -51,7 +51,7 @@ class ServerUrl:
         Raises:
             ConfigError: INVALID_ICE_URL.
         """
-        found = re.match(URL, text)
+        found = re.fullmatch(URL, text)
         port = int(found[3]) if found is not None and found[3] else 0
         if found is None or port > 65535 or (found[4] and found[1] not in TURN_SCHEMES):
             raise ConfigError(
