@@ -22,6 +22,7 @@ from signaling.eventlogs import EventLogs
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
 from signaling.problems import problems_middleware
+from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.routes.docs import Docs
 from signaling.routes.events import Events
@@ -46,6 +47,7 @@ METRICS = web.AppKey("metrics", Metrics)
 REGISTRY = web.AppKey("registry", Registry)
 ADMISSION = web.AppKey("admission", Admission)
 MODELS = web.AppKey("models", Models)
+RECORDINGS = web.AppKey("recordings", Recordings)
 
 Loading = asyncio.Task[Loaded]
 Loader = Callable[[Settings, Metrics], Coroutine[None, None, Loaded]]
@@ -91,12 +93,14 @@ def make_app(
         metrics=metrics,
     )
     events = Events(logs=logs)
+    recordings = Recordings(settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad)
     native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
+    app[RECORDINGS] = recordings
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     for door in (whip, native, events, health, page, docs):
         app.add_routes(door.routes())

@@ -88,22 +88,17 @@ class Admission:
             reasons.append("the decoder is down")
         return reasons
 
-    def check(self) -> None:
-        """Let a session in, or say when to come back.
+    def check_up(self) -> ServedEngine:
+        """The engine, where the node works at all: what a recording needs, which gives way to every session.
 
         Raises:
-            CapacityError: SHUTTING_DOWN, MODEL_LOADING, ENGINE_DOWN, SERVER_FULL or OVERLOADED.
+            CapacityError: SHUTTING_DOWN, MODEL_LOADING or ENGINE_DOWN.
         """
         engine = self._engine()
         if self._stopping:
             raise shutting_down()
         if engine is None:
-            raise CapacityError(
-                "MODEL_LOADING",
-                "The speech model is still loading.",
-                f"Try again in {LOADING_RETRY_AFTER_S} s; /readyz says when it is there.",
-                retry_after_s=LOADING_RETRY_AFTER_S,
-            )
+            raise loading()
         if not engine.ready:
             raise CapacityError(
                 "ENGINE_DOWN",
@@ -111,6 +106,15 @@ class Admission:
                 f"Try again in {ENGINE_RETRY_AFTER_S} s; sessions that run keep their audio until it is there.",
                 retry_after_s=ENGINE_RETRY_AFTER_S,
             )
+        return engine
+
+    def check(self) -> None:
+        """Let a session in, or say when to come back.
+
+        Raises:
+            CapacityError: SHUTTING_DOWN, MODEL_LOADING, ENGINE_DOWN, SERVER_FULL or OVERLOADED.
+        """
+        engine = self.check_up()
         self._require_room()
         retry_after_s = engine.overload_retry_after_s()
         if retry_after_s is not None:
@@ -120,6 +124,16 @@ class Admission:
                 f"Try again in {retry_after_s} s, or on another node.",
                 retry_after_s=retry_after_s,
             )
+
+
+def loading() -> CapacityError:
+    """The refusal of a node that is not there yet."""
+    return CapacityError(
+        "MODEL_LOADING",
+        "The speech model is still loading.",
+        f"Try again in {LOADING_RETRY_AFTER_S} s; /readyz says when it is there.",
+        retry_after_s=LOADING_RETRY_AFTER_S,
+    )
 
 
 def shutting_down() -> CapacityError:
