@@ -294,6 +294,16 @@ async def test_configure_is_done_whole_or_not_at_all(node: Node) -> None:
         assert metadata["duration"] == 1.0
 
 
+@pytest.mark.parametrize("field", ["language", "languages", "model", "prompt", "hotwords", "denoise", "encoding"])
+@pytest.mark.parametrize("value", ["\ud800", "x\udfff", "\0", "\u202e", "😀" * 40])
+async def test_texts_that_no_encoding_takes_are_refused_or_taken(node: Node, field: str, value: str) -> None:
+    async with node.connect() as line:
+        await line.say(type="configure", config={field: [value] if field in ("languages", "hotwords") else value})
+        assert (await line.event())["type"] in ("error", "ready")
+        await line.say(type="keep_alive")
+        assert (await line.event())["type"] == "pong"
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
