@@ -22,6 +22,9 @@ LONGEST_S = 24.0
 LEAST_SHARE = 0.5
 """A piece is at least so full: of a lecture without pauses, a third of the time would be silence at the ends."""
 
+CUT_ALLOWANCE_S = 2.0
+"""So much later than it is told to, at most, the endpointer ends an utterance that is too long."""
+
 PAUSE_MS = 300
 """Silence between two utterances."""
 
@@ -97,22 +100,14 @@ class Cutter:
 
     Args:
         channel: written on every piece.
-        threshold: speech probability from which a frame counts as speech.
-        min_speech_ms: shorter bursts are not decoded.
+        endpoints: what begins and ends an utterance; the longest one is as long as a piece may be.
         longest_s: longest piece.
     """
 
-    def __init__(self, channel: int, *, threshold: float, min_speech_ms: int, longest_s: float = LONGEST_S) -> None:
+    def __init__(self, channel: int, *, endpoints: EndpointerConfig, longest_s: float = LONGEST_S) -> None:
         self._channel = channel
         self._longest = samples_in(s=longest_s)
-        self._endpointer = Endpointer(
-            EndpointerConfig(
-                threshold=threshold,
-                endpointing_ms=PAUSE_MS,
-                min_speech_ms=min_speech_ms,
-                max_utterance_s=longest_s - 2.0,  # the endpointer may be up to 1.5 s late
-            )
-        )
+        self._endpointer = Endpointer(replace(endpoints, max_utterance_s=longest_s - CUT_ALLOWANCE_S))
         self._audio: Samples = np.zeros(0, dtype=np.float32)
         self._audio_sample = 0  # where `_audio` begins
         self._start_sample = 0  # of the utterance

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples, seconds
+from mediaserver.audio.endpoint import EndpointerConfig
 from mediaserver.audio.sweep import BLOCK_FRAMES, Judge, Sweep
 from mediaserver.ingest.container import CHUNK_SAMPLES, probe, read_channels, read_samples
 from mediaserver.jobs.pieces import Cutter, Piece
@@ -26,13 +27,11 @@ class Hearing:
 
     Args:
         judge: the voice activity model.
-        threshold: speech probability from which a frame counts as speech.
-        min_speech_ms: shorter bursts are not decoded.
+        endpoints: what begins and ends an utterance.
     """
 
     judge: Judge
-    threshold: float
-    min_speech_ms: int
+    endpoints: EndpointerConfig
 
 
 class Reading:
@@ -112,9 +111,7 @@ class Reading:
             yield from cutter.finish()
 
     def _lane(self, channel: int) -> tuple[Sweep, Cutter]:
-        hearing = self._hearing
-        cutter = Cutter(channel, threshold=hearing.threshold, min_speech_ms=hearing.min_speech_ms)
-        return Sweep(hearing.judge), cutter
+        return Sweep(self._hearing.judge), Cutter(channel, endpoints=self._hearing.endpoints)
 
     def _blocks(self) -> Iterator[Samples]:
         """Blocks [channels, n] of whole frames; the last one is filled up with silence."""

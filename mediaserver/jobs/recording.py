@@ -16,12 +16,13 @@ from pathlib import Path
 import structlog
 
 from mediaserver.audio.clock import SAMPLE_RATE, seconds
+from mediaserver.audio.endpoint import EndpointerConfig
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.confidence import calibration_of
 from mediaserver.decoder.language import Asked, Heard, LanguageTracker
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Task, Window
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
-from mediaserver.jobs.pieces import Piece
+from mediaserver.jobs.pieces import PAUSE_MS, Piece
 from mediaserver.jobs.reading import Hearing, Reading
 from mediaserver.jobs.segments import Segmenter
 from mediaserver.jobs.transcript import ChannelTranscript, RecordingOptions, Segment, Transcript
@@ -81,12 +82,17 @@ class Recorder:
             ConfigError: UNKNOWN_LANGUAGE or TRANSLATION_UNSUPPORTED.
         """
         known = self._decoder.languages
-        if options.language is not None and options.language not in known:
-            raise ConfigError(
-                "UNKNOWN_LANGUAGE",
-                f"`language`: {self.model_name!r} does not know {options.language!r}.",
-                f"It knows {', '.join(known)}.",
-            )
+        for name, asked in (
+            ("language", [options.language] if options.language else []),
+            ("languages", options.languages),
+        ):
+            unknown = [code for code in asked if code not in known]
+            if unknown:
+                raise ConfigError(
+                    "UNKNOWN_LANGUAGE",
+                    f"`{name}`: {self.model_name!r} does not know {', '.join(map(repr, unknown))}.",
+                    f"It knows {', '.join(known)}.",
+                )
         if options.task is Task.TRANSLATE and len(known) == 1:
             raise ConfigError(
                 "TRANSLATION_UNSUPPORTED",
@@ -153,7 +159,7 @@ class Recorder:
         self, path: Path, options: RecordingOptions, on_progress: OnProgress | None, on_segment: OnSegment | None
     ) -> Transcript:
         settings = self._settings
-        hearing = Hearing(self._vad.judge, settings.vad_threshold, settings.min_speech_ms)
+        hearing = Hearing(self._vad.judge, _endpoints(options, settings))
         async with Reading(path, hearing, multichannel=options.multichannel) as reading:
             work = _Work(self._decoder, settings, options, reading, on_progress=on_progress, on_segment=on_segment)
             try:
@@ -201,7 +207,7 @@ class _Work:
         self._on_segment = on_segment
         self._ident = f"recording-{uuid.uuid4().hex[:12]}"
         self._curve = calibration_of(decoder.model_name).final
-        self._chosen = options.language or (decoder.languages[0] if len(decoder.languages) == 1 else settings.language)
+        self._chosen = _chosen_language(options, settings, decoder)
         self._ahead = max(LEAST_AHEAD, AHEAD_BATCHES * settings.max_batch)
         # Bound: `_ahead`. In order of time; nothing is read while it is full.
         self._pending: deque[tuple[Piece, asyncio.Task[Hypothesis | None]]] = deque()
@@ -302,7 +308,11 @@ class _Work:
         if number not in self._channels:
             self._channels[number] = _Channel(
                 Segmenter(curve=self._curve, min_confidence=self._settings.min_confidence),
-                LanguageTracker(self._decoder.languages, chosen=self._chosen, allowed=self._settings.languages),
+                LanguageTracker(
+                    self._decoder.languages,
+                    chosen=self._chosen,
+                    allowed=self._options.languages or self._settings.languages,
+                ),
             )
         return self._channels[number]
 
@@ -319,3 +329,20 @@ class _Work:
             self._share = share
             if self._on_progress is not None:
                 self._on_progress(share)
+
+
+def _endpoints(options: RecordingOptions, settings: Settings) -> EndpointerConfig:
+    """What begins and ends an utterance of a recording."""
+    return EndpointerConfig(
+        threshold=settings.vad_threshold if options.vad_threshold is None else options.vad_threshold,
+        endpointing_ms=PAUSE_MS if options.pause_ms is None else options.pause_ms,
+        pre_roll_ms=settings.pre_roll_ms if options.pre_roll_ms is None else options.pre_roll_ms,
+        min_speech_ms=settings.min_speech_ms,
+    )
+
+
+def _chosen_language(options: RecordingOptions, settings: Settings, decoder: Decoder) -> str | None:
+    """The language to decode in, or None where it is to be detected."""
+    if len(decoder.languages) == 1:
+        return decoder.languages[0]
+    return options.language or (None if options.languages else settings.language)

@@ -14,19 +14,27 @@ class RecordingOptions:
 
     Args:
         language: code of what is spoken, or None to have it detected (by pieces: a change of language is followed).
+        languages: codes that detection chooses from; none is the node's setting.
         prompt: text before what is heard, in the spelling to go on with; told to every piece.
         hotwords: words to expect, as they are to be written.
         multichannel: each channel its own transcript; else they are mixed to one.
         task: translations are into English, and need a multilingual model.
         with_tokens: whether segments come with the tokens that they were written with.
+        vad_threshold: speech probability that counts as speech.
+        pre_roll_ms: audio kept before speech was noticed.
+        pause_ms: silence between two utterances; a piece is cut at one.
     """
 
     language: str | None = None
+    languages: tuple[str, ...] = ()
     prompt: str | None = None
     hotwords: tuple[str, ...] = ()
     multichannel: bool = False
     task: Task = Task.TRANSCRIBE
     with_tokens: bool = False
+    vad_threshold: float | None = None
+    pre_roll_ms: int | None = None
+    pause_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
