@@ -55,6 +55,7 @@ class CoturnPlan:
         allocations_per_session: what one session's credentials can hold at once.
         max_bytes_per_s: of one allocation, each way.
         pidfile: a path that can be written.
+        log_sessions: whether coturn's log names each allocation's session and its client's address.
     """
 
     secret: str
@@ -75,6 +76,7 @@ class CoturnPlan:
     allocations_per_session: int = ALLOCATIONS_PER_SESSION
     max_bytes_per_s: int = MAX_BYTES_PER_S
     pidfile: str = "/tmp/turnserver.pid"  # noqa: S108 - a container's own; nothing reads it
+    log_sessions: bool = False
 
     @property
     def total_allocations(self) -> int:
@@ -126,7 +128,7 @@ class CoturnPlan:
             raise ConfigError(
                 "INVALID_COTURN_VALUE",
                 f"`{wrong[0]}` cannot stand in coturn's configuration.",
-                "Paths are absolute and without blanks and quotes, addresses are no names; a realm has letters, digits and `._-`.",
+                "Paths are absolute and hold no blanks or quotes, addresses are no names, a realm is of letters and digits.",
             )
 
     def render(self) -> str:
@@ -236,6 +238,7 @@ class CoturnPlan:
             "simple-log",
             "new-log-timestamp",
             f"pidfile={self.pidfile}",
+            *(["# Each allocation, by its session's id and its client's address.", "verbose"] * self.log_sessions),
         ]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
-from aioice.ice import CandidatePair, Connection, StunProtocol
+from aioice.ice import CandidatePair, Connection, StunProtocol, get_host_addresses
 from aioice.stun import TransactionError
 from aiortc import RTCConfiguration, RTCPeerConnection
 
@@ -75,6 +75,11 @@ def listens_on_loopback(settings: Settings) -> bool:
         return ip_address(settings.host).is_loopback
     except ValueError:
         return False
+
+
+def local_addresses(options: IceOptions) -> list[str]:
+    """The addresses on which a node takes media, as candidates name them unless one is announced in their place."""
+    return list(options.addresses) or _usable(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 def new_peer_connection() -> RTCPeerConnection:
@@ -147,13 +152,13 @@ class _Agent:
         Raises:
             CapacityError: no address has a free port in the range.
         """
-        offered = [*(self._options.addresses or self._usable(addresses))]
+        offered = [*(self._options.addresses or _usable(addresses))]
         announced, mapped = self._options.announced_address, None
         if announced is not None:
             # A 1:1 NAT maps one of the host's addresses: the one by which it reaches the internet. What others of
             # that family it has (containers, management) means nothing to those who are told the announced one.
             version = ip_address(announced).version
-            mapped = _primary_address(offered, version)
+            mapped = primary_address(offered, version)
             offered = [address for address in offered if address == mapped or ip_address(address).version != version]
         found: list[Candidate] = []
         for address in offered:
@@ -176,11 +181,6 @@ class _Agent:
                 retry_after_s=PORT_RETRY_AFTER_S,
             )
         return found
-
-    @staticmethod
-    def _usable(addresses: list[str]) -> list[str]:
-        """Addresses that somebody else can reach: link-local ones need a scope that candidates cannot carry."""
-        return [address for address in dict.fromkeys(addresses) if not ip_address(address).is_link_local]
 
     async def _bind(self, address: str) -> StunProtocol | None:
         """A socket on that address and a free port; None where the host has no such address or no port is free."""
@@ -243,6 +243,11 @@ class _Agent:
         return True
 
 
+def _usable(addresses: list[str]) -> list[str]:
+    """Addresses that somebody else can reach: link-local ones need a scope that candidates cannot carry."""
+    return [address for address in dict.fromkeys(addresses) if not ip_address(address).is_link_local]
+
+
 def _host_candidate(component: int, host: str, port: int) -> Candidate:
     return Candidate(
         foundation=candidate_foundation("host", "udp", host),
@@ -262,7 +267,7 @@ def _is_specific(host: str) -> bool:
         return False
 
 
-def _primary_address(addresses: list[str], version: int) -> str | None:
+def primary_address(addresses: list[str], version: int) -> str | None:
     """The address of that IP version among these that the host would reach the internet from; else the first."""
     own = [address for address in addresses if ip_address(address).version == version]
     with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -14,6 +14,7 @@ from signaling.cli.models import models
 from signaling.cli.serve import serve
 from signaling.cli.settings import settings
 from signaling.cli.transcribe import transcribe
+from signaling.cli.turn import turn
 
 EXIT_FAILED = 1
 """What was asked for could not be done. 2 is a wrong command line or setting, 130 a second Ctrl-C."""
@@ -78,5 +79,5 @@ def main() -> None:
     """
 
 
-for command in (engine, models, serve, settings, transcribe):
+for command in (engine, models, serve, settings, transcribe, turn):
     main.add_command(command)

@@ -72,6 +72,7 @@ def plan(tmp_path: Path, **changes: Any) -> CoturnPlan:
         "listening_port": free_port(),
         "relay_ips": ("127.0.0.1",),
         "allow_loopback": True,
+        "log_sessions": True,
         "pidfile": str(tmp_path / "turnserver.pid"),
     }
     return CoturnPlan(**{**chosen, **changes})
@@ -83,7 +84,7 @@ async def run_coturn(chosen: CoturnPlan, tmp_path: Path, *more: str) -> AsyncIte
     path = tmp_path / "turnserver.conf"
     path.write_text("\n".join((chosen.render(), *more)) + "\n")
     process = await asyncio.create_subprocess_exec(
-        *("turnserver", "-c", str(path), "--verbose"),
+        *("turnserver", "-c", str(path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

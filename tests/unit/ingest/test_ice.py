@@ -115,7 +115,7 @@ async def test_ports_come_from_the_range_until_it_is_used_up(gathering: Gatherin
 async def test_the_announced_address_stands_for_the_primary_one(
     gathering: Gathering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ice, "_primary_address", lambda addresses, version: "127.0.0.2")
+    monkeypatch.setattr(ice, "primary_address", lambda addresses, version: "127.0.0.2")
     connection = gathering.agent(options(addresses=("127.0.0.1", "127.0.0.2"), announced_address="203.0.113.9"))
     await connection.gather_candidates()
     (candidate,) = connection.local_candidates
@@ -126,9 +126,9 @@ async def test_the_announced_address_stands_for_the_primary_one(
 
 
 def test_the_primary_address_is_one_of_the_hosts_own() -> None:
-    assert ice._primary_address(["203.0.113.5", "::1"], 4) == "203.0.113.5"
-    assert ice._primary_address(["203.0.113.5", "::1"], 6) == "::1"
-    assert ice._primary_address(["203.0.113.5"], 6) is None
+    assert ice.primary_address(["203.0.113.5", "::1"], 4) == "203.0.113.5"
+    assert ice.primary_address(["203.0.113.5", "::1"], 6) == "::1"
+    assert ice.primary_address(["203.0.113.5"], 6) is None
 
 
 async def test_two_agents_of_a_process_do_not_change_each_other(gathering: Gathering) -> None:
