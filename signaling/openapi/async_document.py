@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Literal
 
@@ -58,6 +58,7 @@ def asyncapi_document(app: web.Application, *, host: str) -> bytes:
             if read is not None:
                 schemas.want(read, "validation")
     schemas.make()
+    keys = _keys([conversation for _, conversation in spoken])
     document = AsyncApi(
         info=Info(title="VoiceForge", version=version("voiceforge"), description=DESCRIPTION),
         default_content_type=JSON,
@@ -70,13 +71,15 @@ def asyncapi_document(app: web.Application, *, host: str) -> bytes:
             )
             for carrier, text in CARRIERS.items()
         },
-        channels={conversation.name: _channel(route, conversation, schemas) for route, conversation in spoken},
+        channels={conversation.name: _channel(route, conversation, schemas, keys) for route, conversation in spoken},
         operations={
             name: operation for _, conversation in spoken for name, operation in _operations(conversation).items()
         },
         components=Components(
             messages={
-                name: message for _, conversation in spoken for name, message in _messages(conversation, schemas)
+                keys[id(message)]: part
+                for _, conversation in spoken
+                for message, part in _messages(conversation, schemas)
             },
             schemas=schemas.components,
         ),
@@ -84,7 +87,16 @@ def asyncapi_document(app: web.Application, *, host: str) -> bytes:
     return document.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-def _channel(route: DescribedRoute, conversation: Conversation, schemas: Schemas) -> Channel:
+def _keys(conversations: Sequence[Conversation]) -> dict[int, str]:
+    """A name for each message, by identity: what several conversations share is described once."""
+    keys: dict[int, str] = {}
+    for conversation in conversations:
+        for message in (*conversation.from_client, *conversation.from_server):
+            keys.setdefault(id(message), f"{conversation.name}.{message.name}")
+    return keys
+
+
+def _channel(route: DescribedRoute, conversation: Conversation, schemas: Schemas, keys: Mapping[int, str]) -> Channel:
     said = (*conversation.from_client, *conversation.from_server)
     parts = re.findall(r"\{([^}]+)\}", conversation.address or route.path)
     return Channel(
@@ -92,7 +104,7 @@ def _channel(route: DescribedRoute, conversation: Conversation, schemas: Schemas
         title=conversation.title,
         description=conversation.description,
         servers=[Ref(ref=f"#/servers/{conversation.carrier}")],
-        messages={message.name: Ref(ref=f"#/components/messages/{_key(conversation, message)}") for message in said},
+        messages={message.name: Ref(ref=f"#/components/messages/{keys[id(message)]}") for message in said},
         parameters={part: Parameter(description=_described(route, part, schemas)) for part in parts} or None,
         bindings=_bindings(route, schemas) if conversation.carrier == "ws" else None,
     )
@@ -129,10 +141,10 @@ def _directions(conversation: Conversation) -> list[tuple[Literal["send", "recei
     ]
 
 
-def _messages(conversation: Conversation, schemas: Schemas) -> list[tuple[str, MessagePart]]:
+def _messages(conversation: Conversation, schemas: Schemas) -> list[tuple[Message, MessagePart]]:
     return [
         (
-            _key(conversation, message),
+            message,
             MessagePart(
                 name=message.name,
                 summary=message.summary,
@@ -143,8 +155,3 @@ def _messages(conversation: Conversation, schemas: Schemas) -> list[tuple[str, M
         for action, _, messages in _directions(conversation)
         for message in messages
     ]
-
-
-def _key(conversation: Conversation, message: Message) -> str:
-    """A name among the messages of all conversations; letters that AsyncAPI allows in names."""
-    return f"{conversation.name}.{message.name}"

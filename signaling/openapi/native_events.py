@@ -12,12 +12,30 @@ from mediaserver.errors import ErrorBody
 from mediaserver.session.effective import EffectiveConfig
 from signaling.openapi.operation import Message
 
+
+class ToldWord(BaseModel):
+    """A word with its place on the stream's clock, in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    word: str
+    start: float
+    end: float
+    confidence: float = Field(ge=0, le=1, description="How likely the word is right.")
+    speaker: str | None
+    low_confidence: bool = Field(description="Whether that is below the session's `min_confidence`.")
+
+
 TYPED: dict[tuple[type[events.Event], str], object] = {
     (events.Ready, "config"): EffectiveConfig,
     (events.Warned, "error"): ErrorBody,
     (events.Failed, "error"): ErrorBody,
+    (events.Interim, "words"): list[ToldWord],
+    (events.Final, "words"): list[ToldWord],
+    (events.Revision, "words"): list[ToldWord],
 }
-"""What events carry as a plain dictionary, for they stand below the types that it is made of."""
+"""What is written otherwise than it is kept: dictionaries of types that stand above events, and words without what is
+for other protocols."""
 
 ALL_EVENTS: tuple[type[events.Event], ...] = (
     events.Ready,

@@ -161,7 +161,7 @@ class Operation:
         description: what a client needs to know beyond the types; CommonMark.
         query: the model that the handler reads the query with.
         lists: how the query writes an array: `a=1,2` or `a=1&a=2`.
-        path: type by name of each part that the path leaves open.
+        path: type by name of each part that the path leaves open; more than one route's, where they share a handler.
         headers: a model of request headers, by alias.
         body: what the request carries.
         answers: by status.

@@ -28,7 +28,7 @@ class DescribedRoute:
 def described_routes(app: web.Application) -> list[DescribedRoute]:
     """The routes that are in the documents, in the order of their paths.
 
-    HEAD is left out where it is GET without the body (RFC 9110 section 9.3.2), which is so wherever it is answered.
+    HEAD is left out where it is GET without the body (RFC 9110 section 9.3.2).
     """
     found = [
         DescribedRoute(route.method.lower(), path, description)
@@ -53,7 +53,8 @@ def left_out_routes(app: web.Application) -> dict[str, str]:
 
 
 def _routes(app: web.Application) -> Iterator[tuple[web.AbstractRoute, str]]:
-    for route in app.router.routes():
-        resource = route.resource
-        if resource is not None and route.method != hdrs.METH_HEAD:
-            yield route, resource.canonical
+    routes = [(route, route.resource.canonical) for route in app.router.routes() if route.resource is not None]
+    got = {(path, route.handler) for route, path in routes if route.method == hdrs.METH_GET}
+    for route, path in routes:
+        if route.method != hdrs.METH_HEAD or (path, route.handler) not in got:
+            yield route, path
