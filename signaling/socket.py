@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType, web
@@ -35,14 +35,20 @@ OnMessage = Callable[[WSMessage], Awaitable[bool]]
 
 
 async def open_socket(
-    request: web.Request, *, max_message_bytes: int, protocols: Iterable[str] = ()
+    request: web.Request,
+    *,
+    max_message_bytes: int,
+    protocols: Iterable[str] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> web.WebSocketResponse:
     """Upgrade a request. Nothing is compressed: audio does not shrink, and texts are short.
 
     Args:
         request: to be upgraded.
         max_message_bytes: a longer message ends the connection with 1009.
-        protocols: subprotocols that are spoken; the first of the client's among them is answered.
+        protocols: subprotocols that are spoken; the first of the client's among them is answered. Where none is,
+            aiohttp logs what the client offered: doors whose clients put keys there refuse others before.
+        headers: further ones of the response.
 
     Raises:
         web.HTTPBadRequest: it is no WebSocket handshake (RFC 6455 section 4.2.1).
@@ -50,6 +56,7 @@ async def open_socket(
     ws = web.WebSocketResponse(
         timeout=CLOSE_S, heartbeat=PING_S, protocols=protocols, compress=False, max_msg_size=max_message_bytes
     )
+    ws.headers.update(headers or {})
     await ws.prepare(request)
     return ws
 

@@ -1,0 +1,58 @@
+"""The vendor's protocols together, as the application adds them."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from mediaserver.metrics import Metrics
+from signaling.limits import Admission
+from signaling.outbound import Outbound
+from signaling.registry import Registry
+from signaling.routes.deepgram.credentials import Grants
+from signaling.routes.deepgram.grant import Grant
+from signaling.routes.deepgram.listen import Listen
+from signaling.routes.deepgram.models import Models
+from signaling.sessions import SessionFactory
+
+PATH = "/v1/listen"
+
+
+class Deepgram:
+    """Live speech, recordings, temporary tokens and the models.
+
+    Args:
+        sessions: makes sessions.
+        registry: where they live.
+        admission: whether one more may come in.
+        outbound: the way to callbacks and to recordings by URL.
+        metrics: refusals by code.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionFactory,
+        registry: Registry,
+        admission: Admission,
+        outbound: Outbound,
+        metrics: Metrics,
+    ) -> None:
+        grants = Grants()
+        self._listen = Listen(
+            sessions=sessions,
+            registry=registry,
+            admission=admission,
+            grants=grants,
+            outbound=outbound,
+            metrics=metrics,
+        )
+        self._grant = Grant(grants=grants)
+        self._models = Models(engine=lambda: sessions.engine, settings=sessions.settings)
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application adds to its router."""
+        return [
+            web.get(PATH, self._listen.connect, allow_head=False),
+            *self._grant.routes(),
+            *self._models.routes(),
+        ]

@@ -1,0 +1,283 @@
+"""`GET /v1/listen` with an upgrade: live speech by the vendor's protocol, from the handshake to the close frame."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import structlog
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from structlog.contextvars import bound_contextvars
+
+from mediaserver.errors import MediaError, VoiceForgeError
+from mediaserver.events import Event
+from mediaserver.ingest.bytestream import open_audio
+from mediaserver.ingest.feed import Feed
+from mediaserver.metrics import Metrics
+from mediaserver.outbound.client import parse_url
+from mediaserver.session.dialect import Telling
+from mediaserver.session_config import SessionConfig
+from signaling.limits import Admission
+from signaling.model_names import require_served
+from signaling.outbound import Outbound
+from signaling.problems import HttpError
+from signaling.registry import Registry
+from signaling.routes.deepgram.callbacks import CallbackPost
+from signaling.routes.deepgram.credentials import Grants, credentials_of
+from signaling.routes.deepgram.models import model_info, model_uuid
+from signaling.routes.deepgram.query import LiveQuery
+from signaling.routes.deepgram.reading import languages_of, parse_query
+from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
+from signaling.routes.deepgram.wire import Request, Wire
+from signaling.sessions import SessionFactory
+from signaling.socket import Outgoing, converse, open_socket
+
+log = structlog.get_logger(__name__)
+
+DOOR = "deepgram"
+
+IDLE_S = 10.0
+"""The vendor's: without audio or a KeepAlive for so long the connection is closed."""
+
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024
+"""Clients send 20 to 250 ms at a time, samples of the vendor's whole files. A longer one is closed with 1009."""
+
+HASH_IN_THREAD_BYTES = 256 * 1024
+"""A hash over more than this would hold the event loop up for a millisecond or more."""
+
+SETUP_DEADLINE_S = 1.0
+"""How long a session may take to let go whose upgrade failed: it has heard nothing."""
+
+ENDINGS: dict[str, tuple[int, str]] = {
+    "client": (WSCloseCode.OK, ""),
+    "undecodable": (WSCloseCode.POLICY_VIOLATION, "DATA-0000 The audio cannot be decoded."),
+    "timeout": (WSCloseCode.INTERNAL_ERROR, f"NET-0001 Neither audio nor a KeepAlive came for {IDLE_S:g} s."),
+    "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
+    "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
+}
+FAILED: tuple[int, str] = (WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a client that may come in asks for."""
+
+    query: LiveQuery
+    config: SessionConfig
+    model_name: str
+    subprotocol: str | None
+
+
+class Listen:
+    """The WebSocket.
+
+    Args:
+        sessions: makes the sessions.
+        registry: where they live.
+        admission: whether one more may come in.
+        grants: temporary tokens.
+        outbound: the way to callbacks.
+        metrics: refusals by code.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionFactory,
+        registry: Registry,
+        admission: Admission,
+        grants: Grants,
+        outbound: Outbound,
+        metrics: Metrics,
+    ) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._admission = admission
+        self._grants = grants
+        self._outbound = outbound
+        self._metrics = metrics
+
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        """GET with an upgrade. Refusals come before it."""
+        request_id = str(uuid.uuid4())
+        try:
+            asked = self._admitted(request)
+        except VoiceForgeError as exc:
+            self._metrics.refused_total.labels(exc.code).inc()
+            return refusal_response(exc, request_id)
+        with bound_contextvars(session=request_id):
+            return await self._serve(request, request_id, asked)
+
+    def _admitted(self, request: web.Request) -> _Asked:
+        credentials = credentials_of(request)
+        self._grants.check(credentials)
+        if not web.WebSocketResponse().can_prepare(request):
+            raise HttpError(
+                HTTPStatus.UPGRADE_REQUIRED,
+                "UPGRADE_REQUIRED",
+                "A GET of this address opens a WebSocket.",
+                "Connect with a WebSocket client, or POST a recording.",
+                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+            )
+        query = parse_query(LiveQuery, request.query)
+        open_audio(query.audio_format).close()
+        if query.callback is not None:
+            parse_url(query.callback, self._outbound.policy)
+        self._admission.check()
+        engine = self._sessions.engine
+        assert engine is not None  # admitted
+        settings = self._sessions.settings
+        require_served(query.model, loaded=engine.model_name, aliases=settings.model_aliases)
+        language, languages = languages_of(query, known=engine.languages, node_language=settings.language)
+        config = SessionConfig.model_validate(
+            {
+                "language": language,
+                "languages": languages,
+                "hotwords": query.hotwords or None,
+                "interim_results": query.interim_results,
+                "revisions": False,  # finals of this protocol are told once
+                "endpointing_ms": query.endpointing_ms,
+                "utterance_end_ms": query.utterance_end_ms,
+            }
+        )
+        self._sessions.check(config)
+        return _Asked(query, config, engine.model_name, credentials.subprotocol)
+
+    async def _serve(self, request: web.Request, request_id: str, asked: _Asked) -> web.StreamResponse:
+        outlet = _Outlet()
+        feed = Feed(
+            session_id=request_id,
+            audio_format=asked.query.audio_format,
+            open_channels=lambda: self._sessions.channels(
+                request_id, asked.config, outlet, count=asked.query.audio_format.count
+            ),
+            settings=self._sessions.settings,
+            metrics=self._metrics,
+            idle_timeout_s=IDLE_S,
+        )
+        live = self._registry.add(request_id, feed, door=DOOR)
+        try:
+            ws = await open_socket(
+                request,
+                max_message_bytes=MESSAGE_MAX_BYTES,
+                protocols=[asked.subprotocol] if asked.subprotocol else [],
+                headers={REQUEST_ID: request_id},
+            )
+        except BaseException:
+            await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
+            raise
+        log.info("session opened", door=DOOR, live=len(self._registry))
+        outgoing = Outgoing(request, ws, self._metrics)
+        post = self._callback(asked.query, request_id)
+        code, why = FAILED
+        try:
+            conversation = _Conversation(feed, asked, request_id, answer=outgoing.send, outlet=outlet, post=post)
+            await converse(ws, feed, conversation.hear)
+            code, why = ENDINGS.get(feed.reason, FAILED)
+        except Exception:
+            log.exception("session failed")
+        finally:  # also where the request is cancelled, for its connection is lost or the server stops
+            try:
+                if post is not None:
+                    await post.close()
+            finally:
+                await outgoing.close(code, why)
+        return ws
+
+    def _callback(self, query: LiveQuery, request_id: str) -> CallbackPost | None:
+        if query.callback is None:
+            return None
+        return CallbackPost(
+            self._outbound.webhooks(),
+            query.callback,
+            method=query.callback_method,
+            headers={REQUEST_ID: request_id},
+            metrics=self._metrics,
+        )
+
+
+class _Outlet:
+    """Tells events in the vendor's words, once there is somebody to tell."""
+
+    def __init__(self) -> None:
+        self.wire: Wire | None = None
+        self.tell: Callable[[Telling], None] = lambda _telling: None
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """As `Outlet.send`."""
+        if self.wire is not None:
+            for telling in self.wire.tell(event, channel):
+                self.tell(telling)
+
+
+class _Conversation:
+    """What one client says, and what comes of it."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        asked: _Asked,
+        request_id: str,
+        *,
+        answer: Callable[[Telling], None],
+        outlet: _Outlet,
+        post: CallbackPost | None,
+    ) -> None:
+        self._feed = feed
+        self._query = asked.query
+        self._digest = hashlib.sha256()
+        query = asked.query
+        outlet.tell = answer if post is None else post.send
+        self._wire = Wire(
+            Request(
+                request_id=request_id,
+                created=datetime.now(UTC),
+                model=model_info(asked.model_name),
+                model_uuid=model_uuid(asked.model_name),
+                style=query.style,
+                channels=feed.channels.count,
+                language=asked.config.language,
+                has_endpoints=query.has_endpoints,
+                has_vad_events=query.vad_events,
+                has_utterance_ends=query.utterance_end_ms is not None,
+                tags=tuple(query.tag),
+                extra=tuple(query.extras.items()),
+            ),
+            tell=outlet.tell,
+            answer=answer,
+            digest=self._digest.hexdigest,
+        )
+        outlet.wire = self._wire
+        feed.channels.on_finalized = self._wire.finalized
+        feed.channels.start()
+
+    async def hear(self, message: WSMessage) -> bool:
+        """Act on a text or binary message; False: the client has said all. Never raises for what is in it."""
+        self._feed.touch()
+        if message.type is WSMsgType.TEXT:
+            return self._wire.hear(message.data, self._feed.channels)
+        return await self._take(message.data)
+
+    async def _take(self, audio: bytes) -> bool:
+        if not audio:
+            return False  # how clients ended a stream before there was a message for it
+        try:
+            if not self._feed.received_bytes:
+                container = self._query.container_format(audio)
+                if container is not None:
+                    self._feed.reformat(container)
+            if len(audio) > HASH_IN_THREAD_BYTES:
+                await asyncio.to_thread(self._digest.update, audio)
+            else:
+                self._digest.update(audio)
+            await self._feed.push(audio)
+        except MediaError as error:
+            self._feed.channels.fail(error)
+            await self._feed.close("undecodable")
+            return False
+        return True

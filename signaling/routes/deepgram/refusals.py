@@ -1,0 +1,66 @@
+"""Refusals as the vendor's clients read them: the shape of today and the one that older clients know, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from mediaserver.errors import CapacityError, VoiceForgeError
+from signaling.problems import HttpError, status_of
+
+REQUEST_ID = "dg-request-id"
+ERROR = "dg-error"
+"""Browsers and some clients see headers where they do not see the body of a refused upgrade."""
+
+ERROR_LETTERS = 200
+
+STATUSES: Mapping[str, HTTPStatus] = {
+    "SERVER_FULL": HTTPStatus.TOO_MANY_REQUESTS,
+    "OVERLOADED": HTTPStatus.TOO_MANY_REQUESTS,
+}
+"""Where the vendor's status is another than ours."""
+
+
+class Refusal(BaseModel):
+    """Why a request was refused."""
+
+    category: str = Field(description="A code, SCREAMING_SNAKE, stable across versions.")
+    message: str = Field(description="What is wrong, in one sentence.")
+    details: str = Field(description="What to do about it.")
+    request_id: str
+    err_code: str = Field(description="As `category`, for older clients.")
+    err_msg: str = Field(description="`message` and `details`, for older clients.")
+
+
+def refusal_status(error: VoiceForgeError) -> HTTPStatus:
+    """The status of a refusal."""
+    return STATUSES.get(error.code) or status_of(error)
+
+
+def refusal_body(error: VoiceForgeError, request_id: str) -> Refusal:
+    """A refusal in both shapes."""
+    return Refusal(
+        category=error.code,
+        message=error.message,
+        details=error.hint,
+        request_id=request_id,
+        err_code=error.code,
+        err_msg=f"{error.message} {error.hint}",
+    )
+
+
+def refusal_response(error: VoiceForgeError, request_id: str) -> web.Response:
+    """A refusal as a response, with `Retry-After` where it says when."""
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
+    if isinstance(error, CapacityError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    headers |= {
+        "Cache-Control": "no-store",
+        REQUEST_ID: request_id,
+        ERROR: error.message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")[:ERROR_LETTERS],
+    }
+    body = refusal_body(error, request_id)
+    return web.json_response(text=body.model_dump_json(), status=refusal_status(error), headers=headers)
