@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mediaserver.audio.vad import VadPool
+from mediaserver.errors import CapacityError
 from mediaserver.jobs.recording import Recorder
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
@@ -28,6 +29,13 @@ class Recordings:
         self._admission = admission
         self._vad = vad
         self._recorder: Recorder | None = None
+
+    def loaded(self) -> Recorder | None:
+        """The recorder; None while nothing can be transcribed."""
+        try:
+            return self.recorder()
+        except CapacityError:
+            return None
 
     def recorder(self) -> Recorder:
         """The recorder, where a recording may be transcribed now.
