@@ -34,6 +34,7 @@ from signaling.routes.whip import PeerFactory, Whip
 from signaling.sessions import Models, SessionFactory
 from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
+from stun_turn.servers import IceServers
 
 log = structlog.get_logger(__name__)
 
@@ -74,10 +75,10 @@ def make_app(
         static_dir: where the built page lies.
 
     Raises:
-        ConfigError: INVALID_ICE_SERVERS.
+        ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL or NOT_A_TURN_URL.
     """
     models = Models(engine, vad, turns)
-    ice_servers = parse_ice_servers(settings.ice_servers)
+    ice_servers = IceServers.from_settings(settings)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
     sessions = SessionFactory(settings=settings, models=models, metrics=metrics)
@@ -89,7 +90,7 @@ def make_app(
         answering=answering,
         make_peer=make_peer or sessions.peer,
         logs=logs,
-        ice_servers=ice_servers,
+        ice_servers=parse_ice_servers(settings.ice_servers),
         metrics=metrics,
     )
     events = Events(logs=logs)

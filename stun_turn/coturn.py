@@ -128,7 +128,7 @@ class CoturnPlan:
             raise ConfigError(
                 "INVALID_COTURN_VALUE",
                 f"`{wrong[0]}` cannot stand in coturn's configuration.",
-                "Paths are absolute and hold no blanks or quotes, addresses are no names, a realm is of letters and digits.",
+                "Paths are absolute, without blanks and quotes; addresses are no names; a realm is letters and digits.",
             )
 
     def render(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from mediaserver.settings import Settings, TurnDetection
 from signaling.limits import ServedEngine
 from signaling.openapi.operation import JSON, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler, HttpError
-from signaling.routes.ice import IceServer
+from stun_turn.servers import IceServer, IceServers
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class Page:
     Args:
         settings: shown in part; nothing secret is among what is shown.
         engine: gives the engine, None until one is loaded.
-        ice_servers: what the page gives to its `RTCPeerConnection`. Their credentials are for clients.
+        ice_servers: what the page gives to its `RTCPeerConnection`, with new credentials each time that it asks.
         static_dir: where the built page lies.
     """
 
@@ -98,7 +98,7 @@ class Page:
         *,
         settings: Settings,
         engine: Callable[[], ServedEngine | None],
-        ice_servers: Sequence[IceServer],
+        ice_servers: IceServers,
         static_dir: Path = STATIC_DIR,
     ) -> None:
         self._settings = settings
@@ -119,13 +119,14 @@ class Page:
     async def config(self, _request: web.Request) -> web.Response:
         """What the page shows and offers: model, languages, ICE servers, and a session's fields with their defaults."""
         settings, engine = self._settings, self._engine()
+        ice_servers = self._ice_servers.for_page()
         body = ServerConfig(
             version=version("voiceforge"),
             ready=engine is not None and engine.ready,
             model=settings.model if engine is None else engine.model_name,
             languages=[] if engine is None else list(engine.languages),
             turn_detection=[way for way in TurnDetection if way is TurnDetection.SILENCE or settings.wants_turn_model],
-            ice_servers=list(self._ice_servers),
+            ice_servers=ice_servers,
             session=NoSession()
             if engine is None
             else Effective.of(SessionConfig.model_validate({}), settings, engine).told(),
@@ -138,7 +139,7 @@ class Page:
             session_schema=SessionConfig.model_json_schema(),
         )
         told = body.model_dump(mode="json")
-        told["ice_servers"] = [server.as_dict() for server in self._ice_servers]  # a null would be a name in browsers
+        told["ice_servers"] = [server.as_dict() for server in ice_servers]  # a null would be a name in browsers
         return web.json_response(told, headers={"Cache-Control": "no-store"})
 
 
