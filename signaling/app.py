@@ -15,19 +15,25 @@ from aiohttp import web
 from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool
 from mediaserver.errors import VoiceForgeError
+from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.answering import Answering
 from signaling.eventlogs import EventLogs
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
+from signaling.outbound import Outbound
 from signaling.problems import problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
+from signaling.routes.deepgram.door import Deepgram
 from signaling.routes.docs import Docs
 from signaling.routes.events import Events
 from signaling.routes.health import Health
 from signaling.routes.ice import parse_ice_servers
+from signaling.routes.jobs import Transcriptions
+from signaling.routes.jobs_submit import Submissions
+from signaling.routes.jobs_uploads import Uploads
 from signaling.routes.native import Native
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.whip import PeerFactory, Whip
@@ -48,6 +54,7 @@ METRICS = web.AppKey("metrics", Metrics)
 REGISTRY = web.AppKey("registry", Registry)
 ADMISSION = web.AppKey("admission", Admission)
 MODELS = web.AppKey("models", Models)
+JOBS = web.AppKey("jobs", Jobs)
 RECORDINGS = web.AppKey("recordings", Recordings)
 
 Loading = asyncio.Task[Loaded]
@@ -96,6 +103,16 @@ def make_app(
     events = Events(logs=logs)
     recordings = Recordings(settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad)
     native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
+    jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
+    transcriptions = (
+        Submissions(jobs=jobs, admission=admission, recorder=recordings.loaded, settings=settings, metrics=metrics),
+        Transcriptions(jobs=jobs),
+        Uploads(jobs=jobs, admission=admission, settings=settings),
+    )
+    outbound = Outbound(settings=settings, metrics=metrics)
+    deepgram = Deepgram(
+        sessions=sessions, registry=registry, admission=admission, outbound=outbound, metrics=metrics
+    )
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
@@ -103,7 +120,8 @@ def make_app(
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
     app[RECORDINGS] = recordings
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
-    for door in (whip, native, events, health, page, docs):
+    app[JOBS] = jobs
+    for door in (whip, native, events, *transcriptions, deepgram, health, page, docs):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
 
@@ -117,7 +135,18 @@ def make_app(
         await registry.close_all("shutdown", deadline_s=settings.shutdown_deadline_s)
         logs.close()
 
+    async def run_jobs(_app: web.Application) -> AsyncIterator[None]:
+        await jobs.start()
+        yield
+        await jobs.close()
+
+    async def close_outbound(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await outbound.close()
+
     app.cleanup_ctx.append(monitor)
+    app.cleanup_ctx.append(close_outbound)
+    app.cleanup_ctx.append(run_jobs)
     app.on_shutdown.append(close_sessions)
     return app
 
@@ -158,7 +187,11 @@ async def serve(settings: Settings, *, load: Loader | None = None) -> None:
         completed = await shut_down(
             admission=app[ADMISSION],
             registry=app[REGISTRY],
-            then=[("models", lambda: _close_models(loading)), ("http", runner.cleanup)],
+            then=[
+                ("recordings", app[JOBS].close),
+                ("models", lambda: _close_models(loading)),
+                ("http", runner.cleanup),
+            ],
             deadline_s=settings.shutdown_deadline_s,
             force=signals.force,
         )

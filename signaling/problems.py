@@ -18,6 +18,9 @@ from mediaserver.errors import CapacityError, ConfigError, ErrorBody, MediaError
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+Writer = Callable[[VoiceForgeError], web.Response]
+"""Makes a response of an error."""
 
 
 class Problem(BaseModel):
@@ -32,6 +35,7 @@ STATUS_OF_CODE: Mapping[str, HTTPStatus] = {
     # RFC 9725 §4.3: a session that trickles but does not restart answers 422 to a restart.
     "ICE_RESTART_UNSUPPORTED": HTTPStatus.UNPROCESSABLE_ENTITY,
     "DENOISER_NOT_INSTALLED": HTTPStatus.NOT_IMPLEMENTED,
+    "DISK_FULL": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Codes of the stages below whose status does not follow from their class."""
 
@@ -86,27 +90,51 @@ def problem_response(error: VoiceForgeError) -> web.Response:
 @web.middleware
 async def problems_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost middleware: whatever a handler or the router raises leaves as a problem."""
+    return await _caught(request, handler, problem_response)
+
+
+def in_dialect(prefix: str, write: Writer) -> Middleware:
+    """A middleware for the routes of another vendor, whose clients read refusals of that vendor's shape.
+
+    Args:
+        prefix: what their paths begin with; also unknown paths and methods below it are told that way.
+        write: makes a response of an error.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith(prefix):
+            return await handler(request)
+        return await _caught(request, handler, write)
+
+    return middleware
+
+
+def internal_error() -> HttpError:
+    """What a client is told of a fault of ours."""
+    return HttpError(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "INTERNAL_ERROR",
+        "The server failed at this request.",
+        "Try again; if it stays, the server's log says what happened.",
+        retryable=True,
+    )
+
+
+async def _caught(request: web.Request, handler: Handler, write: Writer) -> web.StreamResponse:
     try:
         return await handler(request)
     except VoiceForgeError as exc:
-        return problem_response(exc)
+        return write(exc)
     except web.HTTPException as exc:
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
-        return problem_response(_of_http(exc))
+        return write(_of_http(exc))
     except ConnectionError:
         raise  # the client is gone; nobody is left to tell
     except Exception:
         log.exception("request failed", method=request.method, route=route_of(request))
-        return problem_response(
-            HttpError(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "INTERNAL_ERROR",
-                "The server failed at this request.",
-                "Try again; if it stays, the server's log says what happened.",
-                retryable=True,
-            )
-        )
+        return write(internal_error())
 
 
 def route_of(request: web.BaseRequest) -> str:

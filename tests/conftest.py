@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -83,6 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     # Tests share the machine with each other: what they would find out of its cores is not to be kept.
     os.environ.setdefault("VOICEFORGE_CALIBRATE", "false")
+    # Nor are their recordings, beside those of whoever runs the tests.
+    os.environ["VOICEFORGE_DATA_DIR"] = tempfile.mkdtemp(prefix="voiceforge-tests-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["VOICEFORGE_DATA_DIR"], ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
+from mediaserver.errors import ErrorBody
 from mediaserver.jobs.models import Job, Priority, Stage, State
 from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
 
@@ -80,15 +81,6 @@ class JobOptions(RequestBody):
         return self.model_dump(include={"language", "prompt", "hotwords", "multichannel", "task"})
 
 
-class ErrorBody(BaseModel):
-    """Why something failed."""
-
-    code: str = Field(description="SCREAMING_SNAKE, stable across versions.")
-    message: str = Field(description="What happened, in one sentence.")
-    hint: str = Field(description="What to do about it, in one sentence.")
-    retryable: bool = Field(description="Whether the same request may succeed later.")
-
-
 class SummaryBody(BaseModel):
     """What is known of a completed job's result."""
 
@@ -148,7 +140,7 @@ class JobBody(BaseModel):
             webhook=None if job.webhook_url is None else str(URL(job.webhook_url).origin()),
             metadata=job.client_metadata,
             result=None if job.summary is None else SummaryBody.model_validate(job.summary),
-            error=None if job.error is None else ErrorBody.model_validate(job.error),
+            error=None if job.error is None else ErrorBody(**job.error),
         )
 
 

@@ -80,7 +80,7 @@ class Files:
         """
         path = await self.make_folder(job_id)
         try:
-            return await self._write(path, pieces, at=0, max_bytes=max_bytes)
+            return await self._write(path, pieces, at=0, max_bytes=max_bytes, keeps=False)
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)  # a file and its folder: as quick as going to a thread
             raise
@@ -112,7 +112,7 @@ class Files:
             StorageFullError: DISK_FULL.
             MediaError: TOO_LARGE.
         """
-        return await self._write(self.upload(upload_id), pieces, at=at, max_bytes=max_bytes)
+        return await self._write(self.upload(upload_id), pieces, at=at, max_bytes=max_bytes, keeps=True)
 
     async def adopt(self, upload_id: str, job_id: str) -> None:
         """Make a whole upload the recording of a job."""
@@ -152,12 +152,13 @@ class Files:
         for folder in (self._recordings, self._uploads):
             folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
 
-    async def _write(self, path: Path, pieces: AsyncIterable[bytes], *, at: int, max_bytes: int) -> int:
+    async def _write(self, path: Path, pieces: AsyncIterable[bytes], *, at: int, max_bytes: int, keeps: bool) -> int:
         size = at
+        pending = bytearray()
         file = path.open("r+b" if at else "wb")  # not in a thread: cancelled there, nobody would close it
         try:
             file.seek(at)
-            pending = bytearray()
+            file.truncate()
             async for piece in pieces:
                 size += len(piece)
                 if size > max_bytes:
@@ -167,8 +168,11 @@ class Files:
                     await _named(lambda data=bytes(pending): file.write(data))  # type: ignore[misc]
                     pending.clear()
             await _named(lambda: _finish(file, bytes(pending)))
+            pending.clear()
         finally:
             with suppress(OSError):
+                if keeps:
+                    file.write(pending)  # less than `WRITE_BYTES`: what a broken connection brought is kept
                 file.close()
         return size
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -87,6 +87,8 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop; what runs is put back and goes on at the next start."""
+        if self._closed:
+            return
         self._closed = True
         if self._starting is not None:
             self._starting.cancel()
@@ -181,7 +183,7 @@ class Jobs:
         await self.files.remove_upload(upload_id)
         return True
 
-    def changes(self, job_id: str) -> AsyncIterator[Job | None]:
+    def changes(self, job_id: str) -> AsyncGenerator[Job | None]:
         """See `Watch.changes`."""
         return self._watch.changes(job_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import structlog
@@ -49,7 +49,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
 
-    async def changes(self, job_id: str) -> AsyncIterator[Job | None]:
+    async def changes(self, job_id: str) -> AsyncGenerator[Job | None]:
         """The job now and after each change, up to its end; None once it is deleted, or nothing more can be told.
 
         Raises:

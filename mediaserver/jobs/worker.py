@@ -281,13 +281,17 @@ class Worker:
 
     async def _surely(self, act: Callable[[], Awaitable[bool]]) -> bool:
         """Write something down, if the database is away also a little later. False: it could not be."""
+
+        async def attempt() -> bool:  # tenacity awaits what says itself that it is asynchronous
+            return await act()
+
         try:
             return await AsyncRetrying(
                 retry=retry_if_exception_type((CapacityError, StorageFullError)),
-                wait=wait_exponential_jitter(initial=0.2, max=5.0),
+                wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
                 stop=stop_after_delay(WRITE_DOWN_S),
                 reraise=True,
-            )(act)
+            )(attempt)
         except VoiceForgeError as exc:
             log.error("a job's end could not be written down", code=exc.code)
             return False

@@ -2,7 +2,10 @@
 
 Cues are cut where a reader would pause. Among all ways to cut an utterance into cues that fit, the one with the least
 cost is taken (dynamic programming over its words): cuts at sentence ends and long pauses are cheap, cuts inside a
-phrase are dear. The limits are those that broadcasters publish for subtitles in Latin script.
+phrase are dear, and dearest after a word that belongs to the next one (an article, a preposition). The limits are those
+that broadcasters publish for subtitles in Latin script.
+
+Finals that name a speaker (or a channel) are told apart in every format; two who speak at once have cues at once.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from mediaserver.events import Final, Word
+from mediaserver.text.leading import leading_words
 
 LINE_COLUMNS = 42
 """Longest line. A full-width character (Chinese, Japanese, Korean) takes two columns."""
@@ -61,11 +65,12 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: `start` and `end` in seconds of stream time, at most `CUE_LINES` lines."""
+    """One subtitle: `start` and `end` in seconds of stream time, at most `CUE_LINES` lines, and who says it."""
 
     start: float
     end: float
     lines: tuple[str, ...]
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,15 @@ def render(finals: Sequence[Final], form: Format) -> str:
 
 
 def cues(finals: Iterable[Final]) -> list[Cue]:
-    """Finals as subtitles: in order, never overlapping, each with a positive duration."""
-    return _timed([draft for final in finals for run in _runs(_tokens(final)) for draft in _cut(run)])
+    """Finals as subtitles in order, each with a positive duration; those of one speaker never overlap."""
+    by_speaker: dict[str | None, list[Final]] = {}
+    for final in finals:
+        by_speaker.setdefault(final.speaker, []).append(final)
+    done: list[Cue] = []
+    for speaker, said in by_speaker.items():
+        runs = [run for final in said for run in _runs(_tokens(final), leading_words(final.language))]
+        done += _timed([draft for run in runs for draft in _cut(run)], speaker)
+    return sorted(done, key=lambda cue: cue.start)
 
 
 # Words
@@ -138,14 +150,14 @@ def _spread(final: Final) -> list[Word]:
     return words
 
 
-def _runs(tokens: list[_Token]) -> list[_Run]:
+def _runs(tokens: list[_Token], leading: frozenset[str]) -> list[_Run]:
     """Tokens between pauses that no cue reaches across."""
     runs: list[list[_Token]] = []
     for token in tokens:
         if not runs or token.start - runs[-1][-1].end >= LONG_PAUSE_S:
             runs.append([])
         runs[-1].append(token)
-    return [_Run(run) for run in runs]
+    return [_Run(run, leading) for run in runs]
 
 
 # Cutting
@@ -154,12 +166,12 @@ def _runs(tokens: list[_Token]) -> list[_Run]:
 class _Run:
     """Words that may share a cue. Widths and the costs of cuts are worked out once, for the search asks often."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[_Token], leading: frozenset[str]) -> None:
         self.tokens = tokens
         self.reach = [0]  # columns up to and with token n, spaces counted
         for token in tokens:
             self.reach.append(self.reach[-1] + _columns(token.before) + _columns(token.text))
-        self.cut_cost = [_cut_cost(left, right) for left, right in pairwise(tokens)] + [0.0]
+        self.cut_cost = [_cut_cost(left, right, leading) for left, right in pairwise(tokens)] + [0.0]
 
     def text(self, start: int, end: int) -> str:
         return "".join((token.before if n else "") + token.text for n, token in enumerate(self.tokens[start:end]))
@@ -231,11 +243,16 @@ def _cut(run: _Run) -> list[_Draft]:
     return drafts[::-1]
 
 
-def _cut_cost(left: _Token, right: _Token) -> float:
-    """How much a cut here disturbs the reader: 0 after a sentence, 10 inside a phrase."""
+def _cut_cost(left: _Token, right: _Token, leading: frozenset[str]) -> float:
+    """How much a cut here disturbs the reader: 0 after a sentence, 15 after a word that leads a phrase."""
     if _SENTENCE_END.search(left.text):
         return 0.0
-    cost = 3.0 if _CLAUSE_END.search(left.text) else 10.0
+    if _CLAUSE_END.search(left.text):
+        cost = 3.0
+    elif left.text.lower() in leading:
+        cost = 15.0
+    else:
+        cost = 8.0 if right.text.lower() in leading else 10.0
     return cost / 2 if right.start - left.end >= PAUSE_S else cost
 
 
@@ -247,7 +264,7 @@ def _columns(text: str) -> int:
     )
 
 
-def _timed(drafts: list[_Draft]) -> list[Cue]:
+def _timed(drafts: list[_Draft], speaker: str | None) -> list[Cue]:
     """Times that can be read: a cue stays as long as its text needs, up to the next one."""
     done: list[Cue] = []
     for number, draft in enumerate(drafts):
@@ -257,7 +274,7 @@ def _timed(drafts: list[_Draft]) -> list[Cue]:
         if number + 1 < len(drafts):
             end = min(end, drafts[number + 1].start - GAP_S)
         end = max(end, draft.end - GAP_S, start + 0.001)
-        done.append(Cue(round(start, 3), round(end, 3), draft.lines))
+        done.append(Cue(round(start, 3), round(end, 3), draft.lines, speaker))
     return done
 
 
@@ -265,31 +282,38 @@ def _timed(drafts: list[_Draft]) -> list[Cue]:
 
 
 def _txt(finals: list[Final]) -> str:
-    return "".join(f"{' '.join(final.transcript.split())}\n" for final in finals)
+    return "".join(f"{_named(final.speaker)}{' '.join(final.transcript.split())}\n" for final in finals)
 
 
 def _srt(finals: list[Final]) -> str:
-    blocks = [
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_joined(cue.lines)}\n"
-        for number, cue in enumerate(cues(finals), start=1)
-    ]
+    """SubRip knows no speakers: where they change, a cue begins with who it is."""
+    blocks: list[str] = []
+    before: str | None = None
+    for number, cue in enumerate(cues(finals), start=1):
+        name = _named(cue.speaker) if cue.speaker != before else ""
+        times = f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}"
+        blocks.append(f"{number}\n{times}\n{_joined((name + cue.lines[0], *cue.lines[1:]))}\n")
+        before = cue.speaker
     return "\n".join(blocks)
 
 
 def _vtt(finals: list[Final]) -> str:
     blocks = ["WEBVTT\n"]
     for cue in cues(finals):
-        text = "\n".join(_escaped(line) for line in cue.lines)
+        voice = "" if cue.speaker is None else f"<v {_escaped(' '.join(cue.speaker.split()))}>"
+        text = voice + "\n".join(_escaped(line) for line in cue.lines)
         blocks.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{text}\n")
     return "\n".join(blocks)
 
 
 def _tsv(finals: list[Final]) -> str:
-    """Whole finals with times in milliseconds, as Whisper's own tool writes them."""
-    rows = ["start\tend\ttext\n"]
+    """Whole finals with times in milliseconds, as Whisper's own tool writes them; with speakers, a column more."""
+    spoken = any(final.speaker is not None for final in finals)
+    rows = ["start\tend\tspeaker\ttext\n" if spoken else "start\tend\ttext\n"]
     for final in finals:
         end_ms = round((final.start + final.duration) * 1000)
-        rows.append(f"{round(final.start * 1000)}\t{end_ms}\t{' '.join(final.transcript.split())}\n")
+        who = f"{' '.join((final.speaker or '').split())}\t" if spoken else ""
+        rows.append(f"{round(final.start * 1000)}\t{end_ms}\t{who}{' '.join(final.transcript.split())}\n")
     return "".join(rows)
 
 
@@ -321,6 +345,10 @@ def _json(finals: list[Final]) -> str:
         ],
     }
     return json.dumps(body, ensure_ascii=False, indent=1) + "\n"
+
+
+def _named(speaker: str | None) -> str:
+    return "" if speaker is None else f"{' '.join(speaker.split())}: "
 
 
 def _escaped(line: str) -> str:

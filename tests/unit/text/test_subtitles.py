@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def test_lines_break_at_sentences_and_clauses_not_inside_phrases() -> None:
     assert [cue.lines for cue in cues([final(SENTENCES)])] == [
         ("Alice was beginning to get very tired", "of sitting by her sister on the bank,"),
         ("and of having nothing to do.",),
-        ("Once or twice she had peeped into", "the book her sister was reading,"),
+        ("Once or twice she had peeped", "into the book her sister was reading,"),
         ("but it had no pictures.",),
     ]
 
@@ -169,3 +170,51 @@ def test_an_hour_is_cut_in_reasonable_time() -> None:
     made = render(finals, Format.SRT)
     assert time.perf_counter() - started < 10.0
     assert len(re.findall("-->", made)) == 1200
+
+
+def test_no_line_ends_in_a_word_that_leads_the_next_one() -> None:
+    text = (
+        "she was considering in her own mind as well as she could for the hot day made her feel very sleepy "
+        "whether the pleasure of making a chain of daisies would be worth the trouble of getting up"
+    )
+    ends = [line.split()[-1] for cue in cues([final(text)]) for line in cue.lines]
+    assert not {"the", "of", "a", "as", "for", "in", "her"} & set(ends), ends
+
+
+def test_an_unknown_language_is_cut_without_such_words() -> None:
+    said = dataclasses.replace(final(SENTENCES), language="xx")
+    assert text_of(cues([said])) == SENTENCES
+
+
+def spoken(speaker: str, text: str, start: float) -> Final:
+    return dataclasses.replace(final(text, start=start), speaker=speaker)
+
+
+TWO = [
+    spoken("Channel 0", "good morning how are you today", 0.0),
+    spoken("Channel 1", "fine <thanks> and you", 1.0),
+    spoken("Channel 1", "it is raining", 6.0),
+]
+
+
+def test_two_who_speak_at_once_have_cues_at_once_and_names() -> None:
+    made = cues(TWO)
+    assert [(cue.speaker, cue.start) for cue in made] == [("Channel 0", 0.0), ("Channel 1", 1.0), ("Channel 1", 6.0)]
+    assert made[0].end > made[1].start
+    assert render(TWO, Format.TXT).splitlines()[:2] == [
+        "Channel 0: good morning how are you today",
+        "Channel 1: fine <thanks> and you",
+    ]
+    assert "<v Channel 1>fine &lt;thanks&gt; and you\n" in render(TWO, Format.VTT)
+    srt = render(TWO, Format.SRT)
+    assert "Channel 0: good morning" in srt
+    assert "\nit is raining\n" in srt  # the name is told where it changes
+    assert render(TWO, Format.TSV).splitlines()[:2] == [
+        "start\tend\tspeaker\ttext",
+        "0\t1800\tChannel 0\tgood morning how are you today",
+    ]
+
+
+def test_without_speakers_nothing_is_named() -> None:
+    assert render([final("so it goes")], Format.TSV).startswith("start\tend\ttext\n")
+    assert "<v" not in render([final("so it goes")], Format.VTT)
