@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from benchmarks import accuracy as accuracy_
 from benchmarks import calibration as calibration_
 from benchmarks import capacity as capacity_
-from benchmarks import invention, languages, memory, noise, overload, silent, turns
+from benchmarks import invention, languages, memory, noise, overload, silent, sockets, turns
 from benchmarks import latency as latency_
 from benchmarks import policy as policy_
 from benchmarks.command import Measure, common
@@ -241,6 +241,23 @@ def silent_(**own: Any) -> Measure:
     number of streams (--short: 20 s).
     """
     return lambda job: silent.measure(job, **own)
+
+
+@bench.command("sockets")
+@click.option(
+    "--idle", type=click.IntRange(1), default=sockets.IDLE, show_default=True, help="How many connections say nothing."
+)
+@click.option(
+    "--speakers", "streams", type=click.IntRange(1), default=sockets.STREAMS, show_default=True, help="How many speak."
+)
+@common
+def sockets_(**own: Any) -> Measure:
+    """What the native WebSocket costs.
+
+    The time from a connect to `ready`, the CPU of idle connections, and that of audio by WebSocket beside the same
+    audio given to sessions directly. Takes about 6 minutes (--short: 2).
+    """
+    return lambda job: sockets.measure(job, **own)
 
 
 @bench.command()
