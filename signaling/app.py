@@ -111,7 +111,12 @@ def make_app(
     )
     outbound = Outbound(settings=settings, metrics=metrics)
     deepgram = Deepgram(
-        sessions=sessions, registry=registry, admission=admission, outbound=outbound, metrics=metrics
+        sessions=sessions,
+        registry=registry,
+        admission=admission,
+        recordings=recordings,
+        outbound=outbound,
+        metrics=metrics,
     )
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
@@ -142,6 +147,7 @@ def make_app(
 
     async def close_outbound(_app: web.Application) -> AsyncIterator[None]:
         yield
+        await deepgram.close()
         await outbound.close()
 
     app.cleanup_ctx.append(monitor)

@@ -7,11 +7,13 @@ from aiohttp import web
 from mediaserver.metrics import Metrics
 from signaling.limits import Admission
 from signaling.outbound import Outbound
+from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.routes.deepgram.credentials import Grants
 from signaling.routes.deepgram.grant import Grant
 from signaling.routes.deepgram.listen import Listen
 from signaling.routes.deepgram.models import Models
+from signaling.routes.deepgram.rest import Rest
 from signaling.sessions import SessionFactory
 
 PATH = "/v1/listen"
@@ -24,6 +26,7 @@ class Deepgram:
         sessions: makes sessions.
         registry: where they live.
         admission: whether one more may come in.
+        recordings: the pipeline of what is no live speech.
         outbound: the way to callbacks and to recordings by URL.
         metrics: refusals by code.
     """
@@ -34,6 +37,7 @@ class Deepgram:
         sessions: SessionFactory,
         registry: Registry,
         admission: Admission,
+        recordings: Recordings,
         outbound: Outbound,
         metrics: Metrics,
     ) -> None:
@@ -46,6 +50,14 @@ class Deepgram:
             outbound=outbound,
             metrics=metrics,
         )
+        self._rest = Rest(
+            recordings=recordings,
+            engine=lambda: sessions.engine,
+            grants=grants,
+            outbound=outbound,
+            settings=sessions.settings,
+            metrics=metrics,
+        )
         self._grant = Grant(grants=grants)
         self._models = Models(engine=lambda: sessions.engine, settings=sessions.settings)
 
@@ -53,6 +65,11 @@ class Deepgram:
         """What the application adds to its router."""
         return [
             web.get(PATH, self._listen.connect, allow_head=False),
+            web.post(PATH, self._rest.transcribe),
             *self._grant.routes(),
             *self._models.routes(),
         ]
+
+    async def close(self) -> None:
+        """Give up recordings whose transcripts were to be posted later."""
+        await self._rest.close()

@@ -180,6 +180,16 @@ class ListenQuery(BaseModel):
         return self
 
     @property
+    def detects_language(self) -> bool:
+        """Whether the language is to be detected."""
+        return self.language == "multi"
+
+    @property
+    def candidates(self) -> list[str]:
+        """What the language is to be one of; none is whatever the model knows."""
+        return self.language_hint
+
+    @property
     def hotwords(self) -> list[str]:
         """Words to expect."""
         return [*self.keyterm, *self.keywords]
@@ -266,7 +276,9 @@ class RecordedQuery(ListenQuery):
     """The query of a recording's POST."""
 
     detect_language: list[Entry] = Field(
-        default_factory=list, max_length=1, description="`true` has the language detected, and told."
+        default_factory=list,
+        max_length=MAX_LISTED,
+        description="`true` has the language detected, and told; codes are what it is to be one of.",
     )
     paragraphs: bool = Field(
         False, description="Paragraphs by pauses between sentences; they come with `smart_format` too."
@@ -285,12 +297,8 @@ class RecordedQuery(ListenQuery):
 
     @model_validator(mode="after")
     def _possible(self) -> RecordedQuery:
-        if self.detect_language and self.detect_language[0].lower() not in ("true", "false"):
-            raise refusal("`detect_language` is `true` or `false`: what it chooses from cannot be narrowed")
         if self.detects_language and self.language is not None:
             raise refusal("`detect_language` and `language` exclude each other")
-        if self.language_hint:
-            raise refusal("`language_hint`: a recording's languages are detected without hints")
         if self.encoding == "opus":
             raise refusal("`encoding`: packets in a body have no length; send Opus in Ogg or WebM, and no `encoding`")
         if self.encoding in ("linear16", "linear32") and self.sample_rate is None:
@@ -300,7 +308,12 @@ class RecordedQuery(ListenQuery):
     @property
     def detects_language(self) -> bool:
         """Whether the language is to be detected."""
-        return self.detect_language == ["true"] or self.language == "multi"
+        return self.language == "multi" or self.detect_language not in ([], ["false"])
+
+    @property
+    def candidates(self) -> list[str]:
+        """What the language is to be one of; none is whatever the model knows."""
+        return self.language_hint or [code for code in self.detect_language if code not in ("true", "false")]
 
     @property
     def has_paragraphs(self) -> bool:

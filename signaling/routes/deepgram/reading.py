@@ -9,7 +9,7 @@ from multidict import MultiMapping
 from pydantic import ValidationError
 
 from mediaserver.errors import ConfigError
-from signaling.routes.deepgram.query import ListenQuery, RecordedQuery
+from signaling.routes.deepgram.query import ListenQuery
 from signaling.routes.deepgram.refusing import query_error
 
 Query = TypeVar("Query", bound=ListenQuery)
@@ -51,8 +51,7 @@ def languages_of(
     Raises:
         ConfigError: UNKNOWN_LANGUAGE.
     """
-    detects = query.detects_language if isinstance(query, RecordedQuery) else query.language == "multi"
-    if not detects:
+    if not query.detects_language:
         return _code(query.language, known) if query.language else node_language or "en", None
     if len(known) == 1:
         name = "language" if query.language else "detect_language"
@@ -61,7 +60,7 @@ def languages_of(
             f"`{name}`: the loaded model knows {known[0]!r} alone, so there is nothing to detect.",
             "Leave it out, or start a node with a multilingual model.",
         )
-    return None, [_code(hint, known) for hint in query.language_hint] or list(known)
+    return None, [_code(code, known) for code in query.candidates] or list(known)
 
 
 def _code(tag: str, known: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from mediaserver.errors import CapacityError, VoiceForgeError
+from mediaserver.errors import CapacityError, MediaError, VoiceForgeError
 from signaling.problems import HttpError, status_of
 
 REQUEST_ID = "dg-request-id"
@@ -20,6 +20,9 @@ ERROR_LETTERS = 200
 STATUSES: Mapping[str, HTTPStatus] = {
     "SERVER_FULL": HTTPStatus.TOO_MANY_REQUESTS,
     "OVERLOADED": HTTPStatus.TOO_MANY_REQUESTS,
+    "RECORDINGS_FULL": HTTPStatus.TOO_MANY_REQUESTS,
+    "TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "FETCH_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
 """Where the vendor's status is another than ours."""
 
@@ -36,8 +39,10 @@ class Refusal(BaseModel):
 
 
 def refusal_status(error: VoiceForgeError) -> HTTPStatus:
-    """The status of a refusal."""
-    return STATUSES.get(error.code) or status_of(error)
+    """The status of a refusal; audio that is of no use is a bad request to this vendor's clients."""
+    if error.code in STATUSES:
+        return STATUSES[error.code]
+    return HTTPStatus.BAD_REQUEST if isinstance(error, MediaError) else status_of(error)
 
 
 def refusal_body(error: VoiceForgeError, request_id: str) -> Refusal:
