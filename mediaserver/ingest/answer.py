@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from mediaserver.ingest.sdp import (
-    EXTENSION_LINE,
-    MID_EXTENSION,
-    PRINTABLE,
-    Codec,
-    Offer,
-    Section,
-    Transport,
-    matches,
-    sctp_port,
-    split_sections,
-)
+from aiortc import RTCIceCandidate
+
+from mediaserver.ingest.sdp import MID_EXTENSION, Codec, Offer, Track
+from mediaserver.ingest.sdp_parts import PRINTABLE, Candidate, Section, Transport, sctp_port, split_sections
 
 OPUS_PARAMETERS = "minptime=10;useinbandfec=1;usedtx=0;stereo=0;maxplaybackrate=16000;maxaveragebitrate=32000"
 """What we ask of an Opus sender (RFC 7587 §6.1). We hear 16 kHz mono, so more bandwidth is wasted, and it keeps the
@@ -31,34 +23,20 @@ DISCARD_PORT = 9
 
 
 def engine_offer(offer: Offer) -> str:
-    """The offer as aiortc is to see it: the audio that we take and the data channels, nothing else.
+    """The offer as aiortc is to see it: the audio tracks that we take and the data channels, nothing else.
 
     `a=setup:actpass` becomes `active`, so that we are the DTLS server: aiortc's DTLS client offers ECDSA suites only
     and fails against peers with RSA certificates (GStreamer). End-of-candidates is never said: aioice gives up when
     it knows no candidate and expects none, yet a client that sent none (FFmpeg's WHIP muxer, hidden addresses) still
     reaches us and is found peer-reflexive. The peer's own connect timeout ends the wait.
     """
-    audio = offer.sections[offer.audio]
-    mids = [offer.audio_mid, *([offer.application_mid] if offer.shares_transport else [])]
+    mids = [track.mid for track in offer.tracks] + ([offer.application_mid] if offer.shares_transport else [])
     lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
     if offer.transport.ice_lite:
         lines.append("a=ice-lite")
     lines += [f"a=group:BUNDLE {' '.join(mids)}"]
-    lines += [
-        f"m=audio {DISCARD_PORT} UDP/TLS/RTP/SAVPF {' '.join(str(codec.payload_type) for codec in offer.codecs)}",
-        "c=IN IP4 0.0.0.0",
-        f"a=mid:{offer.audio_mid}",
-        "a=sendonly",
-        "a=rtcp-mux",
-        *(
-            f"a=extmap:{match[1]} {MID_EXTENSION}"
-            for match in matches(EXTENSION_LINE, audio.values("extmap"))
-            if match[2] == MID_EXTENSION and 1 <= int(match[1]) <= 14
-        ),
-        *(_rtpmap(codec) for codec in offer.codecs),
-        *(f"a=ssrc:{ssrc} cname:peer" for ssrc in offer.ssrcs),
-        *_transport_lines(offer.transport),
-    ]
+    for track in offer.tracks:
+        lines += _track_lines(track, offer.transport)
     if offer.application is not None and offer.application_transport is not None:
         section = offer.sections[offer.application]
         legacy = section.profile == "DTLS/SCTP"
@@ -80,21 +58,25 @@ def engine_offer(offer: Offer) -> str:
 def client_answer(offer: Offer, engine_answer: str) -> str:
     """The answer for the client, made of what aiortc answered to `engine_offer`.
 
-    Every offered section gets its counterpart in its place (RFC 3264 §6): the audio `recvonly` with all candidates
-    in it, the data channels accepted, sections that share the audio's transport `inactive`, all others refused.
+    Every offered section gets its counterpart in its place (RFC 3264 §6): each track `recvonly` with all candidates
+    in it, the data channels accepted, tracks beyond the bound refused, other sections that share the audio's transport
+    `inactive`, all others refused.
     """
     groups = split_sections(engine_answer)
     origin = next((line for line in groups[0] if line.startswith("o=")), "o=- 0 0 IN IP4 0.0.0.0")
+    engine = dict(zip((track.index for track in offer.tracks), groups[1:], strict=False))
     engine_audio = groups[1]
     bodies: list[list[str]] = []
     bundled: list[str] = []
     for index, section in enumerate(offer.sections):
         in_bundle = section.mid is not None and section.mid in offer.bundle
-        if index == offer.audio:
-            bodies.append(_audio_lines(section, engine_audio))
+        # What is beyond the bound is refused, unless the bundle's transport is its own (RFC 9143 §7.3.1).
+        is_unheard = index in offer.unheard and section.mid != offer.bundle[0]
+        if index in engine:
+            bodies.append(_audio_lines(section, engine[index]))
         elif index == offer.application:
-            bodies.append(_data_lines(section, groups[2]))
-        elif in_bundle and section.alive:
+            bodies.append(_data_lines(section, groups[1 + len(offer.tracks)]))
+        elif in_bundle and section.alive and not is_unheard:
             bodies.append(_inactive_lines(section, engine_audio))
         else:
             bodies.append(_refused_lines(section))
@@ -105,6 +87,34 @@ def client_answer(offer: Offer, engine_answer: str) -> str:
     bundled.sort(key=offer.bundle.index)
     lines = ["v=0", origin, "s=-", "t=0 0", *([f"a=group:BUNDLE {' '.join(bundled)}"] if bundled else [])]
     return "\r\n".join(lines + [line for body in bodies for line in body]) + "\r\n"
+
+
+def ice_candidate(candidate: Candidate, mid: str) -> RTCIceCandidate:
+    """A candidate as the engine takes it, for the transport of a section."""
+    return RTCIceCandidate(
+        component=1,
+        foundation=candidate.foundation,
+        ip=candidate.address,
+        port=candidate.port,
+        priority=candidate.priority,
+        protocol="udp",
+        type=candidate.type,
+        sdpMid=mid,
+    )
+
+
+def _track_lines(track: Track, transport: Transport) -> list[str]:
+    return [
+        f"m=audio {DISCARD_PORT} UDP/TLS/RTP/SAVPF {' '.join(str(codec.payload_type) for codec in track.codecs)}",
+        "c=IN IP4 0.0.0.0",
+        f"a=mid:{track.mid}",
+        "a=sendonly",
+        "a=rtcp-mux",
+        *([] if track.mid_extension is None else [f"a=extmap:{track.mid_extension} {MID_EXTENSION}"]),
+        *(_rtpmap(codec) for codec in track.codecs),
+        *(f"a=ssrc:{ssrc} cname:peer" for ssrc in track.ssrcs),
+        *_transport_lines(transport),
+    ]
 
 
 def _transport_lines(transport: Transport) -> list[str]:

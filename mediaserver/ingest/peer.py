@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
-from enum import StrEnum
+from itertools import zip_longest
 
 import structlog
-from aiortc import InvalidStateError, RTCIceCandidate, RTCPeerConnection, RTCSessionDescription
+from aiortc import InvalidStateError, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.events import Event, Final, Interim
-from mediaserver.ingest.answer import client_answer, engine_offer
+from mediaserver.ingest.answer import client_answer, engine_offer, ice_candidate
 from mediaserver.ingest.channel import ChannelEvents, ChannelSink
 from mediaserver.ingest.ice import (
     IceOptions,
@@ -28,10 +27,12 @@ from mediaserver.ingest.ice import (
     listens_on_loopback,
     new_peer_connection,
 )
-from mediaserver.ingest.peer_state import PeerState
-from mediaserver.ingest.receiver import AudioReceiver
-from mediaserver.ingest.sdp import CANDIDATES_MAX, Offer, parse_fragment, parse_offer
-from mediaserver.ingest.watchdog import Alarm, Watchdog
+from mediaserver.ingest.peer_errors import media_paused, no_media, too_many_labels, tracks_refused
+from mediaserver.ingest.peer_state import PeerState, State, TrackState
+from mediaserver.ingest.sdp import Offer, parse_fragment, parse_offer
+from mediaserver.ingest.sdp_parts import CANDIDATES_MAX
+from mediaserver.ingest.tracks import TrackEvents, Tracks
+from mediaserver.ingest.watchdog import Alarm, Due, Watchdog
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels, MakeSession
 from mediaserver.session.dialect import Dialect, NativeDialect
@@ -49,16 +50,6 @@ CLOSE_CONNECTION_S = 2.0
 
 DRAIN_SHARE = 0.2
 """The share of a closing peer's time that is kept for its last events to reach the client."""
-
-
-class State(StrEnum):
-    """Where a peer is in its life."""
-
-    NEW = "new"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    CLOSING = "closing"
-    CLOSED = "closed"
 
 
 class Peer:
@@ -96,7 +87,7 @@ class Peer:
         self._candidates = 0
         self._pc: RTCPeerConnection | None = None
         self._channels: Channels | None = None
-        self._receiver: AudioReceiver | None = None
+        self._tracks: Tracks | None = None
         self._dialect: Dialect = NativeDialect(session_id) if dialect is None else dialect
         self._sink = ChannelSink(
             session_id=session_id,
@@ -127,7 +118,7 @@ class Peer:
         self._state = State.CONNECTING
         self._offer = offer
         self._candidates = len(offer.transport.candidates)
-        self._watchdog = Watchdog(self._settings, asyncio.get_running_loop().time())
+        self._watchdog = Watchdog(self._settings, asyncio.get_running_loop().time(), tracks=len(offer.tracks))
         try:
             answer = await self._negotiate(offer)
         except BaseException:
@@ -150,26 +141,14 @@ class Peer:
             raise RuntimeError("a peer takes candidates after its offer")
         if self._closing is not None:
             return  # too late to be of use
-        offer = self._offer
         fragment = parse_fragment(sdpfrag, allow_loopback=listens_on_loopback(self._settings))
-        if offer.is_restart(fragment):
+        if self._offer.is_restart(fragment):
             what = "ICE is not restarted within a session."
             raise MediaError("ICE_RESTART_UNSUPPORTED", what, "Open a new peer connection.")
-        apart = offer.application is not None and not offer.shares_transport
-        for mid, candidate in fragment.candidates[: max(0, CANDIDATES_MAX - self._candidates)]:
-            self._candidates += 1
-            await self._pc.addIceCandidate(
-                RTCIceCandidate(
-                    component=1,
-                    foundation=candidate.foundation,
-                    ip=candidate.address,
-                    port=candidate.port,
-                    priority=candidate.priority,
-                    protocol="udp",
-                    type=candidate.type,
-                    sdpMid=offer.application_mid if apart and mid == offer.application_mid else offer.audio_mid,
-                )
-            )
+        found = fragment.candidates[: max(0, CANDIDATES_MAX - self._candidates)]
+        self._candidates += len(found)
+        for mid, candidate in found:
+            await self._pc.addIceCandidate(ice_candidate(candidate, self._offer.transport_mid(mid)))
 
     async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
         """End the peer: finals, metadata and `closed` reach the client if they can, then everything is freed.
@@ -184,17 +163,18 @@ class Peer:
 
     def describe(self) -> dict[str, object]:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
-        channels, audio = self._channels, None if self._receiver is None else self._receiver.status()
-        return PeerState(
+        offered = () if self._offer is None else self._offer.tracks
+        statuses = [None] * len(offered) if self._tracks is None else self._tracks.statuses()
+        labels = [None] * len(offered) if self._channels is None else self._channels.labels
+        return PeerState.of(
             session_id=self._session_id,
-            state=self._state.value,
-            channel=self._sink.state,
-            codec=None if self._offer is None else self._offer.codecs[0].name.lower(),
-            stream_time_s=0.0 if channels is None else round(channels.stream_time_s, 3),
-            concealed_s=0.0 if channels is None else round(channels.concealed_s, 3),
-            jitter_target_ms=0.0 if audio is None else round(audio.jitter_target_ms, 1),
-            network_jitter_ms=0.0 if audio is None else round(audio.network_jitter_ms, 1),
-            packets={} if audio is None else asdict(audio.packets),
+            state=self._state,
+            data_channel=self._sink.state,
+            tracks=[
+                TrackState.of(track, status, label)
+                for track, status, label in zip_longest(offered, statuses, labels[: len(offered)])
+            ],
+            channels=self._channels,
         ).model_dump()
 
     def send(self, event: Event, seq: int, channel: int) -> None:
@@ -216,25 +196,25 @@ class Peer:
         except (ValueError, AssertionError, KeyError, InvalidStateError, OperationError) as exc:
             self._log.warning("engine refused an offer", error=repr(exc))
             raise MediaError("INVALID_SDP", "The offer cannot be applied.", "Send a WebRTC offer unchanged.") from exc
-        receiver = AudioReceiver.attach(
-            pc.getTransceivers()[0].receiver,
-            on_samples=self._on_samples,
-            on_bye=self._on_bye,
-            settings=self._settings,
-            metrics=self._metrics,
-        )
-        self._receiver = receiver
+        events = TrackEvents(on_samples=self._on_samples, on_silence=self._on_silence, on_bye=self._on_bye)
+        self._tracks = Tracks(pc, offer, events=events, settings=self._settings, metrics=self._metrics)
         options = IceOptions.from_settings(self._settings)
         configure_ice(pc, options, on_lost=lambda: self._end("peer_lost"))
         await pc.setLocalDescription()
         if self._closing is not None:
             raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
         # From here to the return nothing waits: no packet arrives before the session is there.
-        channels = self._channels = Channels(self._make_session, outlet=self._tee)
+        channels = self._channels = Channels(self._make_session, outlet=self._tee, count=len(offer.tracks))
         self._dialect.begin(channels)
         self._tee.begin(channels)
+        if (chosen := len(channels.config.channel_labels)) > channels.count:
+            raise too_many_labels(chosen, channels.count)
         channels.on_close_stream = lambda: self._end("client")
+        if len(offer.tracks) > 1:
+            channels.name([track.name for track in offer.tracks])
         channels.start()
+        if offer.unheard:
+            channels.warn(tracks_refused(len(offer.unheard)))
         return client_answer(offer, pc.localDescription.sdp)
 
     def _on_connection_state(self) -> None:
@@ -258,19 +238,24 @@ class Peer:
 
     # --- while it lives
 
-    def _on_samples(self, samples: Samples, concealed: int) -> None:
+    def _on_samples(self, channel: int, samples: Samples, concealed: int) -> None:
         if self._channels is None or self._watchdog is None:
             return
-        if self._watchdog.media_s is None:
-            self._watchdog.media(asyncio.get_running_loop().time())
-            self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
-            self._rearm()  # a pause may be due before the first packet would have been
-        self._channels.push_to(0, samples, concealed=concealed)
+        if self._watchdog.is_still(channel):
+            if self._watchdog.media_s is None:
+                self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
+            self._watchdog.media(asyncio.get_running_loop().time(), channel)
+            self._rearm()  # the next standstill may be due before anything else
+        self._channels.push_to(channel, samples, concealed=concealed)
 
-    def _on_bye(self) -> None:
+    def _on_silence(self, channel: int, samples: Samples) -> None:
+        if self._channels is not None:
+            self._channels.push_to(channel, samples)
+
+    def _on_bye(self, channel: int) -> None:
         """The sender stopped (RFC 3550 §6.6): its last words need no silence after them to be final."""
         if self._channels is not None and self._closing is None:
-            self._channels.finalize()
+            self._channels.finalize_channel(channel)
 
     def _on_message(self, message: str | bytes) -> None:
         if self._channels is None or self._closing is not None:
@@ -297,34 +282,20 @@ class Peer:
         """Look once at the next deadline whether it has moved: packets set no timers."""
         if self._watchdog is None or self._channels is None:
             return
-        last_packet_s = None if self._receiver is None else self._receiver.last_packet_s
-        if last_packet_s is not None:
-            self._watchdog.media(last_packet_s)
+        for track, last_packet_s in enumerate([] if self._tracks is None else self._tracks.last_packets_s()):
+            if last_packet_s is not None:
+                self._watchdog.media(last_packet_s, track)
         match self._watchdog.check(asyncio.get_running_loop().time()):
             case None:
                 pass
-            case Alarm.MEDIA_STILL:
-                self._channels.finalize()
-            case Alarm.MEDIA_PAUSED:
-                self._channels.warn(
-                    MediaError(
-                        "MEDIA_PAUSED",
-                        f"No audio for {self._settings.media_pause_warning_s:g} s.",
-                        "Check that the microphone is on; the session goes on when audio comes.",
-                        retryable=True,
-                    )
-                )
-            case Alarm.NO_MEDIA:
-                self._channels.fail(
-                    MediaError(
-                        "NO_MEDIA",
-                        f"No audio within {self._settings.first_media_timeout_s:g} s of connecting.",
-                        "Check that the audio track is live and its sender is active, then connect again.",
-                        retryable=True,
-                    )
-                )
+            case Due(Alarm.MEDIA_STILL, track):
+                self._channels.finalize_channel(track)
+            case Due(Alarm.MEDIA_PAUSED):
+                self._channels.warn(media_paused(self._settings))
+            case Due(Alarm.NO_MEDIA):
+                self._channels.fail(no_media(self._settings))
                 self._end(Alarm.NO_MEDIA)
-            case alarm:
+            case Due(alarm):
                 self._end(alarm)
         self._rearm()
 
@@ -348,8 +319,8 @@ class Peer:
 
     async def _close(self, reason: str, total_s: float) -> None:
         ends_s = asyncio.get_running_loop().time() + total_s
-        if self._receiver is not None:
-            self._receiver.stop()  # what it holds back reaches the session before that closes
+        if self._tracks is not None:
+            self._tracks.stop()  # what they hold back reaches the session before that closes
         if self._channels is not None:
             self._channels.on_close_stream = None
             flush = self._channels.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))

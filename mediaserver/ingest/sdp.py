@@ -8,11 +8,27 @@ engine's parser nor come back to the client.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mediaserver.errors import MediaError
+from mediaserver.ingest.sdp_parts import (
+    CANDIDATES_MAX,
+    DIRECTIONS,
+    EXTENSION_LINE,
+    LINE_END,
+    PRINTABLE,
+    Candidate,
+    Section,
+    Transport,
+    attribute_of,
+    invalid_sdp,
+    matches,
+    read_transport,
+    split_sections,
+    usable_candidates,
+)
+from mediaserver.session_config import MAX_CHANNELS, MAX_LABEL_LETTERS
 
 OFFER_MAX_BYTES = 64 * 1024
 """A browser's offer with audio, video and data is 6 to 10 KiB."""
@@ -20,11 +36,8 @@ OFFER_MAX_BYTES = 64 * 1024
 FRAGMENT_MAX_BYTES = 16 * 1024
 """A trickle fragment holds a handful of candidates of about 100 bytes each."""
 
-SECTIONS_MAX = 4
-"""Audio, video, screen and data: more is no client of ours."""
-
-CANDIDATES_MAX = 32
-"""Every pair costs a connectivity check; a laptop with VPN and containers has about a dozen. Later ones are dropped."""
+SECTIONS_MAX = MAX_CHANNELS + 4
+"""The tracks of a call, its data channels, and some video: more is no client of ours."""
 
 SSRCS_MAX = 8
 """One audio source needs one; a gateway that re-uses its section may list a few."""
@@ -40,79 +53,10 @@ DYNAMIC_PAYLOADS = range(96, 128)
 
 MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
-METADATA_ADDRESSES = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254")))
-"""Instance metadata services that are not link-local; the well-known 169.254.169.254 is."""
-
-_LINE_END = re.compile(r"\r\n|\n|\r")
 _MEDIA = re.compile(r"m=([a-z]{1,16}) ([0-9]{1,5})(?:/[0-9]{1,5})? ([A-Za-z0-9/]{1,32}) ([!-~]+(?: [!-~]+)*) *")
 _RTPMAP = re.compile(r"([0-9]{1,3}) ([A-Za-z0-9_.-]{1,32})/([0-9]{1,6})(?:/([0-9]))?")
-_CANDIDATE = re.compile(
-    r"([!-~]{1,32}) ([0-9]{1,3}) ([A-Za-z-]{3,8}) ([0-9]{1,10}) ([!-~]{2,255}) ([0-9]{1,5}) typ (host|srflx|relay)\b"
-)
-_FINGERPRINT = re.compile(r"(sha-256|sha-384|sha-512) ([0-9A-F]{2}(?::[0-9A-F]{2}){31,63})", re.IGNORECASE)
-EXTENSION_LINE = re.compile(r"([0-9]{1,2})(?:/[a-z]+)? (\S+)")
 _SSRC = re.compile(r"([0-9]{1,10})(?: .*)?")
 _MID = re.compile(r"[!-~]{1,32}")
-_ICE_TEXT = re.compile(r"[A-Za-z0-9+/=_-]{4,256}")
-PRINTABLE = re.compile(r"[ -~]{1,512}")
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
-_DTLS_SETUPS = ("actpass", "active", "passive")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A UDP address at which a peer may be reached (RFC 8839 §5.1)."""
-
-    foundation: str
-    priority: int
-    address: str
-    port: int
-    type: str
-
-    def __str__(self) -> str:
-        return f"{self.foundation} 1 udp {self.priority} {self.address} {self.port} typ {self.type}"
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """What ICE and DTLS need to know of the other side."""
-
-    ufrag: str
-    password: str
-    setup: str
-    fingerprints: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-    ice_lite: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One media section as it was offered; `attributes` are its `a=` lines as (name, value)."""
-
-    kind: str
-    port: int
-    profile: str
-    formats: tuple[str, ...]
-    attributes: tuple[tuple[str, str], ...]
-    direction: str
-
-    def values(self, name: str) -> list[str]:
-        """The values of all its attributes of that name, in order."""
-        return [value for key, value in self.attributes if key == name]
-
-    def first(self, name: str) -> str | None:
-        """The value of its first attribute of that name."""
-        return next((value for key, value in self.attributes if key == name), None)
-
-    @property
-    def mid(self) -> str | None:
-        """Its identification tag, where it has one (RFC 5888)."""
-        return self.first("mid")
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is offered at all: port 0 says no, unless it lives in a bundle only (RFC 9143 §6)."""
-        return self.port != 0 or self.first("bundle-only") is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +69,47 @@ class Codec:
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """An audio section that is heard: a channel of the call.
+
+    Args:
+        index: of the offer's sections.
+        mid: the tag by which the engine knows it; made up where the offer has none.
+        name: what the client calls it: its track's id, else its stream's, else the tag.
+        codecs: in the client's order of preference.
+        ssrcs: that are announced for it.
+        mid_extension: the number of the header extension that says which track a packet is of, where there is one.
+    """
+
+    index: int
+    mid: str
+    name: str
+    codecs: tuple[Codec, ...]
+    ssrcs: tuple[int, ...]
+    mid_extension: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that was understood and can be served. `audio` and `application` are indices of `sections`."""
+    """An offer that was understood and can be served.
+
+    Args:
+        sections: all of them, in their order.
+        bundle: tags of the living sections that share the tracks' transport.
+        tracks: that are heard, at least one.
+        unheard: indices of audio sections beyond `MAX_CHANNELS`: they are refused in the answer.
+        application: index of the section of the data channels.
+        transport: of the tracks.
+        application_transport: of the data channels; the same object where they share it.
+    """
 
     sections: tuple[Section, ...]
     bundle: tuple[str, ...]
-    audio: int
+    tracks: tuple[Track, ...]
+    unheard: tuple[int, ...]
     application: int | None
-    codecs: tuple[Codec, ...]
-    ssrcs: tuple[int, ...]
     transport: Transport
     application_transport: Transport | None
-
-    @property
-    def audio_mid(self) -> str:
-        """The tag by which the engine knows the audio; made up where the offer has none."""
-        return self.sections[self.audio].mid or "audio"
 
     @property
     def application_mid(self) -> str:
@@ -151,6 +120,11 @@ class Offer:
     def shares_transport(self) -> bool:
         """Whether data channels run over the audio's transport."""
         return self.application is not None and self.application_transport is self.transport
+
+    def transport_mid(self, mid: str | None) -> str:
+        """The tag of the engine's section whose transport a candidate of that section is for."""
+        apart = self.application is not None and not self.shares_transport
+        return self.application_mid if apart and mid == self.application_mid else self.tracks[0].mid
 
     def is_restart(self, fragment: Fragment) -> bool:
         """Whether a fragment brings other ICE credentials than the offer (RFC 9725 §4.3.3)."""
@@ -178,7 +152,7 @@ def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
 
     Raises:
         MediaError: `INVALID_SDP`, `NO_USABLE_AUDIO`, `UNSUPPORTED_CODEC`, `TOO_MANY_AUDIO_TRACKS`,
-            `TOO_MANY_MEDIA_SECTIONS`, `TOO_MANY_SSRCS` or `RTCP_MUX_REQUIRED`.
+            `TRACKS_INDISTINGUISHABLE`, `TOO_MANY_MEDIA_SECTIONS`, `TOO_MANY_SSRCS` or `RTCP_MUX_REQUIRED`.
     """
     session, sections = _read(text)
     sending = [
@@ -190,37 +164,21 @@ def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
             "The offer has no audio that the client would send.",
             "Add a microphone track, or set the audio transceiver's direction to sendonly.",
         )
-    if len(sending) > 1:
+    audio = sections[sending[0]]
+    bundle = _bundle(session, sections, audio)
+    if len(sending) > 1 and any(sections[index].mid not in bundle for index in sending):
         raise MediaError(
             "TOO_MANY_AUDIO_TRACKS",
-            f"The offer sends {len(sending)} audio tracks; one peer connection carries one.",
-            "Open one peer connection per track: each is a session of its own.",
+            f"The offer sends {len(sending)} audio tracks that do not share a transport.",
+            "Bundle the tracks of a call (a=group:BUNDLE, RFC 9143), or open one peer connection per track.",
         )
-    index = sending[0]
-    audio = sections[index]
-    codecs = _codecs(audio)
-    if not codecs:
-        raise MediaError(
-            "UNSUPPORTED_CODEC",
-            "The offer's audio has no codec that is known here.",
-            "Offer Opus (payload type 96 to 127), PCMU, PCMA or G722.",
-        )
-    if audio.first("rtcp-mux") is None and audio.first("rtcp-mux-only") is None:
-        raise MediaError(
-            "RTCP_MUX_REQUIRED", "The offer wants RTCP on a port of its own.", "Offer a=rtcp-mux (RFC 8834 §4.5)."
-        )
-    ssrcs = tuple(dict.fromkeys(int(m[1]) for m in matches(_SSRC, audio.values("ssrc")) if int(m[1]) < 2**32))
-    if len(ssrcs) > SSRCS_MAX:
-        raise MediaError(
-            "TOO_MANY_SSRCS",
-            f"The offer's audio lists {len(ssrcs)} sources; at most {SSRCS_MAX} are served.",
-            "List only the source of the track that is sent.",
-        )
-    bundle = _bundle(session, sections, audio)
+    tracks = _named([_track(sections[index], index) for index in sending[:MAX_CHANNELS]], sections)
+    _require_distinct(tracks)
     tagged = next((s for s in sections if bundle and s.mid == bundle[0]), audio)
-    transport = _transport(session, tagged, allow_loopback=allow_loopback)
+    transport = read_transport(session, tagged, allow_loopback=allow_loopback)
     application, application_transport = _application(session, sections, bundle, transport, allow_loopback)
-    return Offer(sections, bundle, index, application, codecs, ssrcs, transport, application_transport)
+    unheard = tuple(sending[MAX_CHANNELS:])
+    return Offer(sections, bundle, tracks, unheard, application, transport, application_transport)
 
 
 def parse_fragment(text: str, *, allow_loopback: bool) -> Fragment:
@@ -232,16 +190,16 @@ def parse_fragment(text: str, *, allow_loopback: bool) -> Fragment:
         MediaError: `INVALID_SDP` for a body that is too long or has no attribute line.
     """
     if len(text.encode("utf-8", "replace")) > FRAGMENT_MAX_BYTES:
-        raise _invalid(f"The fragment is longer than {FRAGMENT_MAX_BYTES} bytes.")
+        raise invalid_sdp(f"The fragment is longer than {FRAGMENT_MAX_BYTES} bytes.")
     ufrag: str | None = None
     password: str | None = None
     mid: str | None = None
     found: list[tuple[str | None, Candidate]] = []
-    lines = [line for line in _LINE_END.split(text) if line]
+    lines = [line for line in LINE_END.split(text) if line]
     if not any(line.startswith("a=") for line in lines):
-        raise _invalid("The fragment has no attribute line.")
+        raise invalid_sdp("The fragment has no attribute line.")
     for line in lines:
-        name, value = _attribute(line)
+        name, value = attribute_of(line)
         if line.startswith("m="):
             mid = None
         elif name == "mid":
@@ -255,68 +213,93 @@ def parse_fragment(text: str, *, allow_loopback: bool) -> Fragment:
     return Fragment(ufrag, password, tuple(found[:CANDIDATES_MAX]))
 
 
-def usable_candidates(values: Iterable[str], *, allow_loopback: bool) -> list[Candidate]:
-    """The candidates among `values` that may be checked from here; the rest is left out without a word.
-
-    Left out are TCP, names (`.local` costs a second each to resolve and is found peer-reflexive anyway), addresses
-    that mean this host (unless it serves loopback), link-local ones (cloud metadata services answer there) and
-    multicast. An IPv4 address dressed as IPv6 is judged as what it is.
-    """
-    found: list[Candidate] = []
-    for match in (match for value in values if (match := _CANDIDATE.match(value))):
-        foundation, component, protocol, priority, host, port, kind = match.groups()
-        try:
-            address = ip_address(host)
-        except ValueError:
-            continue
-        if isinstance(address, IPv6Address):
-            if address.scope_id is not None:
-                continue
-            address = address.ipv4_mapped or address
-        if (
-            protocol.lower() != "udp"
-            or component != "1"
-            or not 0 < int(port) < 65_536
-            or int(priority) >= 2**32
-            or address.is_unspecified
-            or address.is_multicast
-            or address.is_link_local
-            or address in METADATA_ADDRESSES
-            or (address.is_loopback and not allow_loopback)
-        ):
-            continue
-        found.append(Candidate(foundation, int(priority), str(address), int(port), kind))
-    return found
-
-
 def _read(text: str) -> tuple[list[tuple[str, str]], tuple[Section, ...]]:
     if len(text.encode("utf-8", "replace")) > OFFER_MAX_BYTES:
-        raise _invalid(f"The offer is longer than {OFFER_MAX_BYTES} bytes.")
+        raise invalid_sdp(f"The offer is longer than {OFFER_MAX_BYTES} bytes.")
     groups = split_sections(text)
     if not groups[0] or groups[0][0].rstrip() != "v=0":
-        raise _invalid("The body is not an SDP offer: its first line is not `v=0`.")
+        raise invalid_sdp("The body is not an SDP offer: its first line is not `v=0`.")
     if len(groups) - 1 > SECTIONS_MAX:
         raise MediaError(
             "TOO_MANY_MEDIA_SECTIONS",
             f"The offer has {len(groups) - 1} media sections; at most {SECTIONS_MAX} are served.",
-            "Offer one audio track and one data channel section.",
+            "Offer the audio tracks of one call and one data channel section.",
         )
-    session = [_attribute(line) for line in groups[0]]
-    default = next((name for name, _ in session if name in _DIRECTIONS), "sendrecv")
+    session = [attribute_of(line) for line in groups[0]]
+    default = next((name for name, _ in session if name in DIRECTIONS), "sendrecv")
     sections = tuple(_section(lines, default) for lines in groups[1:])
     mids = [section.mid for section in sections if section.mid is not None]
     if len(set(mids)) != len(mids) or not all(_MID.fullmatch(mid) for mid in mids):
-        raise _invalid("Media sections have the same or malformed `mid`s.")
+        raise invalid_sdp("Media sections have the same or malformed `mid`s.")
     return session, sections
 
 
 def _section(lines: list[str], default_direction: str) -> Section:
     match = _MEDIA.fullmatch(lines[0])
     if match is None or int(match[2]) > 65_535:
-        raise _invalid("A media line is malformed.")
-    attributes = tuple(item for item in map(_attribute, lines[1:]) if item[0])
-    direction = next((name for name, _ in reversed(attributes) if name in _DIRECTIONS), default_direction)
+        raise invalid_sdp("A media line is malformed.")
+    attributes = tuple(item for item in map(attribute_of, lines[1:]) if item[0])
+    direction = next((name for name, _ in reversed(attributes) if name in DIRECTIONS), default_direction)
     return Section(match[1], int(match[2]), match[3], tuple(match[4].split()), attributes, direction)
+
+
+def _track(section: Section, index: int) -> Track:
+    """An audio section as a channel; `name` is its tag for now."""
+    codecs = _codecs(section)
+    if not codecs:
+        raise MediaError(
+            "UNSUPPORTED_CODEC",
+            "The offer's audio has no codec that is known here.",
+            "Offer Opus (payload type 96 to 127), PCMU, PCMA or G722.",
+        )
+    if section.first("rtcp-mux") is None and section.first("rtcp-mux-only") is None:
+        raise MediaError(
+            "RTCP_MUX_REQUIRED", "The offer wants RTCP on a port of its own.", "Offer a=rtcp-mux (RFC 8834 §4.5)."
+        )
+    ssrcs = tuple(dict.fromkeys(int(m[1]) for m in matches(_SSRC, section.values("ssrc")) if int(m[1]) < 2**32))
+    if len(ssrcs) > SSRCS_MAX:
+        raise MediaError(
+            "TOO_MANY_SSRCS",
+            f"The offer's audio lists {len(ssrcs)} sources; at most {SSRCS_MAX} are served.",
+            "List only the source of the track that is sent.",
+        )
+    extensions = matches(EXTENSION_LINE, section.values("extmap"))
+    numbers = [int(match[1]) for match in extensions if match[2] == MID_EXTENSION and 1 <= int(match[1]) <= 14]
+    mid = section.mid or "audio"
+    return Track(index, mid, mid, codecs, ssrcs, numbers[0] if numbers else None)
+
+
+def _named(tracks: Sequence[Track], sections: Sequence[Section]) -> tuple[Track, ...]:
+    """The tracks with their names; tags where two of them would have the same one."""
+    names = [_name(sections[track.index]) or track.mid for track in tracks]
+    if len(set(names)) < len(names):
+        return tuple(tracks)
+    return tuple(replace(track, name=name) for track, name in zip(tracks, names, strict=True))
+
+
+def _name(section: Section) -> str:
+    """What `msid` calls a section's track, else its stream (RFC 8830); empty where it says nothing."""
+    value = section.first("msid") or ""
+    if not PRINTABLE.fullmatch(value):
+        return ""
+    said = [part for part in value.split()[:2] if part != "-"]
+    return said[-1][:MAX_LABEL_LETTERS] if said else ""
+
+
+def _require_distinct(tracks: Sequence[Track]) -> None:
+    """Refuse tracks whose packets could not be told apart: by source, by header extension, or by payload type."""
+    sources = [ssrc for track in tracks for ssrc in track.ssrcs]
+    if len(set(sources)) < len(sources):
+        raise invalid_sdp("Two audio tracks list the same source.")
+    for track in tracks:
+        own = {codec.payload_type for codec in track.codecs}
+        others = {codec.payload_type for other in tracks if other is not track for codec in other.codecs}
+        if not track.ssrcs and track.mid_extension is None and own & others:
+            raise MediaError(
+                "TRACKS_INDISTINGUISHABLE",
+                f"Nothing tells the packets of the audio track {track.mid!r} from those of another.",
+                f"Offer a=ssrc lines, the header extension {MID_EXTENSION}, or other payload types.",
+            )
 
 
 def _codecs(section: Section) -> tuple[Codec, ...]:
@@ -356,7 +339,7 @@ def _application(
             continue
         if section.mid is not None and section.mid in bundle:
             return index, shared
-        return index, _transport(session, section, allow_loopback=allow_loopback)
+        return index, read_transport(session, section, allow_loopback=allow_loopback)
     return None, None
 
 
@@ -364,55 +347,3 @@ def _is_data_channel(section: Section) -> bool:
     if section.profile == "DTLS/SCTP":  # older browsers name the port in the media line
         return section.formats[0].isascii() and section.formats[0].isdigit() and 0 < int(section.formats[0]) < 65_536
     return section.profile == "UDP/DTLS/SCTP" and section.formats == ("webrtc-datachannel",)
-
-
-def sctp_port(section: Section) -> int:
-    """The port of a data channel's association (RFC 8841 §5), 5000 where none that can be is given."""
-    value = section.first("sctp-port") or ""
-    valid = value.isascii() and value.isdigit() and len(value) <= 5 and 0 < int(value) < 65_536
-    return int(value) if valid else 5000  # the port that every implementation uses
-
-
-def _transport(session: list[tuple[str, str]], section: Section, *, allow_loopback: bool) -> Transport:
-    def either(name: str) -> str:
-        return section.first(name) or next((value for key, value in session if key == name), "")
-
-    ufrag, password, setup = either("ice-ufrag"), either("ice-pwd"), either("setup") or "active"
-    if not _ICE_TEXT.fullmatch(ufrag) or not _ICE_TEXT.fullmatch(password):
-        raise _invalid("The offer has no valid `ice-ufrag` and `ice-pwd`.")
-    stated = [value for key, value in (*section.attributes, *session) if key == "fingerprint"]
-    fingerprints = tuple(f"{m[1].lower()} {m[2].upper()}" for m in matches(_FINGERPRINT, stated))
-    if not fingerprints:
-        raise _invalid("The offer has no SHA-2 `fingerprint`: media is taken over DTLS-SRTP only.")
-    if setup not in _DTLS_SETUPS:
-        raise _invalid("The offer's `setup` is none of actpass, active and passive.")
-    candidates = usable_candidates(section.values("candidate"), allow_loopback=allow_loopback)[:CANDIDATES_MAX]
-    lite = any(key == "ice-lite" for key, _ in session)
-    return Transport(ufrag, password, setup, fingerprints, tuple(candidates), lite)
-
-
-def split_sections(text: str) -> list[list[str]]:
-    """The session's lines, then those of each media section."""
-    groups: list[list[str]] = [[]]
-    for line in _LINE_END.split(text):
-        if line.startswith("m="):
-            groups.append([line])
-        elif line:
-            groups[-1].append(line)
-    return groups
-
-
-def _attribute(line: str) -> tuple[str, str]:
-    if not line.startswith("a="):
-        return "", ""
-    name, _, value = line[2:].partition(":")
-    return name.strip(), value.strip()
-
-
-def matches(pattern: re.Pattern[str], values: Iterable[str]) -> list[re.Match[str]]:
-    """The matches of those values that have the pattern from end to end."""
-    return [match for value in values if (match := pattern.fullmatch(value))]
-
-
-def _invalid(message: str) -> MediaError:
-    return MediaError("INVALID_SDP", message, "Send a WebRTC offer as application/sdp, unchanged.")

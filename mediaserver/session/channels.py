@@ -7,7 +7,7 @@ To a door they look like one session. What is said of the connection is said onc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -51,6 +51,7 @@ class Channels:
         self._totals: list[Metadata] = []
         self._closed = 0
         self._is_closing = False
+        self._track_names: tuple[str, ...] = ()
         self.on_finalized: Callable[[int], None] | None = None
         """Told the channel once what a `finalize` ended there has been told."""
         self.tells_inner = False
@@ -74,6 +75,12 @@ class Channels:
     def config(self) -> SessionConfig:
         """What the client asked for so far."""
         return self._sessions[0].config
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """What the channels are called, in their order: as the client chose, else by the names of its tracks."""
+        chosen = self.config.channel_labels
+        return [*chosen, *self._track_names[len(chosen) :]]
 
     @property
     def stream_time_s(self) -> float:
@@ -103,6 +110,10 @@ class Channels:
     @on_close_stream.setter
     def on_close_stream(self, callback: Callable[[], None] | None) -> None:
         self._sessions[0].on_close_stream = callback
+
+    def name(self, tracks: Sequence[str]) -> None:
+        """Call the channels by the names of their tracks, where the client has not chosen labels."""
+        self._track_names = tuple(tracks)
 
     def start(self) -> None:
         """Tell the client that the connection is there."""

@@ -102,7 +102,7 @@ class NativeDialect:
     def _channel(self, number: int) -> Channel | None:
         if self._channels is None:
             return None
-        labels = self._channels.config.channel_labels
+        labels = self._channels.labels
         if self._channels.count == 1 and not labels:
             return None
         return Channel(number, labels[number] if number < len(labels) else None)

@@ -554,6 +554,11 @@ async def test_speech_that_stops_being_sent_gets_its_final() -> None:
         assert it.session.finalized == 0
         it.tone.playing.clear()
         await until(lambda: it.session.finalized == 1)
+        it.tone.playing.set()
+        heard_s = it.session.stream_time_s
+        await until(lambda: it.session.stream_time_s > heard_s + 0.3)
+        it.tone.playing.clear()
+        await until(lambda: it.session.finalized == 2, 3.0)  # at once again, though a pause lasts longer
 
 
 # --- and nothing is left

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from mediaserver.errors import MediaError
 from mediaserver.ingest.answer import OPUS_PARAMETERS, client_answer, engine_offer
-from mediaserver.ingest.sdp import (
-    CANDIDATES_MAX,
-    OFFER_MAX_BYTES,
-    parse_fragment,
-    parse_offer,
-    usable_candidates,
-)
+from mediaserver.ingest.sdp import OFFER_MAX_BYTES, SECTIONS_MAX, parse_fragment, parse_offer
+from mediaserver.ingest.sdp_parts import CANDIDATES_MAX, usable_candidates
 
 FINGERPRINT = ":".join(f"{n:02X}" for n in range(32))
 
@@ -171,7 +166,29 @@ a=ssrc:4267647086 cname:FFmpeg
 a=ssrc:4267647086 msid:FFmpeg audio
 """.replace("\n", "\r\n")
 
-CLIENTS = {"chromium": CHROMIUM, "firefox": FIREFOX, "gstreamer": GSTREAMER, "ffmpeg": FFMPEG_WHIP}
+
+def tracks_of_a_call(count: int, *, ssrc: bool = True, extension: bool = True, msid: str = "call leg{}") -> str:
+    """An offer of several tracks and a data channel, all in one bundle, as a browser or a gateway makes it."""
+    head, audio, _, data = re.split(r"(?m)^(?=m=)", CHROMIUM)
+    audio = re.sub(r"a=ssrc:.*\r\n", "", audio)
+    if not extension:
+        audio = re.sub(r"a=extmap:4 .*\r\n", "", audio)
+    sections = []
+    for number in range(count):
+        section = audio.replace("a=mid:0", f"a=mid:{number}").replace("stream track", msid.format(number))
+        sections.append(section + (f"a=ssrc:{100 + number} cname:abc\r\n" if ssrc else ""))
+    mids = " ".join(map(str, range(count + 1)))
+    head = head.replace("BUNDLE 0 1 2", f"BUNDLE {mids}")
+    return head + "".join(sections) + data.replace("a=mid:2", f"a=mid:{count}")
+
+
+CLIENTS = {
+    "chromium": CHROMIUM,
+    "firefox": FIREFOX,
+    "gstreamer": GSTREAMER,
+    "ffmpeg": FFMPEG_WHIP,
+    "call": tracks_of_a_call(2),
+}
 
 
 def refusal(text: str) -> str:
@@ -189,13 +206,14 @@ def engine_answer(offer_text: str) -> str:
         f"a=ice-ufrag:ours\na=ice-pwd:{'p' * 22}\na=fingerprint:sha-256 {FINGERPRINT}\n"
         f"a=fingerprint:sha-384 {FINGERPRINT}\na=setup:passive\n"
     )
-    payloads = " ".join(str(codec.payload_type) for codec in offer.codecs)
-    text = (
-        f"v=0\no=- 1 1 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE x\nm=audio 5000 UDP/TLS/RTP/SAVPF {payloads}\n"
-        + "".join(f"a=rtpmap:{c.payload_type} {c.name}/{c.clock_rate_hz}/2\n" for c in offer.codecs)
-        + "a=ssrc:7 cname:us\na=msid:a b\na=recvonly\n"
-        + transport
-    )
+    text = "v=0\no=- 1 1 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE x\n"
+    for number, track in enumerate(offer.tracks):
+        text += (
+            f"m=audio {5000 + number} UDP/TLS/RTP/SAVPF {' '.join(str(c.payload_type) for c in track.codecs)}\n"
+            + "".join(f"a=rtpmap:{c.payload_type} {c.name}/{c.clock_rate_hz}/2\n" for c in track.codecs)
+            + "a=ssrc:7 cname:us\na=msid:a b\na=recvonly\n"
+            + transport
+        )
     if offer.application is not None:
         text += f"m=application 5000 UDP/DTLS/SCTP webrtc-datachannel\na=sctp-port:5000\n{transport}"
     return text.replace("\n", "\r\n")
@@ -210,8 +228,8 @@ def answered(offer_text: str) -> tuple[list[str], list[list[str]]]:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_what_clients_offer_is_taken_and_aiortc_understands_what_it_gets(client: str) -> None:
     offer = parse_offer(CLIENTS[client], allow_loopback=False)
-    assert offer.codecs[0].name.lower() == "opus"
-    assert len(offer.ssrcs) == 1
+    assert offer.tracks[0].codecs[0].name.lower() == "opus"
+    assert len(offer.tracks[0].ssrcs) == 1
     parsed = SessionDescription.parse(engine_offer(offer))
     assert parsed.media[0].kind == "audio"
     assert all(media.ice.usernameFragment and media.dtls.fingerprints for media in parsed.media)
@@ -351,7 +369,7 @@ def test_an_offer_without_tags_is_answered_without_tags() -> None:
 
 def test_a_gateway_without_opus_is_served_in_its_own_order() -> None:
     text = FFMPEG_WHIP.replace("SAVPF 111", "SAVPF 8 0").replace("a=rtpmap:111 opus/48000/2\r\n", "")
-    assert [codec.name for codec in parse_offer(text, allow_loopback=False).codecs] == ["PCMA", "PCMU"]
+    assert [codec.name for codec in parse_offer(text, allow_loopback=False).tracks[0].codecs] == ["PCMA", "PCMU"]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +395,7 @@ def test_a_gateway_without_opus_is_served_in_its_own_order() -> None:
             FFMPEG_WHIP + FFMPEG_WHIP[FFMPEG_WHIP.index("m=audio") :].replace("a=mid:0", "a=mid:1"),
             "TOO_MANY_AUDIO_TRACKS",
         ),
-        (FFMPEG_WHIP + "m=video 0 RTP/AVP 96\r\n" * 4, "TOO_MANY_MEDIA_SECTIONS"),
+        (FFMPEG_WHIP + "m=video 0 RTP/AVP 96\r\n" * SECTIONS_MAX, "TOO_MANY_MEDIA_SECTIONS"),
         (FFMPEG_WHIP + "".join(f"a=ssrc:{n} cname:x\r\n" for n in range(1, 10)), "TOO_MANY_SSRCS"),
     ],
 )
@@ -444,7 +462,7 @@ def test_a_mutated_offer_is_refused_or_leaves_something_that_aiortc_can_read(tex
     except MediaError:
         return
     media = SessionDescription.parse(engine_offer(offer)).media
-    assert media[0].rtp.muxId == offer.audio_mid
+    assert [section.rtp.muxId for section in media if section.kind == "audio"] == [track.mid for track in offer.tracks]
     assert all(section.dtls is not None and section.dtls.fingerprints for section in media)
     answer = client_answer(offer, engine_answer(text))
     assert answer.count("\r\nm=") == len(offer.sections)
