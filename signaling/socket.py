@@ -40,6 +40,7 @@ async def open_socket(
     max_message_bytes: int,
     protocols: Iterable[str] = (),
     headers: Mapping[str, str] | None = None,
+    ping_s: float | None = PING_S,
 ) -> web.WebSocketResponse:
     """Upgrade a request. Nothing is compressed: audio does not shrink, and texts are short.
 
@@ -49,12 +50,14 @@ async def open_socket(
         protocols: subprotocols that are spoken; the first of the client's among them is answered. Where none is,
             aiohttp logs what the client offered: doors whose clients put keys there refuse others before.
         headers: further ones of the response.
+        ping_s: how often the client is pinged; None: never. Of a client that is held back nothing is read, answers to
+            pings neither: where that may last, an idle timeout tells better that it is gone.
 
     Raises:
         web.HTTPBadRequest: it is no WebSocket handshake (RFC 6455 section 4.2.1).
     """
     ws = web.WebSocketResponse(
-        timeout=CLOSE_S, heartbeat=PING_S, protocols=protocols, compress=False, max_msg_size=max_message_bytes
+        timeout=CLOSE_S, heartbeat=ping_s, protocols=protocols, compress=False, max_msg_size=max_message_bytes
     )
     ws.headers.update(headers or {})
     await ws.prepare(request)
@@ -129,7 +132,8 @@ class Outgoing:
             while True:
                 while self._queue:
                     text = self._queue.popleft()
-                    await self._ws.send_str(text)
+                    # Clients can make us quote what no encoding takes (half a surrogate pair): it leaves as `?`.
+                    await self._ws.send_frame(text.encode(errors="replace"), WSMsgType.TEXT)
                     self._unsent_letters -= len(text)
                 self._idle.set()
                 self._wake.clear()

@@ -90,6 +90,13 @@ class Native:
 
     async def _admitted(self, request: web.Request) -> StreamConfig:
         """What the client asks for, if it may come in."""
+        if "Sec-WebSocket-Protocol" in request.headers:  # clients put keys there, and aiohttp logs what it knows not
+            raise HttpError(
+                HTTPStatus.BAD_REQUEST,
+                "UNKNOWN_SUBPROTOCOL",
+                "This address speaks no WebSocket subprotocol.",
+                "Leave the subprotocols out.",
+            )
         if not web.WebSocketResponse().can_prepare(request):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
@@ -121,7 +128,8 @@ class Native:
         )
         live = self._registry.add(session_id, feed, door=DOOR)
         try:
-            ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES)
+            # No pings: a client that sends faster than real time is held back, and its answers with it.
+            ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, ping_s=None)
         except BaseException:
             await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
             raise

@@ -215,6 +215,12 @@ async def test_plain_http_is_told_to_upgrade(node: Node) -> None:
         assert (await response.json())["error"]["code"] == "UPGRADE_REQUIRED"
 
 
+async def test_subprotocols_are_refused_for_they_would_be_logged(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    status, error = await node.refusal(RAW, headers={"Sec-WebSocket-Protocol": "token, s3cret-key"})
+    assert (status, error["code"]) == (400, "UNKNOWN_SUBPROTOCOL")
+    assert "s3cret" not in caplog.text
+
+
 async def test_admission_is_asked_before_the_upgrade(start: Any) -> None:
     loading = await start(loaded=False)
     assert (await loading.refusal(RAW))[1]["code"] == "MODEL_LOADING"
