@@ -15,6 +15,7 @@ from signaling.cli.serve import serve
 from signaling.cli.settings import settings
 from signaling.cli.transcribe import transcribe
 from signaling.cli.turn import turn
+from signaling.cli.worker import worker
 
 EXIT_FAILED = 1
 """What was asked for could not be done. 2 is a wrong command line or setting, 130 a second Ctrl-C."""
@@ -79,5 +80,5 @@ def main() -> None:
     """
 
 
-for command in (engine, models, serve, settings, transcribe, turn):
+for command in (engine, models, serve, settings, transcribe, turn, worker):
     main.add_command(command)
