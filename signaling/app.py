@@ -23,7 +23,7 @@ from signaling.eventlogs import EventLogs
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
 from signaling.outbound import Outbound
-from signaling.problems import problems_middleware
+from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.routes.deepgram.door import Deepgram
@@ -35,6 +35,10 @@ from signaling.routes.jobs import Transcriptions
 from signaling.routes.jobs_submit import Submissions
 from signaling.routes.jobs_uploads import Uploads
 from signaling.routes.native import Native
+from signaling.routes.openai_errors import refusal_response
+from signaling.routes.openai_rest import PREFIX as OPENAI_AUDIO
+from signaling.routes.openai_rest import OpenAIRest
+from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.whip import PeerFactory, Whip
 from signaling.sessions import Models, SessionFactory
@@ -107,6 +111,7 @@ def make_app(
     transcriptions = (
         Submissions(jobs=jobs, admission=admission, recorder=recordings.loaded, settings=settings, metrics=metrics),
         Transcriptions(jobs=jobs),
+    openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
         Uploads(jobs=jobs, admission=admission, settings=settings),
     )
     outbound = Outbound(settings=settings, metrics=metrics)
@@ -121,12 +126,15 @@ def make_app(
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
-    app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
+    app = web.Application(
+        middlewares=[problems_middleware, gate.middleware, in_dialect(OPENAI_AUDIO, refusal_response)],
+        client_max_size=SDP_MAX_BYTES,
+    )
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
     app[RECORDINGS] = recordings
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
-    for door in (whip, native, events, *transcriptions, deepgram, health, page, docs):
+    for door in (whip, native, events, *transcriptions, deepgram, openai_rest, realtime, health, page, docs):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
 
