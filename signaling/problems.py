@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from pydantic import BaseModel
 
 from mediaserver.errors import CapacityError, ConfigError, ErrorBody, MediaError, VoiceForgeError
@@ -18,7 +19,6 @@ from mediaserver.errors import CapacityError, ConfigError, ErrorBody, MediaError
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 Writer = Callable[[VoiceForgeError], web.Response]
 """Makes a response of an error."""
 
