@@ -1,0 +1,229 @@
+"""`GET /v1/realtime`: a transcription session over a WebSocket, audio and events as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+import structlog
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from structlog.contextvars import bound_contextvars
+
+from mediaserver.errors import MediaError, VoiceForgeError
+from mediaserver.events import Event
+from mediaserver.ingest.bytestream import AudioFormat
+from mediaserver.ingest.feed import Feed
+from mediaserver.metrics import Metrics
+from signaling.openapi.operation import described
+from signaling.problems import HttpError
+from signaling.registry import Registry, new_session_id
+from signaling.routes.openai_realtime.access import Access, load_denoiser
+from signaling.routes.openai_realtime.client_events import (
+    APPEND_MAX_BYTES,
+    AnyClientEvent,
+    InputAudioBufferAppend,
+    SessionUpdate,
+    TranscriptionSessionUpdate,
+    parse_event,
+)
+from signaling.routes.openai_realtime.conversation import Conversation
+from signaling.routes.openai_realtime.descriptions import CONNECT
+from signaling.routes.openai_realtime.errors import RealtimeError, error_response
+from signaling.routes.openai_realtime.requests import PROTOCOL, subprotocols
+from signaling.routes.openai_realtime.session_state import SessionState
+from signaling.sessions import SessionFactory
+from signaling.socket import Outgoing, converse, open_socket
+
+log = structlog.get_logger(__name__)
+
+DOOR = "openai-websocket"
+PATH = "/v1/realtime"
+
+MESSAGE_MAX_BYTES = -(-APPEND_MAX_BYTES // 3) * 4 + 64 * 1024
+"""The longest audio in base64 and what is around it. A longer message ends the connection with 1009."""
+
+INLINE_LETTERS = 64 * 1024
+"""Longer messages are read in a thread: this one takes a millisecond, the longest a tenth of a second."""
+
+SETUP_DEADLINE_S = 1.0
+"""How long a session may take to let go whose upgrade failed: it has heard nothing, so nothing is flushed."""
+
+CLOSE_CODES = {
+    "client": (WSCloseCode.OK, ""),
+    "session_max": (WSCloseCode.OK, "session_expired"),
+    "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
+}
+"""Of the close frame, by why it ended; a fault of ours is 1011."""
+
+
+class SocketDoor:
+    """The WebSocket.
+
+    Args:
+        sessions: makes the sessions.
+        registry: where they live.
+        access: who may come in.
+        metrics: refusals by code.
+    """
+
+    def __init__(self, *, sessions: SessionFactory, registry: Registry, access: Access, metrics: Metrics) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._access = access
+        self._metrics = metrics
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application adds to its router."""
+        return [web.get(PATH, self.connect, allow_head=False)]
+
+    @described(CONNECT)
+    async def connect(self, request: web.Request) -> web.StreamResponse:
+        """GET with an upgrade: a session from the handshake to the close frame. Refusals come before the upgrade."""
+        session_id = new_session_id()
+        with bound_contextvars(session=session_id):
+            try:
+                state = await self._admitted(request)
+                outlet = _Outlet(session_id, state, self._access)
+                feed = Feed(
+                    session_id=session_id,
+                    audio_format=state.audio_format,
+                    open_channels=lambda: self._sessions.channels(session_id, state.config(), outlet),
+                    settings=self._sessions.settings,
+                    metrics=self._metrics,
+                )
+                live = self._registry.add(session_id, feed, door=DOOR)
+            except VoiceForgeError as error:
+                self._metrics.refused_total.labels(error.code).inc()
+                return error_response(error)
+            try:
+                ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, protocols=(PROTOCOL,))
+            except BaseException:
+                await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
+                raise
+            log.info("session opened", door=DOOR, live=len(self._registry))
+            await self._serve(ws, Outgoing(request, ws, self._metrics), feed, outlet)
+        return ws
+
+    async def _admitted(self, request: web.Request) -> SessionState:
+        if not web.WebSocketResponse().can_prepare(request):
+            raise HttpError(
+                HTTPStatus.UPGRADE_REQUIRED,
+                "UPGRADE_REQUIRED",
+                "This address speaks WebSocket only.",
+                "Connect with a WebSocket client (RFC 6455), or call /v1/realtime/calls over WebRTC.",
+                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+            )
+        offered = subprotocols(request)
+        if offered and PROTOCOL not in offered:
+            # A browser would end the connection, and what it offers instead may hold its key.
+            raise RealtimeError(
+                "INVALID_SUBPROTOCOL",
+                f"The subprotocol `{PROTOCOL}` is not among those offered.",
+                f"Offer `{PROTOCOL}` first, and the key after it.",
+                param="Sec-WebSocket-Protocol",
+            )
+        state = self._access.state_of(request)
+        await self._access.admit(state)
+        return state
+
+    async def _serve(self, ws: web.WebSocketResponse, outgoing: Outgoing, feed: Feed, outlet: _Outlet) -> None:
+        code, why = WSCloseCode.INTERNAL_ERROR, "The server failed at this session."
+        try:
+            listener = _Listener(feed, outgoing, outlet.conversation)
+            outlet.conversation.on_format = listener.reformat
+            outlet.conversation.begin(feed.channels)
+            outlet.outgoing = outgoing
+            feed.channels.start()
+            await converse(ws, feed, listener.hear)
+            code, why = CLOSE_CODES.get(feed.reason, (code, why))
+        except Exception:
+            log.exception("session failed")
+        finally:  # also where the request is cancelled, for its connection is lost or the server stops
+            await outgoing.close(code, why)
+
+
+class _Outlet:
+    """Tells events in OpenAI's words, once there is somebody to tell."""
+
+    def __init__(self, session_id: str, state: SessionState, access: Access) -> None:
+        self.conversation = Conversation(
+            session_id, state=state, settings=access.settings, expires_at=access.expires_at()
+        )
+        self.outgoing: Outgoing | None = None
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """As `Outlet.send`."""
+        if self.outgoing is not None:
+            for telling in self.conversation.tell(event, seq, channel):
+                self.outgoing.send(telling)
+
+
+class _Listener:
+    """What one client says, and what comes of it."""
+
+    def __init__(self, feed: Feed, outgoing: Outgoing, conversation: Conversation) -> None:
+        self._feed = feed
+        self._outgoing = outgoing
+        self._conversation = conversation
+
+    async def hear(self, message: WSMessage) -> bool:
+        """Act on a message, in order; the next is read once there is room for its audio. Never raises."""
+        try:
+            if message.type is WSMsgType.BINARY:
+                raise RealtimeError(
+                    "INVALID_JSON", "A binary message came.", "Send JSON as text, and audio in it as base64."
+                )
+            text = message.data
+            event, audio = _read(text) if len(text) <= INLINE_LETTERS else await asyncio.to_thread(_read, text)
+        except RealtimeError as error:
+            self._outgoing.send(self._conversation.fault(error))
+            return True
+        if not self._feed.is_open:
+            return True
+        try:
+            if audio is not None:
+                await self._feed.push(audio)
+                return True
+            if isinstance(event, SessionUpdate | TranscriptionSessionUpdate):
+                await load_denoiser(_asked(event))
+        except MediaError as error:
+            self._outgoing.send(self._conversation.fault(error, event_id=event.event_id))
+            return False
+        except VoiceForgeError as error:
+            self._outgoing.send(self._conversation.fault(error, event_id=event.event_id))
+            return True
+        for telling in self._conversation.act(event, self._feed.channels):
+            self._outgoing.send(telling)
+        return True
+
+    def reformat(self, audio_format: AudioFormat) -> None:
+        """Take another format of audio.
+
+        Raises:
+            RealtimeError: audio has come already.
+        """
+        if self._feed.received_bytes:
+            raise RealtimeError(
+                "INVALID_VALUE",
+                "`session.audio.input.format`: audio has come already.",
+                "Set the format before the first audio, or connect again.",
+                param="session.audio.input.format",
+            )
+        self._feed.reformat(audio_format)
+
+
+def _read(text: str) -> tuple[AnyClientEvent, bytes | None]:
+    """A message and the audio in it.
+
+    Raises:
+        RealtimeError: what is wrong with it.
+    """
+    event = parse_event(text)
+    return event, event.decoded() if isinstance(event, InputAudioBufferAppend) else None
+
+
+def _asked(event: SessionUpdate | TranscriptionSessionUpdate) -> SessionState:
+    """What an update asks for, whatever was asked for before it."""
+    if isinstance(event, SessionUpdate):
+        return SessionState().updated(event.session)
+    return SessionState().updated_legacy(event.session)
