@@ -20,13 +20,10 @@ from mediaserver.ingest.flac import FlacSource
 from mediaserver.ingest.ogg import OggSource
 from mediaserver.ingest.pcm import PcmReader, SampleFormat
 from mediaserver.ingest.resampler import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, Resampler
-from mediaserver.ingest.source import OPUS_PACKET_BYTES_MAX, OpusMessages, RawSource, Source
+from mediaserver.ingest.source import OpusMessages, RawSource, Source
 from mediaserver.ingest.undecodable import undecodable
 
-SLICE_BYTES = 16 * 1024
-"""Half a second of linear16 at 16 kHz: what is read at once takes a millisecond or two."""
-
-BLOCK_SAMPLES = SAMPLE_RATE
+BLOCK_SAMPLES = SAMPLE_RATE // 4
 """What one call gives at most, and one block of the encoding more: a kilobyte of FLAC may hold minutes of silence."""
 
 
@@ -72,11 +69,14 @@ class AudioFormat:
 class ByteAudio(Protocol):
     """Bytes of one stream in, samples [count, n] float32 at 16 kHz out.
 
-    A few bytes can hold minutes of audio, so one call gives about a second: while `pending`, call again with `b""`
-    (or `finish`). Give at most `slice_bytes` of a message at once: an Opus packet is always less.
+    A few bytes can hold minutes of audio, so one call gives a quarter of a second or one block: while `pending`, call
+    again with `b""` (or `finish`). Give at most `slice_bytes` of a message at once, for each call takes some
+    milliseconds at most; an Opus packet is always less.
     """
 
-    slice_bytes: int
+    @property
+    def slice_bytes(self) -> int:
+        """The most to be given at once; it may change once a container is known."""
 
     @property
     def pending(self) -> bool:
@@ -108,23 +108,24 @@ def open_audio(audio_format: AudioFormat) -> ByteAudio:
         VoiceForgeError: LIBOPUS_MISSING.
     """
     _check(audio_format)
-    stream = ByteStream(_source(audio_format), Resampler(audio_format.count, mix=not audio_format.multichannel))
-    if audio_format.encoding is Encoding.OPUS:
-        stream.slice_bytes = OPUS_PACKET_BYTES_MAX + 1  # a longer one is refused by its first slice
-    return stream
+    return ByteStream(_source(audio_format), Resampler(audio_format.count, mix=not audio_format.multichannel))
 
 
 class ByteStream:
     """One stream: a source of blocks and a resampler."""
 
     def __init__(self, source: Source, resampler: Resampler) -> None:
-        self.slice_bytes = SLICE_BYTES
         self._source = source
         self._resampler = resampler
         self._pending = False
         self._ended = False
         self._received = False
         self._is_audio = False
+
+    @property
+    def slice_bytes(self) -> int:
+        """The most to be given at once."""
+        return self._source.slice_bytes
 
     @property
     def pending(self) -> bool:

@@ -15,6 +15,9 @@ from mediaserver.ingest.webm import WebmSource
 HEAD_BYTES = 12
 """What is looked at: RIFF and MP4 say what they are behind a length."""
 
+HEAD_SLICE_BYTES = 2 * 1024
+"""The least that any of the containers may be given at once."""
+
 TAG_BYTES_MAX = 16 * 1024 * 1024
 """The longest ID3 tag before the audio that is stepped over: it may have cover pictures."""
 
@@ -42,6 +45,11 @@ class DetectedSource:
         self._head: ByteBuffer | None = ByteBuffer(_BUFFER_BYTES)
         self._source: Source | None = None
         self._ended = False
+
+    @property
+    def slice_bytes(self) -> int:
+        """Of what was found; little until then."""
+        return self._source.slice_bytes if self._source is not None else HEAD_SLICE_BYTES
 
     def give(self, data: bytes) -> None:
         """More bytes of the stream."""

@@ -117,9 +117,13 @@ class Feed:
         if self._closing is not None:
             return
         self._bytes += len(data)
-        slice_bytes = self._audio.slice_bytes or len(data)
-        for start in range(0, len(data), slice_bytes):
-            await self._hand_on(self._audio.feed(data[start : start + slice_bytes]))
+        start = 0
+        while start < len(data) and self._closing is None:
+            if start:
+                await asyncio.sleep(0)  # a few milliseconds' work at a time, also where no audio comes of it
+            piece = data[start : start + self._audio.slice_bytes]
+            start += len(piece)
+            await self._hand_on(self._audio.feed(piece))
             while self._audio.pending and self._closing is None:
                 await asyncio.sleep(0)  # a second of audio at a time, and the event loop in between
                 await self._hand_on(self._audio.feed(b""))

@@ -20,6 +20,9 @@ HEADER_BYTES_MAX = 16
 
 STREAMINFO_BYTES = 34
 
+SLICE_BYTES = 4 * 1024
+"""Two thousand places where a frame might begin."""
+
 _MARKER = b"fLaC"
 _SMALLEST_FRAME_BYTES = 8
 
@@ -46,6 +49,8 @@ class FlacSource:
     Args:
         rate: what the client says the stream has, in Hz.
     """
+
+    slice_bytes = SLICE_BYTES
 
     def __init__(self, rate: int | None = None) -> None:
         self._buffer = ByteBuffer(BUFFER_BYTES)

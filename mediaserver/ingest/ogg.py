@@ -21,6 +21,9 @@ BUFFER_BYTES = 192 * 1024
 PACKET_BYTES_MAX = 2 * 1024 * 1024
 """Of one packet, over pages. Of a header that is longer, for it has a cover picture, no more than this is kept."""
 
+SLICE_BYTES = 8 * 1024
+"""Three hundred pages, if they are empty."""
+
 _HEADER_BYTES = 27
 _CONTINUED, _BEGIN = 1, 2
 _CODECS = {
@@ -40,6 +43,8 @@ class OggSource:
         channels: 1 or as many as each is to be heard of.
         only_opus: whether FLAC in it is refused.
     """
+
+    slice_bytes = SLICE_BYTES
 
     def __init__(self, channels: int, *, only_opus: bool = False) -> None:
         self._buffer = ByteBuffer(BUFFER_BYTES)

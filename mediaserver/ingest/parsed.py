@@ -14,6 +14,10 @@ SILENT_BYTES_MAX = 64 * 1024
 """What may come without a single frame in it; FFmpeg's parsers step over all that is no frame, for ever."""
 
 
+SLICE_BYTES = 4 * 1024
+"""A quarter of a second, as MP3 and AAC usually are."""
+
+
 class ParsedSource:
     """A stream of frames that begin with a sync word.
 
@@ -21,6 +25,8 @@ class ParsedSource:
         codec: FFmpeg's name of parser and decoder.
         title: what people call it.
     """
+
+    slice_bytes = SLICE_BYTES
 
     def __init__(self, codec: str, title: str) -> None:
         self._title = title

@@ -9,12 +9,19 @@ from mediaserver.ingest.pcm import PcmReader
 from mediaserver.ingest.resampler import Block
 from mediaserver.ingest.undecodable import undecodable
 
+RAW_SLICE_BYTES = 16 * 1024
+"""Half a second of linear16 at 16 kHz."""
+
 OPUS_PACKET_BYTES_MAX = 48 * 1275 + 100
 """48 frames of 1275 bytes and their lengths (RFC 6716 section 3.2.5)."""
 
 
 class Source(Protocol):
     """Bytes in, blocks of audio out, as they become whole. Raises MediaError UNDECODABLE_AUDIO, nothing else."""
+
+    @property
+    def slice_bytes(self) -> int:
+        """The most that is to be given at once: what is done with it, whatever it is, takes a few milliseconds."""
 
     def give(self, data: bytes) -> None:
         """More bytes of the stream, in order."""
@@ -31,6 +38,8 @@ class Source(Protocol):
 
 class RawSource:
     """Samples without a container."""
+
+    slice_bytes = RAW_SLICE_BYTES
 
     def __init__(self, reader: PcmReader) -> None:
         self._reader = reader
@@ -63,6 +72,8 @@ class OpusMessages:
     Raises:
         VoiceForgeError: LIBOPUS_MISSING.
     """
+
+    slice_bytes = OPUS_PACKET_BYTES_MAX + 1  # a longer packet is refused by its first slice
 
     def __init__(self, channels: int) -> None:
         self._decoder = OpusPackets(channels)

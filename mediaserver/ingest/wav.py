@@ -42,6 +42,8 @@ _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 class WavSource:
     """A WAV stream. Chunks but `fmt ` and `data` are stepped over; another WAV after the first goes on with it."""
 
+    slice_bytes = PIECE_BYTES
+
     def __init__(self) -> None:
         self._buffer = ByteBuffer(BUFFER_BYTES)
         self._reader: PcmReader | None = None

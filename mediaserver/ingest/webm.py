@@ -29,6 +29,9 @@ SKIP_BYTES_MAX = 16 * 1024 * 1024
 BUFFER_BYTES = BLOCK_BYTES_MAX + 128 * 1024
 """A block, and what was given at once."""
 
+SLICE_BYTES = 2 * 1024
+"""A thousand elements, if they are empty; of a browser's recorder a tenth of a second."""
+
 _SEGMENT, _CLUSTER, _BLOCK_GROUP = 0x18538067, 0x1F43B675, 0xA0
 _TRACKS, _TRACK_ENTRY, _SIMPLE_BLOCK, _BLOCK = 0x1654AE6B, 0xAE, 0xA3, 0xA1
 _NUMBER, _TYPE, _CODEC, _PRIVATE, _AUDIO, _ENCODINGS = 0xD7, 0x83, 0x86, 0x63A2, 0xE1, 0x6D80
@@ -44,6 +47,8 @@ class WebmSource:
     Args:
         channels: 1 or as many as each is to be heard of.
     """
+
+    slice_bytes = SLICE_BYTES
 
     def __init__(self, channels: int) -> None:
         self._buffer = ByteBuffer(BUFFER_BYTES)

@@ -18,10 +18,12 @@ def heard(audio_format: AudioFormat, pieces: Iterable[bytes]) -> Samples:
     """All samples of a stream that came in these pieces, [count, n]."""
     audio = open_audio(audio_format)
     parts = []
-    for piece in pieces:
-        size = audio.slice_bytes
-        for at in range(0, len(piece), size):
-            parts.append(audio.feed(piece[at : at + size]))
+    for message in pieces:
+        piece = message
+        while piece:
+            size = audio.slice_bytes
+            parts.append(audio.feed(piece[:size]))
+            piece = piece[size:]
             while audio.pending:
                 parts.append(audio.feed(b""))
     parts.append(audio.finish())
