@@ -297,7 +297,7 @@ class RecordedQuery(ListenQuery):
 
     @model_validator(mode="after")
     def _possible(self) -> RecordedQuery:
-        if self.detects_language and self.language is not None:
+        if self._wants_detection and self.language is not None:
             raise refusal("`detect_language` and `language` exclude each other")
         if self.encoding == "opus":
             raise refusal("`encoding`: packets in a body have no length; send Opus in Ogg or WebM, and no `encoding`")
@@ -306,14 +306,18 @@ class RecordedQuery(ListenQuery):
         return self
 
     @property
+    def _wants_detection(self) -> bool:
+        return bool(self.detect_language) and self.detect_language[0].lower() != "false"
+
+    @property
     def detects_language(self) -> bool:
         """Whether the language is to be detected."""
-        return self.language == "multi" or self.detect_language not in ([], ["false"])
+        return self.language == "multi" or self._wants_detection
 
     @property
     def candidates(self) -> list[str]:
         """What the language is to be one of; none is whatever the model knows."""
-        return self.language_hint or [code for code in self.detect_language if code not in ("true", "false")]
+        return self.language_hint or [code for code in self.detect_language if code.lower() not in ("true", "false")]
 
     @property
     def has_paragraphs(self) -> bool:

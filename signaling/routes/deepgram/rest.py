@@ -145,7 +145,7 @@ class Rest:
         folder = Path(tempfile.mkdtemp(prefix="voiceforge-listen-"))  # mode 0700
         is_kept = False
         try:
-            path = folder / "recording"
+            path = folder / "The recording"  # how messages about it begin
             fetched: str | None = None
             sha256 = ""
             if request.content_type == "application/json":
