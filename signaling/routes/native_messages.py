@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 
+TEXT_MAX_LETTERS = 256 * 1024
+"""A second of stereo at 48 kHz in Base64; of this length JSON is read within 10 ms, whatever is in it."""
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -64,9 +67,15 @@ def parse_message(text: str) -> ClientMessage:
     """One message.
 
     Raises:
-        VoiceForgeError: MALFORMED_MESSAGE or UNKNOWN_MESSAGE.
+        VoiceForgeError: MESSAGE_TOO_LONG, MALFORMED_MESSAGE or UNKNOWN_MESSAGE.
         ConfigError: INVALID_CONFIG, where `configure` has no object.
     """
+    if len(text) > TEXT_MAX_LETTERS:
+        raise VoiceForgeError(
+            "MESSAGE_TOO_LONG",
+            f"The message has {len(text)} letters; a text may have {TEXT_MAX_LETTERS}.",
+            "Send shorter ones, or audio in binary frames, which may be longer.",
+        )
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as exc:

@@ -12,15 +12,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import WSMsgType
+from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.metrics import Metrics
+from mediaserver.session.dialect import Telling
 from mediaserver.settings import Settings
 from signaling.app import ADMISSION, REGISTRY, make_app
 from signaling.routes.native import MESSAGE_MAX_BYTES
+from signaling.socket import Outgoing, open_socket
 from tests.unit.signaling.front_door import FakeEngine
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
@@ -316,6 +318,7 @@ async def test_texts_that_no_encoding_takes_are_refused_or_taken(node: Node, fie
         ("", "MALFORMED_MESSAGE"),
         ("{", "MALFORMED_MESSAGE"),
         ("[" * 100_000, "MALFORMED_MESSAGE"),
+        ('{"type":"audio","data":"' + "A" * 262_144 + '"}', "MESSAGE_TOO_LONG"),
         ("[]", "MALFORMED_MESSAGE"),
         ("null", "MALFORMED_MESSAGE"),
         ('{"type":"sing"}', "UNKNOWN_MESSAGE"),
@@ -365,6 +368,24 @@ async def test_a_bare_close_ends_the_session(node: Node) -> None:
     assert node.metrics.registry.get_sample_value(
         "voiceforge_sessions_ended_total", {"door": "websocket", "reason": "client"}
     )
+
+
+async def test_what_a_client_makes_us_quote_reaches_it() -> None:
+    """An event with half a surrogate pair, which UTF-8 cannot say, does not stop those after it."""
+
+    async def quote(request: web.Request) -> web.WebSocketResponse:
+        ws = await open_socket(request, max_message_bytes=1000)
+        outgoing = Outgoing(request, ws, Metrics())
+        outgoing.send(Telling('"\ud800"'))
+        outgoing.send(Telling('"after"'))
+        await outgoing.close()
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", quote)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http, http.ws_connect(server.make_url("/")) as ws:
+        assert await ws.receive_str(timeout=5) == '"?"'
+        assert await ws.receive_str(timeout=5) == '"after"'
 
 
 async def test_a_message_that_is_too_long_ends_the_session(node: Node) -> None:
