@@ -41,6 +41,28 @@ class TurnDetection(StrEnum):
     SEMANTIC = "semantic"
 
 
+class WebhookBatch(StrEnum):
+    """How many events of a live session go into a webhook."""
+
+    EVENT = "event"
+    SESSION = "session"
+
+
+WebhookEvent = Literal[
+    "ready",
+    "speech_started",
+    "speech_stopped",
+    "final",
+    "revision",
+    "utterance_end",
+    "metadata",
+    "warning",
+    "error",
+    "closed",
+]
+"""What a webhook may tell of a live session: all but interims, which are old before they arrive."""
+
+
 class Group(StrEnum):
     """Headings of the reference."""
 
@@ -311,6 +333,22 @@ class Settings(BaseSettings):
         le=1,
     )
 
+    webhook_url: str | None = _knob(
+        Group.SESSION,
+        None,
+        "Where the events of live sessions are posted, unless a client names another place for its own.",
+    )
+    webhook_secret: SecretStr | None = _knob(
+        Group.SESSION, None, "Signs what is posted to `webhook_url` (HMAC-SHA256).", min_length=16
+    )
+    webhook_batch: WebhookBatch = _knob(
+        Group.SESSION, WebhookBatch.EVENT, "`event`: each is posted by itself; `session`: all of them at its end."
+    )
+    webhook_events: list[WebhookEvent] = _knob(
+        Group.SESSION,
+        ["final", "revision", "utterance_end", "metadata", "closed"],
+        "Which events of live sessions are posted, as JSON.",
+    )
     event_log_kib: int = _knob(
         Group.SESSION,
         512,

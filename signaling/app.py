@@ -36,11 +36,12 @@ from signaling.routes.jobs_submit import Submissions
 from signaling.routes.jobs_uploads import Uploads
 from signaling.routes.native import Native
 from signaling.routes.openai_errors import refusal_response
+from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.openai_rest import PREFIX as OPENAI_AUDIO
 from signaling.routes.openai_rest import OpenAIRest
-from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.whip import PeerFactory, Whip
+from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
 from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
@@ -86,13 +87,15 @@ def make_app(
         static_dir: where the built page lies.
 
     Raises:
-        ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL or NOT_A_TURN_URL.
+        ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL, NOT_A_TURN_URL, or INVALID_URL for `webhook_url`.
     """
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
-    sessions = SessionFactory(settings=settings, models=models, metrics=metrics)
+    outbound = Outbound(settings=settings, metrics=metrics)
+    webhooks = SessionWebhooks(settings=settings, outbound=outbound, metrics=metrics)
+    sessions = SessionFactory(settings=settings, models=models, metrics=metrics, webhooks=webhooks)
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
@@ -101,20 +104,20 @@ def make_app(
         answering=answering,
         make_peer=make_peer or sessions.peer,
         logs=logs,
+        webhooks=webhooks,
         ice_servers=parse_ice_servers(settings.ice_servers),
         metrics=metrics,
     )
     events = Events(logs=logs)
     recordings = Recordings(settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad)
     native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
+    openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
     jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
     transcriptions = (
         Submissions(jobs=jobs, admission=admission, recorder=recordings.loaded, settings=settings, metrics=metrics),
         Transcriptions(jobs=jobs),
-    openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
         Uploads(jobs=jobs, admission=admission, settings=settings),
     )
-    outbound = Outbound(settings=settings, metrics=metrics)
     deepgram = Deepgram(
         sessions=sessions,
         registry=registry,
@@ -122,6 +125,9 @@ def make_app(
         recordings=recordings,
         outbound=outbound,
         metrics=metrics,
+    )
+    realtime = OpenAIRealtime(
+        sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
@@ -156,6 +162,7 @@ def make_app(
     async def close_outbound(_app: web.Application) -> AsyncIterator[None]:
         yield
         await deepgram.close()
+        await webhooks.close()
         await outbound.close()
 
     app.cleanup_ctx.append(monitor)

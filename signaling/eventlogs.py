@@ -34,7 +34,7 @@ class EventLogs:
     def publish(self, live: LiveSession, log: EventLog) -> None:
         """From now on the log is found by the secret of its session, until a while after that has ended."""
         self._logs[live.secret] = log
-        live.on_gone = lambda: self._end(live.secret)
+        live.on_gone.append(lambda: self._end(live.secret))
 
     def find(self, secret: str) -> EventLog | None:
         """The log of a session's URL."""

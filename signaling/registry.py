@@ -71,7 +71,7 @@ class LiveSession:
         secret: the last part of its URL.
         etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it never changes.
         closing: the task that closes it, once that has begun.
-        on_gone: called once, when it has left the registry.
+        on_gone: called once each, when it has left the registry.
     """
 
     session_id: str
@@ -80,7 +80,7 @@ class LiveSession:
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(SECRET_BYTES), repr=False)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
-    on_gone: Callable[[], None] | None = None
+    on_gone: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Registry:
@@ -177,8 +177,8 @@ class Registry:
             self._metrics.sessions.labels(live.door).dec()
             self._metrics.sessions_ended_total.labels(live.door, reason).inc()
             log.info("session closed", session=live.session_id, reason=reason, live=len(self))
-            if live.on_gone is not None:
-                live.on_gone()
+            for callback in live.on_gone:
+                callback()
 
 
 def new_session_id() -> str:

@@ -13,10 +13,11 @@ from mediaserver.session import Session, Sink
 from mediaserver.session.channels import Channels, MakeSession, Outlet
 from mediaserver.session.dialect import Dialect
 from mediaserver.session.effective import Effective
-from mediaserver.session.tap import Tap
+from mediaserver.session.tap import Tap, Tee
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.limits import ServedEngine
+from signaling.session_webhooks import SessionWebhooks
 
 
 @dataclass(slots=True)
@@ -35,12 +36,16 @@ class SessionFactory:
         settings: of this node.
         models: filled in once they are loaded.
         metrics: shared by all sessions.
+        webhooks: who is told of sessions, beside their clients.
     """
 
-    def __init__(self, *, settings: Settings, models: Models, metrics: Metrics) -> None:
+    def __init__(
+        self, *, settings: Settings, models: Models, metrics: Metrics, webhooks: SessionWebhooks | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self._models = models
+        self._webhooks = webhooks
 
     @property
     def engine(self) -> ServedEngine | None:
@@ -74,10 +79,13 @@ class SessionFactory:
             ConfigError: the configuration names what is not there.
             VoiceForgeError: a noise suppressor that is not installed.
         """
-        return Channels(self._maker(session_id, config), outlet=outlet, count=count)
+        tee = Tee(outlet, self._taps(session_id))
+        channels = Channels(self._maker(session_id, config), outlet=tee, count=count)
+        tee.begin(channels)
+        return channels
 
     def peer(
-        self, session_id: str, config: SessionConfig, dialect: Dialect | None = None, taps: Sequence[Tap] = ()
+        self, session_id: str, config: SessionConfig, dialect: Dialect | None = None, taps: Sequence[Tap] | None = None
     ) -> Peer:
         """The server's end of a peer connection.
 
@@ -85,7 +93,7 @@ class SessionFactory:
             session_id: for logs and events; not a secret.
             config: what the client asked for.
             dialect: what is said over its data channel; the native protocol if None.
-            taps: who hears its events beside the client.
+            taps: who hears its events beside the client; the node's webhook if None.
 
         Raises:
             ConfigError: the configuration names what is not there.
@@ -97,8 +105,12 @@ class SessionFactory:
             metrics=self.metrics,
             make_session=self._maker(session_id, config),
             dialect=dialect,
-            taps=taps,
+            taps=self._taps(session_id) if taps is None else taps,
         )
+
+    def _taps(self, session_id: str) -> list[Tap]:
+        tap = None if self._webhooks is None else self._webhooks.tap(session_id)
+        return [] if tap is None else [tap]
 
     def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:
         engine, vad = self._loaded()

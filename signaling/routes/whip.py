@@ -48,10 +48,14 @@ from signaling.routes.whip_operations import (
     SESSION_PREFLIGHT,
     TRICKLE,
 )
+from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, SessionWebhook, SessionWebhooks, receiver_of
 
 log = structlog.get_logger(__name__)
 
 DOOR = "whip"
+
+ALLOWED_HEADERS = ("Content-Type", "If-Match", "Authorization", METADATA_HEADER, URL_HEADER, SECRET_HEADER)
+"""What a page of another origin may send."""
 
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
@@ -73,6 +77,7 @@ class Whip:
         answering: how an offer becomes a session.
         make_peer: makes the server's end of a peer connection.
         logs: where others read what a session tells.
+        webhooks: where it is posted.
         ice_servers: what clients are told to use.
         metrics: refusals by code.
     """
@@ -84,6 +89,7 @@ class Whip:
         answering: Answering,
         make_peer: PeerFactory,
         logs: EventLogs,
+        webhooks: SessionWebhooks,
         ice_servers: Sequence[IceServer],
         metrics: Metrics,
     ) -> None:
@@ -91,6 +97,7 @@ class Whip:
         self._answering = answering
         self._make_peer = make_peer
         self._logs = logs
+        self._webhooks = webhooks
         self._links = [link for server in ice_servers for link in server.links()]
         self._metrics = metrics
 
@@ -129,7 +136,7 @@ class Whip:
                 "Accept-Post": SDP_TYPE,
                 "Accept-Patch": SDPFRAG_TYPE,
                 "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": f"Content-Type, If-Match, Authorization, {METADATA_HEADER}",
+                "Access-Control-Allow-Headers": ", ".join(ALLOWED_HEADERS),
                 "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
             },
         )
@@ -183,18 +190,22 @@ class Whip:
     async def _create(self, request: web.Request) -> web.Response:
         _require_type(request, SDP_TYPE, accept_header="Accept-Post")
         config = with_header_metadata(config_from_query(request.query), request.headers)
+        receiver = receiver_of(request.headers, self._webhooks.policy)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         if config.denoise is not None:
             # Importing a suppressor takes up to seconds, once: this client waits for it, and nobody else.
             await asyncio.to_thread(preload, Denoise(config.denoise))
         logs: list[EventLog] = []
+        posted: list[SessionWebhook] = []
 
         def make_peer(session_id: str) -> WebRtcPeer:
             logs.append(self._logs.open(session_id))
-            return self._make_peer(session_id, config, taps=logs)
+            posted.extend(filter(None, [self._webhooks.tap(session_id, receiver)]))
+            return self._make_peer(session_id, config, taps=[*logs, *posted])
 
         live, _, answer = await self._answering.open(offer, make_peer, door=DOOR)
         self._logs.publish(live, logs[0])
+        live.on_gone += [webhook.end for webhook in posted]  # also where a session is cut, and never says `closed`
         headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
         for link in (f'</whip/{live.secret}/events>; rel="events"; type="text/event-stream"', *self._links):

@@ -23,6 +23,7 @@ from signaling.openapi.operation import (
     RetryAfter,
     Tag,
 )
+from signaling.session_webhooks import SECRET_HEADER, SECRET_MAX_LETTERS, SECRET_MIN_LETTERS, URL_HEADER
 
 SDP_TYPE = "application/sdp"
 SDPFRAG_TYPE = "application/trickle-ice-sdpfrag"
@@ -59,6 +60,16 @@ class OfferHeaders(BaseModel):
         validation_alias=METADATA_HEADER,
         description="The client's own fields as a JSON object of texts; where the URL names one too, that counts.",
     )
+    webhook: str | None = Field(
+        None, alias=URL_HEADER, description="Where the session's events are posted, in place of the node's receiver."
+    )
+    webhook_secret: str | None = Field(
+        None,
+        alias=SECRET_HEADER,
+        min_length=SECRET_MIN_LETTERS,
+        max_length=SECRET_MAX_LETTERS,
+        description="Signs what is posted there.",
+    )
 
 
 class TrickleHeaders(BaseModel):
@@ -89,6 +100,9 @@ CREATE = Operation(
                 "INVALID_SDP",
                 "INVALID_CONFIG",
                 "INVALID_METADATA",
+                "INVALID_WEBHOOK",
+                "INVALID_URL",
+                "ADDRESS_NOT_ALLOWED",
                 "MODEL_NOT_LOADED",
                 "UNKNOWN_LANGUAGE",
                 "TURN_MODEL_NOT_LOADED",
@@ -103,6 +117,8 @@ CREATE = Operation(
                 "NO_USABLE_AUDIO",
                 "UNSUPPORTED_CODEC",
                 "TOO_MANY_AUDIO_TRACKS",
+                "TRACKS_INDISTINGUISHABLE",
+                "RTCP_MUX_REQUIRED",
                 "TOO_MANY_MEDIA_SECTIONS",
                 "TOO_MANY_SSRCS",
                 "PEER_CLOSED",

@@ -281,8 +281,7 @@ class TestAfterTheEnd:
     async def test_a_log_is_forgotten_after_its_time(self) -> None:
         logs, live = EventLogs(kept_kib=16, linger_s=0.01), Gone.live()
         logs.publish(live, logs.open("s1"))
-        assert live.on_gone is not None
-        live.on_gone()
+        live.on_gone[0]()
         assert logs.find(live.secret) is not None
         await asyncio.sleep(0.03)
         assert logs.find(live.secret) is None
@@ -295,8 +294,7 @@ class TestAfterTheEnd:
             logs.publish(live, log)
             log.send(final(1, "x" * 10_000), 0, 0)
         for live in (lives[2], lives[0], lives[1]):
-            assert live.on_gone is not None
-            live.on_gone()
+            live.on_gone[0]()
         assert [logs.find(live.secret) is None for live in lives] == [False, False, True, False]
         logs.close()
         assert all(logs.find(live.secret) is None for live in lives)

@@ -95,6 +95,37 @@ class TestPost:
         response = await post(node, "?language=en&language=de")
         assert (response.status, await code_of(response)) == (400, "INVALID_CONFIG")
 
+    async def test_a_webhook_of_its_own_hears_the_session(self, node: Node) -> None:
+        headers = {**SDP, "X-VoiceForge-Webhook": "https://crm.example/hook"}
+        assert (await post(node, headers=headers)).status == 201
+        assert [type(tap).__name__ for tap in node.peers[0].taps] == ["EventLog", "SessionWebhook"]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "code"),
+        [
+            ("X-VoiceForge-Webhook", "ftp://crm.example", "INVALID_URL"),
+            ("X-VoiceForge-Webhook", "http://10.0.0.1/", "ADDRESS_NOT_ALLOWED"),
+            ("X-VoiceForge-Webhook-Secret", "a secret of sorts", "INVALID_WEBHOOK"),
+            ("X-VoiceForge-Metadata", "caller", "INVALID_METADATA"),
+            ("X-VoiceForge-Metadata", '{"caller":7}', "INVALID_CONFIG"),
+            ("X-VoiceForge-Metadata", '{"caller":"\\ud800"}', "INVALID_CONFIG"),
+        ],
+    )
+    async def test_a_header_that_cannot_be_met_is_refused(self, node: Node, name: str, value: str, code: str) -> None:
+        response = await post(node, headers={**SDP, name: value})
+        assert (response.status, await code_of(response)) == (400, code)
+        assert not node.peers
+
+    async def test_metadata_comes_from_the_header_and_the_query(self, node: Node) -> None:
+        headers = {**SDP, "X-VoiceForge-Metadata": '{"caller":"+49 30","call_id":"a7"}'}
+        assert (await post(node, '?metadata={"queue":"sales"}', headers=headers)).status == 201
+        assert node.peers[0].config.metadata == {"caller": "+49 30", "call_id": "a7", "queue": "sales"}
+
+    async def test_channels_within_a_track_are_refused_by_name(self, node: Node) -> None:
+        response = await post(node, "?multichannel=true")
+        assert (response.status, await code_of(response)) == (400, "INVALID_CONFIG")
+        assert "`multichannel`" in await response.text()
+
     @pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": ";;/%"}])
     async def test_another_content_type_is_415(self, node: Node, headers: dict[str, str]) -> None:
         response = await node.client.post(
