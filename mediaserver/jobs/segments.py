@@ -28,7 +28,7 @@ BREATH_S = 0.2
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\")\]»”’]*$")
 _CLAUSE_END = re.compile(r"[,;:，、；：—–]['\")\]»”’]*$")
 
-_TITLES = frozenset({"mr.", "mrs.", "ms.", "dr.", "st.", "prof.", "vs.", "no.", "jr.", "sr.", "etc.", "e.g.", "i.e."})
+_TITLES = frozenset({"mr.", "mrs.", "ms.", "dr.", "st.", "prof.", "vs.", "jr.", "sr.", "etc.", "e.g.", "i.e."})
 """Words that end with a full stop and no sentence, often."""
 
 
