@@ -74,7 +74,7 @@ class Access:
             RealtimeError: names the parameter.
         """
         state.require_model(loaded=self.loaded_model, aliases=self.settings.model_aliases)
-        if self._sessions.engine is None:
+        if self._sessions.engine is None or self._sessions.vad is None:
             return
         try:
             self._sessions.check(state.config())

@@ -52,16 +52,16 @@ class SessionState:
 
     Args:
         asked: what the client has asked for; what it left open is not set.
-        is_legacy: whether the client speaks of it in the legacy shape.
+        is_legacy: whether the client last spoke of it in the legacy shape.
     """
 
     asked: Session = field(default_factory=Session)
     is_legacy: bool = False
 
     def updated(self, session: Session) -> SessionState:
-        """With what an update sets; what it leaves out stays, null turns off."""
+        """With what an update in today's shape sets; what it leaves out stays, null turns off."""
         merged = _merged(self.asked.model_dump(exclude_unset=True), session.model_dump(exclude_unset=True))
-        return SessionState(Session.model_validate(merged), self.is_legacy)
+        return SessionState(Session.model_validate(merged))
 
     def updated_legacy(self, session: LegacySession) -> SessionState:
         """With what an update in the legacy shape sets."""

@@ -105,22 +105,22 @@ class SocketDoor:
         return ws
 
     async def _admitted(self, request: web.Request) -> SessionState:
-        if not web.WebSocketResponse().can_prepare(request):
+        offered = subprotocols(request)
+        if offered and PROTOCOL not in offered:
+            # A browser would end the connection; and aiohttp would log what is offered instead, keys and all.
+            raise RealtimeError(
+                "INVALID_SUBPROTOCOL",
+                f"The subprotocol `{PROTOCOL}` is not among those offered.",
+                f"Offer `{PROTOCOL}` first, and the key after it.",
+                param="Sec-WebSocket-Protocol",
+            )
+        if not web.WebSocketResponse(protocols=(PROTOCOL,)).can_prepare(request):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "UPGRADE_REQUIRED",
                 "This address speaks WebSocket only.",
                 "Connect with a WebSocket client (RFC 6455), or call /v1/realtime/calls over WebRTC.",
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-            )
-        offered = subprotocols(request)
-        if offered and PROTOCOL not in offered:
-            # A browser would end the connection, and what it offers instead may hold its key.
-            raise RealtimeError(
-                "INVALID_SUBPROTOCOL",
-                f"The subprotocol `{PROTOCOL}` is not among those offered.",
-                f"Offer `{PROTOCOL}` first, and the key after it.",
-                param="Sec-WebSocket-Protocol",
             )
         state = self._access.state_of(request)
         await self._access.admit(state)
