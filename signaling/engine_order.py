@@ -8,6 +8,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+
+from pydantic import SecretStr
 
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.remote.client import RemoteEngine
@@ -15,8 +18,12 @@ from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 
-NOT_FOR_AN_ENGINE = {"turn_secret", "turn_urls", "ice_servers"}
-"""Settings that hold secrets, for which decoding has no use."""
+NOT_FOR_AN_ENGINE = {
+    "turn_urls",
+    "ice_servers",
+    *(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)),
+}
+"""Settings that are secrets, hold some, or go with some: decoding has no use for them."""
 
 
 @dataclass(frozen=True, slots=True)

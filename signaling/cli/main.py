@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mediaserver.errors import VoiceForgeError
+from signaling.cli.doctor import doctor
 from signaling.cli.engine import engine
 from signaling.cli.models import models
 from signaling.cli.serve import serve
@@ -80,5 +81,5 @@ def main() -> None:
     """
 
 
-for command in (engine, models, serve, settings, transcribe, turn, worker):
+for command in (doctor, engine, models, serve, settings, transcribe, turn, worker):
     main.add_command(command)

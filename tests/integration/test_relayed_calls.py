@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -106,3 +109,18 @@ async def test_a_peer_that_may_only_relay_gets_the_right_words(
     assert candidates
     assert all(" typ relay" in line for line in candidates), candidates
     assert word_errors(speech.text, " ".join(finals)) <= 0.25, finals
+
+
+async def test_the_doctor_finds_nothing_wrong(turn: TurnServer, url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "signaling.cli", "doctor", "--url", url, "--turn-urls", turn.text, "--json"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "VOICEFORGE_TURN_SECRET": SECRET, "VOICEFORGE_PORT": "0"},
+    )
+    output, _ = await process.communicate()
+    told = json.loads(output)
+    assert {check["name"]: check["message"] for check in told["checks"] if check["status"] != "ok"} == {}
+    assert told["ok"] is True
+    assert process.returncode == 0
+    assert SECRET not in output.decode()
