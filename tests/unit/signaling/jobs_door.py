@@ -69,7 +69,10 @@ class FakeTranscriber:
 class Door:
     """The door, and a client of it."""
 
-    def __init__(self, client: TestClient[Any, Any], jobs: Jobs, transcriber: FakeTranscriber) -> None:
+    def __init__(
+        self, client: TestClient[Any, Any], jobs: Jobs, transcriber: FakeTranscriber, uploads: Uploads
+    ) -> None:
+        self.uploads = uploads
         self.client = client
         self.jobs = jobs
         self.transcriber = transcriber
@@ -113,14 +116,15 @@ async def open_door(settings: Settings, transcriber: FakeTranscriber) -> AsyncIt
     gate = Gate(bound_host="127.0.0.1", cors_origins=["https://page.example"])
     app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
     app.on_response_prepare.append(gate.on_response)
+    uploads = Uploads(jobs=jobs, admission=admission, settings=settings)
     doors = (
         Submissions(jobs=jobs, admission=admission, recorder=lambda: None, settings=settings, metrics=metrics),
         Transcriptions(jobs=jobs),
-        Uploads(jobs=jobs, admission=admission, settings=settings),
+        uploads,
     )
     for door in doors:
         app.add_routes(door.routes())
     await jobs.start()
     async with TestClient(TestServer(app, auto_decompress=False)) as client:
-        yield Door(client, jobs, transcriber)
+        yield Door(client, jobs, transcriber, uploads)
         await jobs.close()
