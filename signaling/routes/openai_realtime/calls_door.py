@@ -16,8 +16,8 @@ from signaling.problems import HttpError
 from signaling.registry import Registry, WebRtcPeer
 from signaling.routes.openai_realtime.access import Access
 from signaling.routes.openai_realtime.conversation import Conversation
-from signaling.routes.openai_realtime.descriptions import CALL, CALL_PREFLIGHT, HANG_UP, PREFLIGHT
 from signaling.routes.openai_realtime.errors import error_response
+from signaling.routes.openai_realtime.realtime_operations import CALL, CALL_PREFLIGHT, HANG_UP, PREFLIGHT
 from signaling.routes.openai_realtime.requests import SDP_TYPE, read_offer
 from signaling.routes.openai_realtime.session_state import SessionState, parse_session
 from signaling.sessions import SessionFactory

@@ -14,8 +14,8 @@ from signaling.problems import HttpError
 from signaling.routes.openai_realtime.access import Access, load_denoiser
 from signaling.routes.openai_realtime.calls_door import preflight_response
 from signaling.routes.openai_realtime.client_secrets import PREFIX, ClientSecrets
-from signaling.routes.openai_realtime.descriptions import LEGACY_SESSION, PREFLIGHT, SECRET
 from signaling.routes.openai_realtime.errors import error_response
+from signaling.routes.openai_realtime.realtime_operations import LEGACY_SESSION, PREFLIGHT, SECRET
 from signaling.routes.openai_realtime.requests import key_of, read_model, read_object
 from signaling.routes.openai_realtime.session_models import ClientSecretRequest, ExpiresAfter, LegacySessionRequest
 from signaling.routes.openai_realtime.session_state import SessionState, parse_session

@@ -27,8 +27,8 @@ from signaling.routes.openai_realtime.client_events import (
     parse_event,
 )
 from signaling.routes.openai_realtime.conversation import Conversation
-from signaling.routes.openai_realtime.descriptions import CONNECT
 from signaling.routes.openai_realtime.errors import RealtimeError, error_response
+from signaling.routes.openai_realtime.realtime_operations import CONNECT
 from signaling.routes.openai_realtime.requests import PROTOCOL, subprotocols
 from signaling.routes.openai_realtime.session_state import SessionState
 from signaling.sessions import SessionFactory

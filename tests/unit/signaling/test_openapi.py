@@ -85,7 +85,7 @@ async def test_every_code_that_is_promised_stands_in_the_code(app: web.Applicati
         for path in (SOURCES / folder).rglob("*.py")
         if not path.stem.endswith(("_operations", "_described"))
     )
-    assert sorted(name for name in codes if f'"{name}"' not in code) == []
+    assert sorted(name for name in codes if f'"{name}"' not in code and f'"{name.upper()}"' not in code) == []
 
 
 async def test_fields_say_what_they_are(document: dict[str, Any]) -> None:
