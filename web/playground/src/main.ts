@@ -63,7 +63,8 @@ let server: Promise<ServerInfo> = fetchServerInfo("api/v1/config", settings.toke
 
 async function start(): Promise<void> {
   notice.hide();
-  const { iceServers } = await server;
+  // Asked anew each time: TURN credentials expire, and the page may have been open for long.
+  const { iceServers } = await fetchServerInfo("api/v1/config", settings.token);
   const made = new VoiceForgeClient({
     url: "whip",
     token: settings.token,
