@@ -1,0 +1,1 @@
+"""Mutated messages against the real application: nothing that a client sends fells it or leaves anything behind."""
