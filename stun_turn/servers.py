@@ -18,8 +18,8 @@ from stun_turn.urls import ServerUrl
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 """These strings go into response headers, where a line break would start another header."""
 
-PAGE_NAME_BYTES = 8
-"""A page asks before it has a session: it gets a name of its own, which no two share, so that quotas count it alone."""
+NEWCOMER_BYTES = 8
+"""Random ones in the name of a client that has no session yet: no two share one, so that quotas count each alone."""
 
 
 def _is_url(text: str) -> str:
@@ -117,17 +117,13 @@ class IceServers:
         """The servers for a session.
 
         Args:
-            name: its log id; the TURN server's log shows it beside each allocation.
+            name: its log id, or `newcomer()` for a client that has none yet; the TURN server's log shows it.
         """
         if not self._turn_urls:
             return list(self._fixed)
         made = self.credentials(name)
         turn = IceServer(urls=self._turn_urls, username=made.username, credential=made.credential)
         return [*self._fixed, turn]
-
-    def for_page(self) -> list[IceServer]:
-        """The servers for a client that has no session yet."""
-        return self.for_session(f"page-{secrets.token_hex(PAGE_NAME_BYTES)}")
 
     def links(self, name: str) -> list[str]:
         """The same for a session, as values of `Link` headers."""
@@ -137,6 +133,11 @@ class IceServers:
         """TURN credentials of that name; `ttl_s` is the setting if None."""
         chosen_s = self._turn_ttl_s if ttl_s is None else ttl_s
         return issue(self._turn_secret, name, ttl_s=chosen_s, now_s=self._clock())
+
+
+def newcomer() -> str:
+    """A name for a client that asks before it has a session."""
+    return f"new-{secrets.token_hex(NEWCOMER_BYTES)}"
 
 
 def parse_ice_servers(entries: Sequence[dict[str, Any]]) -> list[IceServer]:

@@ -18,7 +18,7 @@ from mediaserver.settings import Settings, TurnDetection
 from signaling.limits import ServedEngine
 from signaling.openapi.operation import JSON, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler, HttpError
-from stun_turn.servers import IceServer, IceServers
+from stun_turn.servers import IceServer, IceServers, newcomer
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +119,7 @@ class Page:
     async def config(self, _request: web.Request) -> web.Response:
         """What the page shows and offers: model, languages, ICE servers, and a session's fields with their defaults."""
         settings, engine = self._settings, self._engine()
-        ice_servers = self._ice_servers.for_page()
+        ice_servers = self._ice_servers.for_session(newcomer())
         body = ServerConfig(
             version=version("voiceforge"),
             ready=engine is not None and engine.ready,

@@ -7,6 +7,7 @@ import ctypes
 import json
 import shutil
 import socket
+import ssl
 from collections import namedtuple
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +21,10 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Settings
@@ -303,6 +308,28 @@ async def test_a_server_that_is_not_well(server: Serve, bodies: Any, status: dic
     finding = await check_server(Settings(), await server(bodies, status=status))
     assert finding.status is Status.FAILED
     assert said in finding.message
+
+
+async def test_a_certificate_that_nobody_signed(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    ).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    (tmp_path / "both.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(pem)
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "both.pem")
+    served = TestServer(web.Application(), scheme="https")
+    await served.start_server(ssl=context)
+    finding = await check_server(Settings(), str(served.make_url("")))
+    await served.close()
+    assert finding.status is Status.FAILED
+    assert "certificate" in finding.message
 
 
 async def test_a_server_that_does_not_answer(unused_tcp_port: int) -> None:

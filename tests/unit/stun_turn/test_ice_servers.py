@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from mediaserver.errors import ConfigError
 from mediaserver.settings import Settings
 from stun_turn.credentials import issue
-from stun_turn.servers import IceServer, IceServers, parse_ice_servers
+from stun_turn.servers import IceServer, IceServers, newcomer, parse_ice_servers
 from stun_turn.urls import ServerUrl
 
 SECRET = "north-of-the-river-1"
@@ -84,10 +84,10 @@ def test_each_session_gets_credentials_of_its_own() -> None:
     assert servers().links("s-2") != servers().links("s-1")
 
 
-def test_a_page_gets_a_name_that_no_two_share() -> None:
-    names = {str(servers().for_page()[1].username) for _ in range(20)}
+def test_no_two_newcomers_share_a_name() -> None:
+    names = {str(servers().for_session(newcomer())[1].username) for _ in range(20)}
     assert len(names) == 20
-    assert all(re.fullmatch(r"1600:page-[0-9a-f]{16}", name) for name in names)
+    assert all(re.fullmatch(r"1600:new-[0-9a-f]{16}", name) for name in names)
 
 
 def test_without_turn_servers_there_are_no_credentials() -> None:
