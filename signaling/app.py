@@ -26,7 +26,9 @@ from signaling.outbound import Outbound
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
+from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
 from signaling.routes.deepgram.door import Deepgram
+from signaling.routes.deepgram.refusals import write_refusal
 from signaling.routes.docs import Docs
 from signaling.routes.events import Events
 from signaling.routes.health import Health
@@ -133,7 +135,12 @@ def make_app(
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(
-        middlewares=[problems_middleware, gate.middleware, in_dialect(OPENAI_AUDIO, refusal_response)],
+        middlewares=[
+            problems_middleware,
+            gate.middleware,
+            in_dialect(OPENAI_AUDIO, refusal_response),
+            *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
+        ],
         client_max_size=SDP_MAX_BYTES,
     )
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models

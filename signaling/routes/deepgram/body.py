@@ -11,16 +11,14 @@ from typing import BinaryIO
 
 import aiohttp
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mediaserver.errors import MediaError
 from mediaserver.ingest.codecs import TELEPHONE_RATE
+from mediaserver.jobs.database import StorageFullError, is_full
 from mediaserver.outbound.client import OutboundPolicy, fetch_to_file, parse_url
-from signaling.limits import read_text
 from signaling.problems import HttpError
-
-JSON_MAX_BYTES = 16 * 1024
-"""A signed URL is up to 2 KiB."""
+from signaling.routes.jobs_reading import read_json
 
 IDLE_TIMEOUT_S = 30.0
 """A client that sends nothing for so long in the middle of a body is gone."""
@@ -69,21 +67,12 @@ async def read_url(request: web.Request, policy: OutboundPolicy) -> str:
     """The URL of a JSON body.
 
     Raises:
-        HttpError: INVALID_JSON (400), BODY_TIMEOUT or BODY_TOO_LARGE.
-        ConfigError: INVALID_URL or ADDRESS_NOT_ALLOWED.
+        HttpError: INVALID_JSON (400), BODY_TIMEOUT, BODY_BROKEN or BODY_TOO_LARGE.
+        ConfigError: INVALID_CONFIG, INVALID_URL or ADDRESS_NOT_ALLOWED.
     """
-    text = await read_text(request, limit_bytes=JSON_MAX_BYTES, invalid_code="INVALID_JSON")
-    try:
-        url = UrlBody.model_validate_json(text).url
-    except ValidationError as exc:
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST,
-            "INVALID_JSON",
-            "The body is not an object with the text `url`.",
-            'Send {"url": "https://…"}, or the recording itself with its own Content-Type.',
-        ) from exc
-    parse_url(url, policy)
-    return url
+    body = await read_json(request, UrlBody)
+    parse_url(body.url, policy)
+    return body.url
 
 
 async def save_body(request: web.Request, path: Path, *, raw: Raw | None, max_bytes: int) -> str:
@@ -98,7 +87,7 @@ async def save_body(request: web.Request, path: Path, *, raw: Raw | None, max_by
     Raises:
         HttpError: BODY_TIMEOUT (408), BODY_BROKEN or EMPTY_BODY (400).
         MediaError: TOO_LARGE.
-        OSError: it cannot be written.
+        StorageFullError: DISK_FULL.
     """
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
@@ -114,6 +103,10 @@ async def save_body(request: web.Request, path: Path, *, raw: Raw | None, max_by
             "Send it again.",
             retryable=True,
         ) from exc
+    except OSError as exc:
+        if is_full(exc):
+            raise StorageFullError from exc
+        raise
     except web.RequestPayloadError as exc:
         raise HttpError(
             HTTPStatus.BAD_REQUEST, "BODY_BROKEN", "The recording broke off.", "Send it again.", retryable=True

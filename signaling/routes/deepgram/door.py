@@ -10,6 +10,7 @@ from signaling.outbound import Outbound
 from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.routes.deepgram.credentials import Grants
+from signaling.routes.deepgram.grant import PATH as GRANT_PATH
 from signaling.routes.deepgram.grant import Grant
 from signaling.routes.deepgram.listen import Listen
 from signaling.routes.deepgram.models import Models
@@ -17,6 +18,9 @@ from signaling.routes.deepgram.rest import Rest
 from signaling.sessions import SessionFactory
 
 PATH = "/v1/listen"
+
+PATHS = (PATH, GRANT_PATH)
+"""Below these, refusals are as the vendor writes them, whatever raises them."""
 
 
 class Deepgram:

@@ -6,18 +6,16 @@ import uuid
 from http import HTTPStatus
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from mediaserver.errors import VoiceForgeError
-from signaling.limits import read_text
+from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.routes.deepgram.credentials import TTL_DEFAULT_S, GrantBody, Granted, Grants, credentials_of
+from signaling.routes.deepgram.door_operations import GRANT
 from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
+from signaling.routes.jobs_reading import read_json
 
 PATH = "/v1/auth/grant"
-
-BODY_MAX_BYTES = 4096
-"""A number in an object; clients may send more fields than that."""
 
 
 class Grant:
@@ -34,6 +32,7 @@ class Grant:
         """What the application adds to its router."""
         return [web.post(PATH, self.create)]
 
+    @described(GRANT)
     async def create(self, request: web.Request) -> web.Response:
         """POST `{"ttl_seconds": 30}`, or nothing: a token."""
         request_id = str(uuid.uuid4())
@@ -45,27 +44,10 @@ class Grant:
                     "A temporary token cannot get another.",
                     "Ask with your key.",
                 )
-            body = await _body(request)
+            body = await read_json(request, GrantBody) if request.body_exists else GrantBody()
         except VoiceForgeError as exc:
             return refusal_response(exc, request_id)
         ttl_s = TTL_DEFAULT_S if body.ttl_seconds is None else body.ttl_seconds
         granted = Granted(access_token=self._grants.issue(ttl_s), expires_in=ttl_s)
         headers = {"Cache-Control": "no-store", REQUEST_ID: request_id}
         return web.json_response(text=granted.model_dump_json(), headers=headers)
-
-
-async def _body(request: web.Request) -> GrantBody:
-    if not request.body_exists:
-        return GrantBody()
-    text = await read_text(request, limit_bytes=BODY_MAX_BYTES, invalid_code="INVALID_JSON")
-    try:
-        return GrantBody.model_validate_json(text)
-    except ValidationError as exc:
-        first = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST,
-            "INVALID_JSON",
-            f"`{where}`: {first['msg'][0].lower()}{first['msg'][1:]}.",
-            'Send {"ttl_seconds": 30}, or nothing.',
-        ) from exc

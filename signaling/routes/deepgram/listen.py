@@ -24,15 +24,17 @@ from mediaserver.session.dialect import Telling
 from mediaserver.session_config import SessionConfig
 from signaling.limits import Admission
 from signaling.model_names import require_served
+from signaling.openapi.operation import described
 from signaling.outbound import Outbound
 from signaling.problems import HttpError
 from signaling.registry import Registry
 from signaling.routes.deepgram.callbacks import CallbackPost
 from signaling.routes.deepgram.credentials import Grants, credentials_of
-from signaling.routes.deepgram.models import model_info, model_uuid
+from signaling.routes.deepgram.door_operations import LIVE
 from signaling.routes.deepgram.query import LiveQuery
 from signaling.routes.deepgram.reading import languages_of, parse_query
 from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
+from signaling.routes.deepgram.served import model_info, model_uuid
 from signaling.routes.deepgram.wire import Request, Wire
 from signaling.sessions import SessionFactory
 from signaling.socket import Outgoing, converse, open_socket
@@ -70,7 +72,7 @@ class _Asked:
     query: LiveQuery
     config: SessionConfig
     model_name: str
-    subprotocol: str | None
+    protocols: list[str]
 
 
 class Listen:
@@ -102,6 +104,7 @@ class Listen:
         self._outbound = outbound
         self._metrics = metrics
 
+    @described(LIVE)
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """GET with an upgrade. Refusals come before it."""
         request_id = str(uuid.uuid4())
@@ -116,7 +119,8 @@ class Listen:
     def _admitted(self, request: web.Request) -> _Asked:
         credentials = credentials_of(request)
         self._grants.check(credentials)
-        if not web.WebSocketResponse().can_prepare(request):
+        protocols = [credentials.subprotocol] if credentials.subprotocol else []  # known, or aiohttp logs the key
+        if not web.WebSocketResponse(protocols=protocols).can_prepare(request):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "UPGRADE_REQUIRED",
@@ -146,7 +150,7 @@ class Listen:
             }
         )
         self._sessions.check(config)
-        return _Asked(query, config, engine.model_name, credentials.subprotocol)
+        return _Asked(query, config, engine.model_name, protocols)
 
     async def _serve(self, request: web.Request, request_id: str, asked: _Asked) -> web.StreamResponse:
         outlet = _Outlet()
@@ -165,7 +169,7 @@ class Listen:
             ws = await open_socket(
                 request,
                 max_message_bytes=MESSAGE_MAX_BYTES,
-                protocols=[asked.subprotocol] if asked.subprotocol else [],
+                protocols=asked.protocols,
                 headers={REQUEST_ID: request_id},
             )
         except BaseException:

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mediaserver.settings import MAX_HOTWORDS, HotWord
 
-ChannelIndex = Annotated[tuple[int, int], Field(description="The channel, from 0, and how many there are.")]
+ChannelIndex = Annotated[
+    list[int], Field(min_length=2, max_length=2, description="The channel, from 0, and how many there are.")
+]
 
 
 class WordBody(BaseModel):

@@ -10,74 +10,20 @@ import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field
 
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.settings import Settings
 from signaling.limits import LOADING_RETRY_AFTER_S, ServedEngine
 from signaling.model_names import require_served
+from signaling.openapi.operation import described
 from signaling.problems import HttpError
-from signaling.routes.deepgram.messages import ModelInfo
-from signaling.routes.deepgram.refusals import Refusal, refusal_body, refusal_response
-
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "voiceforge")
+from signaling.routes.deepgram.door_operations import MODEL, MODELS
+from signaling.routes.deepgram.refusals import refusal_body, refusal_response
+from signaling.routes.deepgram.served import ModelList, ModelRefusal, OpenAIError, ServedModel, model_uuid
 
 PATH = "/v1/models"
-
-
-class ServedModel(BaseModel):
-    """The loaded model, as both vendors describe one."""
-
-    id: str = Field(description="Its name.")
-    object: Literal["model"] = "model"
-    created: int = Field(description="When this server was started, in seconds since 1970.")
-    owned_by: str = "voiceforge"
-    name: str
-    canonical_name: str
-    architecture: str = "whisper"
-    languages: list[str] = Field(description="Codes of what it knows.")
-    version: str = Field(description="Of this server.")
-    uuid: str = Field(description="The same wherever a model of this name is loaded.")
-    batch: bool = Field(default=True, description="Recordings are transcribed with it.")
-    streaming: bool = Field(default=True, description="So is live speech.")
-    formatted_output: bool = Field(default=True, description="It writes punctuation and capitals.")
-
-
-class ModelList(BaseModel):
-    """The models: `data` for clients of OpenAI, `stt` for those of Deepgram."""
-
-    object: Literal["list"] = "list"
-    data: list[ServedModel]
-    stt: list[ServedModel]
-    tts: list[ServedModel] = Field(default_factory=list, description="None: this server does not speak.")
-
-
-class OpenAIError(BaseModel):
-    """A refusal as clients of OpenAI read it."""
-
-    message: str
-    type: str = "invalid_request_error"
-    param: str | None
-    code: str
-
-
-class ModelRefusal(Refusal):
-    """A refusal that clients of both vendors read."""
-
-    error: OpenAIError
-
-
-def model_uuid(name: str) -> str:
-    """The id of a model, the same everywhere."""
-    return str(uuid.uuid5(NAMESPACE, name))
-
-
-def model_info(name: str) -> ModelInfo:
-    """A model as results name it."""
-    return ModelInfo(name=name, version=version("voiceforge"))
 
 
 class Models:
@@ -100,6 +46,7 @@ class Models:
             web.get(PATH + "/{model}", self.find, allow_head=False),
         ]
 
+    @described(MODELS)
     async def list(self, _request: web.Request) -> web.Response:
         """GET all models: the one that is loaded."""
         try:
@@ -108,6 +55,7 @@ class Models:
             return _refused(exc, param=None)
         return web.json_response(text=ModelList(data=[served], stt=[served]).model_dump_json())
 
+    @described(MODEL)
     async def find(self, request: web.Request) -> web.Response:
         """GET one model by its name, its UUID, or a name that stands for it."""
         name = request.match_info["model"]

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from mediaserver.jobs.transcript import ChannelTranscript, Transcript
 from signaling.routes.deepgram.messages import ModelInfo, WordBody
-from signaling.routes.deepgram.models import model_info, model_uuid
 from signaling.routes.deepgram.paragraphs import Paragraphs, divide
 from signaling.routes.deepgram.query import RecordedQuery
+from signaling.routes.deepgram.served import model_info, model_uuid
 from signaling.routes.deepgram.style import Style, Written, text_of, written
 from signaling.routes.deepgram.wire import TIME_DIGITS, iso
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -69,3 +70,8 @@ def refusal_response(error: VoiceForgeError, request_id: str) -> web.Response:
     }
     body = refusal_body(error, request_id)
     return web.json_response(text=body.model_dump_json(), status=refusal_status(error), headers=headers)
+
+
+def write_refusal(error: VoiceForgeError) -> web.Response:
+    """A refusal of a request that came to no handler, or whose handler failed."""
+    return refusal_response(error, str(uuid.uuid4()))

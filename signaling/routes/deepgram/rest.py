@@ -23,11 +23,13 @@ from mediaserver.outbound.client import parse_url
 from mediaserver.settings import Settings
 from signaling.limits import ServedEngine
 from signaling.model_names import require_served
+from signaling.openapi.operation import described
 from signaling.outbound import Outbound
 from signaling.recordings import Recordings
 from signaling.routes.deepgram.body import WAV_FORMATS, Raw, fetch, read_url, save_body
 from signaling.routes.deepgram.callbacks import EVENT
 from signaling.routes.deepgram.credentials import Grants, credentials_of
+from signaling.routes.deepgram.door_operations import RECORDED
 from signaling.routes.deepgram.query import RecordedQuery
 from signaling.routes.deepgram.reading import languages_of, parse_query
 from signaling.routes.deepgram.recorded import Accepted, Received, Recorded, recorded
@@ -97,6 +99,7 @@ class Rest:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @described(RECORDED)
     async def transcribe(self, request: web.Request) -> web.Response:
         """POST a recording, or `{"url": …}`."""
         request_id = str(uuid.uuid4())

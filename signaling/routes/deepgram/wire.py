@@ -239,8 +239,8 @@ class Wire:
         )
         return _telling(results, droppable=not piece.is_final)
 
-    def _index(self, channel: int) -> tuple[int, int]:
-        return channel, self._request.channels
+    def _index(self, channel: int) -> list[int]:
+        return [channel, self._request.channels]
 
 
 def iso(when: datetime) -> str:
