@@ -46,7 +46,7 @@ class CoturnPlan:
         listening_ips: addresses to listen on; empty means all.
         listening_port: UDP and TCP.
         relay_ips: addresses to relay from; empty lets coturn take the one that the client came in by.
-        external_ip: `public` or `public/private`, where a NAT maps the relay's address 1:1.
+        external_ip: the public address, where a NAT maps the relay's address 1:1.
         relay_port_min, relay_port_max: UDP ports to relay from; a maximum of 0 is as many as are needed.
         tls_certificate, tls_key: paths of PEM files, as coturn sees them; without them there is no TLS.
         tls_port: TCP, where there is TLS.
@@ -122,7 +122,7 @@ class CoturnPlan:
         wrong = [path for path in paths if path is not None and PATH.fullmatch(path) is None]
         if REALM.fullmatch(self.realm) is None:
             wrong.append(self.realm)
-        addresses = (*self.listening_ips, *self.relay_ips, *(self.external_ip or "").split("/"))
+        addresses = (*self.listening_ips, *self.relay_ips, self.external_ip or "")
         wrong += [address for address in addresses if address and not is_address(address)]
         if wrong:
             raise ConfigError(
@@ -155,7 +155,8 @@ class CoturnPlan:
         lines += [f"relay-ip={address}" for address in self.relay_ips]
         if self.external_ip is not None:
             lines += [
-                "# A NAT maps the relay's address 1:1: clients are told the public one.",
+                "# A NAT maps the relay's address 1:1: clients are told the public one. (Not as `public/private`: then",
+                "# coturn would relay to the private one, to whatever listens on this machine.)",
                 f"external-ip={self.external_ip}",
             ]
         return [
@@ -184,7 +185,10 @@ class CoturnPlan:
             lines.append("# Nobody outside it either: there is nothing here for those who look for an open relay.")
         for entry in denied:
             lines += [f"# {entry.reason}", f"denied-peer-ip={as_range(entry.network)}"]
-        lines.append("# The media servers. What is both denied and allowed is allowed.")
+        lines += [
+            "# The media servers. What is both denied and allowed is allowed. coturn knows no ports here: what else",
+            "# listens for UDP at these addresses is a firewall's to guard.",
+        ]
         lines += [f"allowed-peer-ip={as_range(network)}" for network in self.media_addresses]
         if self.allow_loopback:
             lines += ["# For a test on one machine; never for others to reach.", "allow-loopback-peers"]

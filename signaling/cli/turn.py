@@ -58,7 +58,9 @@ def secret() -> None:
 @click.option(
     "--relay-ip", "relay_ips", multiple=True, metavar="ADDRESS", help="Address to relay from.  [default: as reached]"
 )
-@click.option("--external-ip", metavar="PUBLIC[/PRIVATE]", help="Where a NAT maps the TURN server's address 1:1.")
+@click.option(
+    "--external-ip", metavar="ADDRESS", help="Public address that a NAT maps 1:1 to the one that is relayed from."
+)
 @click.option(
     "--relay-port-min",
     type=click.IntRange(1024, 65535),

@@ -143,6 +143,17 @@ async def test_nobody_inside_is_reached(tmp_path: Path, peers: Peers) -> None:
                 assert await denied(relayed.permit, PUBLIC[version]) is (peers is Peers.MEDIA)
 
 
+async def test_behind_a_nat_clients_are_told_the_public_address_and_the_private_one_is_not_reached(
+    tmp_path: Path,
+) -> None:
+    chosen = plan(tmp_path, external_ip="198.51.100.9", media_addresses=(ip_network("127.0.0.7"),))
+    async with run_coturn(chosen, tmp_path) as turn, AsyncExitStack() as stack:
+        relayed = await relay(stack, turn, turn.servers().credentials("s-1"))
+        assert relayed.address[0] == "198.51.100.9"
+        assert await denied(relayed.permit, "127.0.0.1"), "the relay's own address"
+        assert not await denied(relayed.permit, "127.0.0.7")
+
+
 async def test_without_the_explicit_option_no_loopback_is_reached(tmp_path: Path) -> None:
     chosen = plan(tmp_path, allow_loopback=False, media_addresses=(ip_network("192.0.2.7"),))
     async with run_coturn(chosen, tmp_path) as turn, AsyncExitStack() as stack:
