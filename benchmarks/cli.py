@@ -14,6 +14,7 @@ from benchmarks import capacity as capacity_
 from benchmarks import invention, languages, memory, noise, overload, silent, sockets, turns
 from benchmarks import latency as latency_
 from benchmarks import policy as policy_
+from benchmarks import recordings as recordings_
 from benchmarks.command import Measure, common
 from benchmarks.peers import contenders
 from benchmarks.peers import measure as peers_
@@ -192,6 +193,26 @@ def policy(**own: Any) -> Measure:
     two speakers, a minute). Add --set cpu_threads=N for the cores of the modelled machine.
     """
     return lambda job: policy_.measure(job, **own)
+
+
+@bench.command()
+@click.option("--minutes", type=click.FloatRange(0.5), help="Length of the recording.  [default: 60; --short: 5]")
+@click.option(
+    "--pipeline",
+    "names",
+    type=click.Choice(recordings_.CONTENDERS),
+    multiple=True,
+    help="Only this pipeline, by its name; repeatable.  [default: all]",
+)
+@common
+def recordings(**own: Any) -> Measure:
+    """How fast and how well a long recording is transcribed.
+
+    The corpus's long recordings, one after another in one file, go through the pipeline of uploads and jobs, and
+    through faster-whisper's batched pipeline and its one pass, with the same weights, threads and beam. Takes 20
+    minutes on two cores with tiny.en (--short: 2).
+    """
+    return lambda job: recordings_.measure(job, **own)
 
 
 @bench.command("turns")
