@@ -62,7 +62,8 @@ class Transcriptions:
             web.get(f"{one}/result", self.result, allow_head=False),
             web.get(f"{one}/events", self.events, allow_head=False),
             web.post(f"{one}/cancel", self.cancel),
-            *(web.options(path, self.preflight) for path in (PATH, one, f"{PATH}/batch", f"{one}/cancel")),
+            *(web.options(path, self.preflight) for path in (PATH, f"{PATH}/batch")),
+            *(web.options(path, self.job_preflight) for path in (one, f"{one}/cancel")),
         ]
 
     @described(api.PREFLIGHT)
@@ -76,6 +77,11 @@ class Transcriptions:
                 "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
             },
         )
+
+    @described(api.JOB_PREFLIGHT)
+    async def job_preflight(self, request: web.Request) -> web.Response:
+        """OPTIONS of a job: the same, whether or not there is one."""
+        return await self.preflight(request)
 
     @described(api.LIST)
     async def list(self, request: web.Request) -> web.Response:

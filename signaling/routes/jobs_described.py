@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -26,7 +27,8 @@ Bytes = Annotated[int, Field(ge=0, description="A number of bytes.")]
 Location = Annotated[str, Field(description="Where it is.")]
 HttpDate = Annotated[str, Field(description="When it is deleted if it has not become a job (RFC 9110 §5.6.7).")]
 
-ONE_JOB = {"id": JobId}
+ONE_JOB = {"id": Annotated[JobId, Field(description="The job's id.")]}
+ONE_UPLOAD = {"id": Annotated[JobId, Field(description="The upload's id.")]}
 RETRY = {"Retry-After": RetryAfter}
 
 STORE_CODES = ("DATABASE_BUSY", "DATABASE_DOWN")
@@ -90,6 +92,8 @@ BATCH = Operation(
         DISK_FULL,
     ],
 )
+
+JOB_PREFLIGHT = replace(PREFLIGHT, path=ONE_JOB)
 
 LIST = Operation(
     summary="List jobs",
@@ -212,13 +216,15 @@ OTHER_TUS = Refusal(HTTPStatus.PRECONDITION_FAILED, ("TUS_VERSION_UNSUPPORTED",)
 UPLOAD_OPTIONS = Operation(
     summary="What of tus is there",
     tag=Tag.RECORDINGS,
-    path=ONE_JOB,
+    path=ONE_UPLOAD,
     answers={
         HTTPStatus.NO_CONTENT: Answer(
             "In the headers.", headers={**TUS, "Tus-Version": str, "Tus-Extension": str, "Tus-Max-Size": Bytes}
         )
     },
 )
+
+ONE_UPLOAD_OPTIONS = replace(UPLOAD_OPTIONS, path=ONE_UPLOAD)
 
 UPLOAD_CREATE = Operation(
     summary="Begin an upload",
@@ -243,7 +249,7 @@ UPLOAD_CREATE = Operation(
 UPLOAD_HEAD = Operation(
     summary="How much of an upload is there",
     tag=Tag.RECORDINGS,
-    path=ONE_JOB,
+    path=ONE_UPLOAD,
     headers=TusHeaders,
     answers={
         HTTPStatus.OK: Answer(
@@ -257,7 +263,7 @@ UPLOAD_HEAD = Operation(
 UPLOAD_APPEND = Operation(
     summary="Bring more of an upload",
     tag=Tag.RECORDINGS,
-    path=ONE_JOB,
+    path=ONE_UPLOAD,
     headers=AppendHeaders,
     body=Body("Bytes of the recording.", {"application/offset+octet-stream": BytesOfFile}),
     answers={
@@ -282,7 +288,7 @@ UPLOAD_APPEND = Operation(
 UPLOAD_DELETE = Operation(
     summary="Delete an upload",
     tag=Tag.RECORDINGS,
-    path=ONE_JOB,
+    path=ONE_UPLOAD,
     headers=TusHeaders,
     answers={HTTPStatus.NO_CONTENT: Answer("It is gone.", headers=TUS)},
     refusals=[NO_UPLOAD, OTHER_TUS, STORE_DOWN, DISK_FULL],

@@ -57,7 +57,7 @@ class Uploads:
             web.head(one, self.head),
             web.patch(one, self.append),
             web.delete(one, self.delete),
-            web.options(one, self.options),
+            web.options(one, self.upload_options),
         ]
 
     @described(api.UPLOAD_OPTIONS)
@@ -75,6 +75,11 @@ class Uploads:
                 "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
             },
         )
+
+    @described(api.ONE_UPLOAD_OPTIONS)
+    async def upload_options(self, request: web.Request) -> web.Response:
+        """OPTIONS of an upload: the same, whether or not there is one."""
+        return await self.options(request)
 
     @described(api.UPLOAD_CREATE)
     async def create(self, request: web.Request) -> web.Response:
