@@ -105,7 +105,7 @@ class FfmpegPackets:
         except (av.FFmpegError, ValueError):
             self._patience.bad()
             return None
-        blocks = [_block(frame) for frame in frames if frame.samples]
+        blocks = [block_of(frame) for frame in frames if frame.samples]
         if not blocks:
             return None
         self._patience.good()
@@ -122,7 +122,12 @@ def codec_context(codec: str) -> av.AudioCodecContext:
     return context
 
 
-def _block(frame: av.AudioFrame) -> Block:
+def block_of(frame: av.AudioFrame) -> Block:
+    """What FFmpeg decoded as a block.
+
+    Raises:
+        MediaError: UNDECODABLE_AUDIO; more channels than can be read.
+    """
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels > PLANES_MAX:
         raise undecodable(f"The stream has {channels} channels.", f"Send {PLANES_MAX} at most in this codec.")

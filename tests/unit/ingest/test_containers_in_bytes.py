@@ -7,15 +7,20 @@ import itertools
 import random
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import MediaError
+from mediaserver.ingest.bytebuffer import ByteBuffer
 from mediaserver.ingest.bytestream import BLOCK_SAMPLES, AudioFormat, Encoding, open_audio
+from mediaserver.ingest.flac import frame_header
+from mediaserver.ingest.packets import block_of
 from tests.unit.ingest import encoded_audio
 from tests.unit.ingest.test_bytestream import cut, heard, linear16, strongest_hz, tone
 
@@ -162,6 +167,18 @@ def test_what_follows_the_data_of_a_wav_is_no_audio_but_another_wav_is() -> None
     assert heard(AudioFormat(), [one, one]).shape == (1, 16_000)
 
 
+def test_a_byte_of_padding_after_the_data_of_a_wav_is_stepped_over() -> None:
+    odd = encoded_audio.wav(1, 8, 1, 16_000, bytes([128]) * 801) + b"\0"
+    assert heard(AudioFormat(), [odd, odd]).shape == (1, 1602)
+
+
+def test_a_stream_may_change_its_rate_and_loses_nothing() -> None:
+    slow = encoded_audio.wav(1, 16, 1, 8000, linear16(tone(440, 8000)))
+    fast = encoded_audio.wav(1, 16, 1, 44_100, linear16(tone(440, 44_100)))
+    apart = heard(AudioFormat(), [slow]).shape[1] + heard(AudioFormat(), [fast]).shape[1]
+    assert heard(AudioFormat(), [slow, fast]).shape == (1, apart)
+
+
 def test_an_extensible_wav_says_its_format_in_a_guid() -> None:
     pcm = linear16(tone(440, 16_000))
     guid = struct.pack("<H", 1) + bytes.fromhex("000000001000800000aa00389b71")
@@ -216,6 +233,29 @@ def test_a_flac_frame_is_heard_when_the_next_one_begins() -> None:
     assert audio.feed(data[: len(data) * 2 // 3]).shape[1] >= 3000
 
 
+def test_audio_that_looks_like_the_header_of_a_flac_frame_is_audio() -> None:
+    noise = np.random.default_rng(7).integers(-32_768, 32_767, 16_000, dtype=np.int16)  # too wild to be compressed
+
+    def flac_of(samples: NDArray[np.int16]) -> bytes:
+        return encoded_audio.encoded("flac", "flac", samples[None, :].astype(np.float32) / 32_768, 16_000)
+
+    data = flac_of(noise)
+    at = [place for place in range(len(data)) if frame_header(data[place : place + 16])]
+    assert len(at) > 3
+    third = data[at[2] : at[2] + 8]
+    noise[1000:1004] = np.frombuffer(third, ">i2")
+    disguised = flac_of(noise)
+    assert disguised.index(third) < at[1]
+    assert frame_header(third) is not None
+    np.testing.assert_allclose(heard(AudioFormat(Encoding.FLAC), [disguised])[0], noise / 32_768.0, atol=1e-6)
+
+
+def test_planes_that_pyav_miscounts_are_not_read() -> None:
+    frame = SimpleNamespace(layout=SimpleNamespace(nb_channels=8), format=SimpleNamespace(is_planar=True))
+    with pytest.raises(MediaError, match="8 channels"):
+        block_of(frame)  # type: ignore[arg-type]
+
+
 def test_minutes_of_silence_are_a_few_bytes_of_flac_and_come_by_the_second() -> None:
     samples = np.zeros((1, 16_000 * 120), np.float32)
     data = encoded_audio.encoded("flac", "flac", samples, 16_000)
@@ -261,6 +301,29 @@ def test_other_streams_beside_opus_are_stepped_over() -> None:
     np.testing.assert_array_equal(heard(AudioFormat(), [beside + pages + more]), heard(AudioFormat(), [pages]))
     assert "Theora" in undecodable(beside + more)
     assert "FLAC" in undecodable(stream("ogg", "flac", 16_000, 2), AudioFormat(Encoding.OGG_OPUS))
+
+
+def test_a_packet_whose_end_never_came_is_left_out() -> None:
+    packets = packets_of_opus()
+    begin, rest = ogg_opus([]), b"".join(encoded_audio.ogg_page(0, [packet]) for packet in packets)
+    cut_off = bytearray(encoded_audio.ogg_page(0, [bytes(255)]))
+    cut_off[26] = 1  # one segment of 255 bytes: its packet goes on, but the next page does not go on with it
+    del cut_off[28]
+    np.testing.assert_array_equal(
+        heard(AudioFormat(), [begin + bytes(cut_off) + rest]), heard(AudioFormat(), [begin + rest])
+    )
+
+
+def test_a_buffer_is_bounded_but_for_what_is_skipped() -> None:
+    buffer = ByteBuffer(100)
+    buffer.append(bytes(90))
+    with pytest.raises(MediaError):
+        buffer.append(bytes(11))
+    buffer.skip(1000)
+    buffer.append(bytes(500))
+    buffer.append(bytes(410) + b"after")
+    assert buffer.take(5) == b"after"
+    assert len(buffer) == 0
 
 
 @pytest.mark.parametrize(
