@@ -183,7 +183,8 @@ def _result(job: Job, file: LongFile, recordings: int, outcomes: dict[str, Outco
     ]
     notes = [
         f"{file.duration_s / 60:.1f} minutes: {recordings} English recordings of {LONG_S:g} s or more, one after "
-        f"another with {GAP_S:g} s between them, again and again; from a WAV of 16 kHz to the text, model loaded before.",
+        f"another with {GAP_S:g} s between them, again and again; from a WAV of 16 kHz to the text, model loaded "
+        "before.",
         f"All: the same weights and threads, beam {BEAM_SIZE}; faster-whisper's batches are of {BATCH}. Ours has times "
         "for all words. Memory is that of this process, with what earlier rows left.",
     ]
