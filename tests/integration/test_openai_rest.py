@@ -87,7 +87,7 @@ async def test_verbose_json_has_segments_and_words_with_their_times(
     assert "".join(segment.text for segment in done.segments).strip() == done.text
     times = [(word.start, word.end) for word in done.words]
     assert times == sorted(times)
-    assert 0 <= times[0][0]
+    assert times[0][0] >= 0
     assert times[-1][1] <= done.duration + 0.1
     for number, segment in enumerate(done.segments):
         assert segment.id == number

