@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mediaserver.errors import ConfigError
+from mediaserver.settings import STRONG_LETTERS
 from stun_turn.peers import EVERYTHING, NOT_PUBLIC, Network, as_range, is_address, is_loopback
 
 ALLOCATIONS_PER_SESSION = 12
@@ -56,6 +57,7 @@ class CoturnPlan:
         max_bytes_per_s: of one allocation, each way.
         pidfile: a path that can be written.
         log_sessions: whether coturn's log names each allocation's session and its client's address.
+        former_secrets: that are still taken, while media servers change over to `secret`.
     """
 
     secret: str
@@ -77,6 +79,7 @@ class CoturnPlan:
     max_bytes_per_s: int = MAX_BYTES_PER_S
     pidfile: str = "/tmp/turnserver.pid"  # noqa: S108 - a container's own; nothing reads it
     log_sessions: bool = False
+    former_secrets: tuple[str, ...] = ()
 
     @property
     def total_allocations(self) -> int:
@@ -122,6 +125,8 @@ class CoturnPlan:
         wrong = [path for path in paths if path is not None and PATH.fullmatch(path) is None]
         if REALM.fullmatch(self.realm) is None:
             wrong.append(self.realm)
+        if any(re.fullmatch(STRONG_LETTERS, secret) is None for secret in (self.secret, *self.former_secrets)):
+            wrong.append("a secret")  # which is not shown
         addresses = (*self.listening_ips, *self.relay_ips, self.external_ip or "")
         wrong += [address for address in addresses if address and not is_address(address)]
         if wrong:
@@ -171,6 +176,7 @@ class CoturnPlan:
             "# Who: only those to whom a VoiceForge server gave credentials. They expire and are bound to a session.",
             "use-auth-secret",
             f"static-auth-secret={self.secret}",
+            *(f"static-auth-secret={former}" for former in self.former_secrets),
             f"realm={self.realm}",
             "# A recorded request cannot be played again later. (The value needs the `=`, or it is ignored.)",
             f"stale-nonce={STALE_NONCE_S}",

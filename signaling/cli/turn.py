@@ -76,6 +76,11 @@ def secret() -> None:
 @click.option("--tls-port", type=click.IntRange(1, 65535), default=5349, show_default=True, help="TCP.")
 @click.option("--max-sessions", type=click.IntRange(1), help="Most clients relayed at once.  [default: the setting]")
 @click.option("--pidfile", metavar="PATH", default="/tmp/turnserver.pid", show_default=True)  # noqa: S108 - coturn's own
+@click.option(
+    "--former-secret-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File with the secret before this one, which is taken too until all servers have changed over.",
+)
 @click.option("--log-sessions", is_flag=True, help="Have its log name sessions' ids and clients' addresses.")
 @click.option("--allow-loopback", is_flag=True, help="Relay to loopback: for a test on one machine, never for others.")
 def config(
@@ -95,6 +100,7 @@ def config(
     tls_port: int,
     max_sessions: int | None,
     pidfile: str,
+    former_secret_file: Path | None,
     log_sessions: bool,
     allow_loopback: bool,
 ) -> None:
@@ -127,6 +133,7 @@ def config(
         allow_loopback=allow_loopback,
         pidfile=pidfile,
         log_sessions=log_sessions,
+        former_secrets=() if former_secret_file is None else (_read(former_secret_file),),
     )
     text = plan.render()
     if settings.udp_port_min and _overlap(plan.relay_ports, range(settings.udp_port_min, settings.udp_port_max + 1)):
@@ -148,6 +155,13 @@ def own_addresses(settings: Settings) -> tuple[Network, ...]:
     options = IceOptions.from_settings(settings)
     announced = [] if options.announced_address is None else [options.announced_address]
     return tuple(parse_network(address) for address in dict.fromkeys([*announced, *local_addresses(options)]))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as exc:
+        raise ConfigError("FILE_UNREADABLE", f"{path} cannot be read: {exc.strerror}.", "Give another file.") from exc
 
 
 def _overlap(one: range, other: range) -> bool:

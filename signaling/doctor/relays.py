@@ -143,6 +143,12 @@ async def _accepts(settings: Settings, entry: Entry, ttl_s: int) -> bool:
 async def _round_trip(settings: Settings, relay: Relay) -> Finding:
     """Send a packet through the relay to where this node takes media, and one back."""
     options = IceOptions.from_settings(settings)
+    if listens_on_loopback(settings) and not ip_address(relay.address[0]).is_loopback:
+        return failed(
+            f"It relays from {relay.address[0]}, but this node takes media on loopback only, for `host` is "
+            f"{settings.host}.",
+            "Set `host` to 0.0.0.0 or to an address of this machine.",
+        )
     version = ip_address(relay.address[0]).version
     local = primary_address(local_addresses(options), version)
     if local is None:

@@ -97,6 +97,13 @@ async def test_a_turn_server_that_does_not_get_through_to_the_announced_address(
     assert "nothing arrives at 127.0.0.9" in findings["turn"].message
 
 
+async def test_a_node_that_no_turn_server_can_reach(tmp_path: Path) -> None:
+    async with run_coturn(plan(tmp_path, external_ip="198.51.100.9"), tmp_path) as turn:
+        findings = await found(turn_urls=[turn.text])
+    assert findings["turn"].status is Status.FAILED
+    assert "takes media on loopback only" in findings["turn"].message
+
+
 async def test_a_turn_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "ANSWER_S", 0.2)
     port = free_port()

@@ -72,6 +72,16 @@ async def test_expired_credentials_and_those_of_another_secret_are_refused(turn:
         assert (caught.value.code, caught.value.status) == ("TURN_UNAUTHORIZED", 401)
 
 
+async def test_two_secrets_are_taken_while_servers_change_over(tmp_path: Path) -> None:
+    async with run_coturn(plan(tmp_path, former_secrets=("the-secret-before-this",)), tmp_path) as turn:
+        for made in (
+            turn.servers().credentials("s-1"),
+            turn.servers(secret="the-secret-before-this").credentials("s-2"),
+        ):
+            async with AsyncExitStack() as stack:
+                await relay(stack, turn, made)
+
+
 async def test_an_allocation_outlives_its_credentials(turn: TurnServer) -> None:
     made = turn.servers().credentials("s-1", ttl_s=2)
     async with AsyncExitStack() as stack:

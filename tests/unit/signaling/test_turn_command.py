@@ -62,6 +62,12 @@ def test_what_is_asked_for_is_written() -> None:
     assert "denied-peer-ip=0.0.0.0-255.255.255.255" not in output
 
 
+def test_the_former_secret_is_taken_too_while_servers_change_over(tmp_path: Path) -> None:
+    (tmp_path / "former").write_text("south-of-the-river-1\n")
+    output = run("config", "--media-address", "192.0.2.7", "--former-secret-file", str(tmp_path / "former")).output
+    assert re.findall(r"^static-auth-secret=(.+)$", output, re.MULTILINE) == [SECRET, "south-of-the-river-1"]
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "said"),
     [

@@ -117,6 +117,8 @@ def test_addresses_and_ports_are_those_that_were_asked_for() -> None:
         ({"tls_certificate": "/cert.pem"}, "TLS_FILES"),
         ({"realm": "a\nallow-loopback-peers"}, "INVALID_COTURN_VALUE"),
         ({"external_ip": "turn.example"}, "INVALID_COTURN_VALUE"),
+        ({"secret": "short"}, "INVALID_COTURN_VALUE"),
+        ({"former_secrets": ("a-secret\nno-auth",)}, "INVALID_COTURN_VALUE"),
         ({"external_ip": "198.51.100.9/10.0.0.7"}, "INVALID_COTURN_VALUE"),
         ({"relay_ips": ("192.0.2.1\nno-auth",)}, "INVALID_COTURN_VALUE"),
         ({"pidfile": "relative"}, "INVALID_COTURN_VALUE"),
@@ -127,6 +129,7 @@ def test_what_would_open_more_than_it_says_is_refused(changes: dict[str, Any], c
     with pytest.raises(ConfigError) as caught:
         plan(**changes).render()
     assert caught.value.code == code
+    assert "a-secret" not in str(caught.value)
 
 
 def test_loopback_is_an_explicit_option() -> None:
