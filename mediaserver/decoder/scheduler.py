@@ -170,7 +170,7 @@ class Scheduler:
             batch: as it was taken.
             took_s: how long its decode was, None where that says nothing.
         """
-        if took_s is not None and batch and batch[0].window.kind is Kind.RECORDING:
+        if took_s is not None and batch[0].window.kind is Kind.RECORDING:
             self._spare.decoded(context_frames=sum(ticket.context_frames for ticket in batch), took_s=took_s)
         for ticket in batch:
             session_id = ticket.window.session_id
