@@ -59,7 +59,7 @@ def client_answer(offer: Offer, engine_answer: str) -> str:
     """The answer for the client, made of what aiortc answered to `engine_offer`.
 
     Every offered section gets its counterpart in its place (RFC 3264 §6): each track `recvonly` with all candidates
-    in it, the data channels accepted, tracks beyond the bound refused, other sections that share the audio's transport
+    in it, the data channels accepted, other sections that share the audio's transport (video, tracks beyond the bound)
     `inactive`, all others refused.
     """
     groups = split_sections(engine_answer)
@@ -70,13 +70,11 @@ def client_answer(offer: Offer, engine_answer: str) -> str:
     bundled: list[str] = []
     for index, section in enumerate(offer.sections):
         in_bundle = section.mid is not None and section.mid in offer.bundle
-        # What is beyond the bound is refused, unless the bundle's transport is its own (RFC 9143 §7.3.1).
-        is_unheard = index in offer.unheard and section.mid != offer.bundle[0]
         if index in engine:
             bodies.append(_audio_lines(section, engine[index]))
         elif index == offer.application:
             bodies.append(_data_lines(section, groups[1 + len(offer.tracks)]))
-        elif in_bundle and section.alive and not is_unheard:
+        elif in_bundle and section.alive:
             bodies.append(_inactive_lines(section, engine_audio))
         else:
             bodies.append(_refused_lines(section))

@@ -97,7 +97,7 @@ class Offer:
         sections: all of them, in their order.
         bundle: tags of the living sections that share the tracks' transport.
         tracks: that are heard, at least one.
-        unheard: indices of audio sections beyond `MAX_CHANNELS`: they are refused in the answer.
+        unheard: indices of audio sections beyond `MAX_CHANNELS`: the answer takes nothing of them.
         application: index of the section of the data channels.
         transport: of the tracks.
         application_transport: of the data channels; the same object where they share it.
