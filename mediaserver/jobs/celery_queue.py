@@ -60,6 +60,9 @@ def make_celery(broker_url: str) -> Any:
         broker_transport_options={
             "priority_steps": sorted(REDIS_PRIORITIES.values()),
             "queue_order_strategy": "priority",
+            "max_retries": 1,  # announcing is tried again by itself, and nobody should wait for its thread
+            "interval_start": 0,
+            "interval_step": 0,
             "socket_timeout": BROKER_TIMEOUT_S,
             "socket_connect_timeout": BROKER_TIMEOUT_S,
         },

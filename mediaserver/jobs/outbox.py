@@ -16,7 +16,7 @@ from mediaserver.outbound.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
 
-LOOK_PERIOD_S = 1.0
+LOOK_PERIOD_S = 2.0
 """How often it looks for webhooks that others owe; those of this process wake it at once."""
 
 SENT_AT_ONCE = 64

@@ -15,7 +15,7 @@ from mediaserver.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
-RECLAIM_PERIOD_S = 1.0
+RECLAIM_PERIOD_S = 2.0
 EXPIRE_PERIOD_S = 30.0
 SWEEP_PERIOD_S = 600.0
 
