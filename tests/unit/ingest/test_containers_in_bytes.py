@@ -314,6 +314,24 @@ def test_a_packet_whose_end_never_came_is_left_out() -> None:
     )
 
 
+def test_a_packet_may_go_on_over_pages() -> None:
+    packets = packets_of_opus()
+    pages = []
+    for packet in packets:
+        whole = bytearray(encoded_audio.ogg_page(0, [packet]))
+        if len(packet) > 255:
+            first, second = packet[:255], packet[255:]
+            whole = bytearray(encoded_audio.ogg_page(0, [first]))
+            whole[26] = 1
+            del whole[28]
+            whole += encoded_audio.ogg_page(0, [second], flags=1)
+        pages.append(bytes(whole))
+    assert sum(page.count(b"OggS") for page in pages) > len(packets)
+    np.testing.assert_array_equal(
+        heard(AudioFormat(), [ogg_opus([]), *pages]), heard(AudioFormat(), [ogg_opus(packets)])
+    )
+
+
 def test_a_buffer_is_bounded_but_for_what_is_skipped() -> None:
     buffer = ByteBuffer(100)
     buffer.append(bytes(90))
