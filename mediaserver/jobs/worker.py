@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -126,6 +127,7 @@ class Worker:
         self._on_ended = on_ended
         self._wall_s = wall_s
         self._runs: dict[str, _Run] = {}
+        self._idle = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -149,6 +151,7 @@ class Worker:
         run = _Run(job)
         run.task = asyncio.create_task(self._run(run), name=f"job-{job.number}")
         self._runs[job.id] = run
+        self._idle.clear()
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch(), name="jobs-watch")
         return run.task
@@ -188,6 +191,8 @@ class Worker:
             outcome = await self._stopped(run)
         finally:
             self._runs.pop(job.id, None)
+            if not self._runs:
+                self._idle.set()
         self._on_ended()
         self._metrics.jobs_total.labels(outcome).inc()
         log.info("job ended", job=job.number, outcome=outcome, took_s=round(self._wall_s() - began_s, 2))
@@ -316,7 +321,9 @@ class Worker:
                         run.end(_Stop.LOST)
                     elif held[run.job.number]:
                         run.end(_Stop.CANCELLED)
-            await asyncio.sleep(LOOK_PERIOD_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PERIOD_S):
+                    await self._idle.wait()
 
 
 def _options_of(job: Job) -> RecordingOptions:

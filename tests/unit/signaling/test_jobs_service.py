@@ -138,15 +138,16 @@ async def test_a_webhook_that_is_owed_survives_a_restart(settings: Settings, sit
     site.statuses = [500]
     async for door in open_door(settings, FakeTranscriber()):
         await door.submit("so it goes", webhook_url=f"{site.url}/hook", **HOOK)
-        await until(lambda: len(site.told) == 1)
+        await until(lambda: len(site.told) >= 1)
+    in_vain = len(site.told)
     site.statuses = [200]
     async for _door in open_door(settings, FakeTranscriber()):
-        await until(lambda: len(site.told) == 2)
-    first, second = (headers["X-VoiceForge-Delivery"] for headers, _ in site.told)
-    assert first == second
+        await until(lambda: len(site.told) > in_vain)
+        await asyncio.sleep(0.1)
     async for _door in open_door(settings, FakeTranscriber()):
         await asyncio.sleep(0.1)
-    assert len(site.told) == 2
+    assert len(site.told) == in_vain + 1
+    assert len({headers["X-VoiceForge-Delivery"] for headers, _ in site.told}) == 1
 
 
 async def test_a_stop_puts_jobs_back_and_a_start_goes_on_with_them(settings: Settings) -> None:
