@@ -21,6 +21,7 @@ from signaling.routes.deepgram.credentials import Credentials, Grants, credentia
         ({"Authorization": "alone"}, Credentials("alone", "")),
         ({"Sec-WebSocket-Protocol": "token, abc"}, Credentials("token", "abc", "token")),
         ({"Sec-WebSocket-Protocol": "Bearer,a.b.c"}, Credentials("bearer", "a.b.c", "Bearer")),
+        ({"Sec-WebSocket-Protocol": "own, token, abc, x-session, 7"}, Credentials("token", "abc", "token")),
         ({"Sec-WebSocket-Protocol": "token"}, Credentials("token", "", "token")),
     ],
 )
@@ -76,5 +77,7 @@ def test_tokens_that_expired_or_are_anothers_are_refused() -> None:
     refusal(Grants().issue(30))
     good = Grants().issue(30)
     refusal(good[:-4] + "AAAA")
+    refusal(good[:-2] + "xx")  # no Base64 either
+    refusal("eyJhbGciOiJIUzI1NiJ9..")
     refusal(jwt.encode({"iss": "voiceforge"}, "x" * 32, algorithm="HS256"))
     refusal(jwt.encode({"iss": "voiceforge", "exp": time.time() + 30}, "", algorithm="none"))
