@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 from typing import Any
 
-import aiohttp
-import numpy as np
 import pytest
-from aiohttp import WSMsgType
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutation import ODD_TEXT, bytes_astray, queries, sendable, texts
-from tests.fuzz.server import ANSWER_S, MESSAGES, Fuzzed
+from tests.fuzz.mutation import ODD_TEXT, bytes_astray, queries, texts
+from tests.fuzz.server import Fuzzed
+from tests.fuzz.sockets import LOUD, Door, told, under_messages
 
 pytestmark = pytest.mark.timeout(3600)
 
-PATH = "/ws/v1/transcribe"
-PER_CONNECTION = 10
-LOUD = (np.sin(np.arange(3200) / 5) * 9000).astype("<i2").tobytes()
+DOOR = Door("/ws/v1/transcribe", '{"type":"close_stream"}')
+RAW = [("encoding", "linear16"), ("sample_rate", "16000")]
 
 FLAGS = st.sampled_from(["true", "false"])
-RAW = [("encoding", "linear16"), ("sample_rate", "16000")]
 QUERY: dict[str, st.SearchStrategy[str]] = {
     "channels": st.sampled_from(["1", "2", "8"]),
     "multichannel": FLAGS,
@@ -64,53 +57,13 @@ VALID: st.SearchStrategy[dict[str, Any]] = st.one_of(
 MESSAGE = st.one_of(texts(VALID), texts(VALID), bytes_astray(st.just(LOUD)))
 
 
-async def converse(server: Fuzzed, query: list[tuple[str, str]], messages: list[str | bytes]) -> None:
-    """Connect, say all of it, and go, whether or not the server has had enough of it before."""
-    try:
-        ws = await server.http.ws_connect(server.url(PATH, query))
-    except aiohttp.WSServerHandshakeError as exc:
-        if exc.status >= 500:
-            raise
-        server.tally[f"refused {exc.status}"] += 1
-        return
-    async with ws:
-        for message in messages:
-            server.tally["messages"] += 1
-            try:
-                if isinstance(message, bytes):
-                    await ws.send_bytes(message)
-                else:
-                    await ws.send_str(sendable(message))
-            except ConnectionError:
-                break
-        with contextlib.suppress(ConnectionError):
-            await ws.send_str('{"type":"close_stream"}')
-        while (reply := await ws.receive(timeout=ANSWER_S)).type is WSMsgType.TEXT:
-            server.tally[json.loads(reply.data)["type"]] += 1
-    server.tally[f"closed {ws.close_code}"] += 1
-    assert ws.close_code != aiohttp.WSCloseCode.INTERNAL_ERROR
-
-
 async def is_heard(server: Fuzzed) -> None:
-    """A client that does everything right gets its words."""
-    async with server.http.ws_connect(server.url(PATH, RAW)) as ws:
-        assert (await ws.receive_json(timeout=ANSWER_S))["type"] == "ready"
-        for _ in range(4):
-            await ws.send_bytes(LOUD)
-        await ws.send_str('{"type":"close_stream"}')
-        events = [json.loads(message.data) async for message in ws if message.type is WSMsgType.TEXT]
+    events = await told(server, DOOR, RAW, [LOUD] * 4 + ['{"type":"close_stream"}'])
     assert [event["transcript"] for event in events if event["type"] == "final"] == ["hello"]
-    assert events[-1]["type"] == "closed"
+    assert (events[0]["type"], events[-1]["type"]) == ("ready", "closed")
 
 
 def test_mutated_messages_leave_the_native_websocket_as_it_was(fuzzed: Fuzzed) -> None:
-    @settings(settings.get_profile("fuzz"), max_examples=MESSAGES // PER_CONNECTION * 3 // 2)
-    @given(queries(QUERY, RAW), st.lists(MESSAGE, min_size=PER_CONNECTION, max_size=PER_CONNECTION + 4))
-    def try_one(query: list[tuple[str, str]], messages: list[str | bytes]) -> None:
-        fuzzed.run(converse(fuzzed, query, messages))
-        fuzzed.after_a_message()
-
     fuzzed.run(is_heard(fuzzed))
-    try_one()
+    under_messages(fuzzed, DOOR, queries(QUERY, RAW), MESSAGE)
     fuzzed.run(is_heard(fuzzed))
-    print(dict(fuzzed.tally))  # noqa: T201 - the figures of a deep run

@@ -66,10 +66,15 @@ def refusal_response(error: VoiceForgeError, request_id: str) -> web.Response:
     headers |= {
         "Cache-Control": "no-store",
         REQUEST_ID: request_id,
-        ERROR: error.message.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")[:ERROR_LETTERS],
+        ERROR: _header_text(error.message),
     }
     body = refusal_body(error, request_id)
     return web.json_response(text=body.model_dump_json(), status=refusal_status(error), headers=headers)
+
+
+def _header_text(text: str) -> str:
+    """Text as it may stand in a header: printable ASCII (RFC 9110 section 5.5), for a client's own words are in it."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:ERROR_LETTERS])
 
 
 def write_refusal(error: VoiceForgeError) -> web.Response:
