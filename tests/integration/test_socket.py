@@ -181,10 +181,10 @@ async def test_audio_faster_than_it_is_decoded_is_held_back_and_told_and_all_hea
     node: TestServer, speeches: dict[str, Speech]
 ) -> None:
     speech = speeches["gettysburg-slt"]
-    samples = np.concatenate([np.pad(speech.samples(), (0, 12_000))] * 6)
+    samples = np.concatenate([np.pad(speech.samples(), (0, 12_000))] * 4)
     audio = pieces(linear16(samples[None, :]))
     events = await transcribe(node, {"encoding": "linear16", "sample_rate": "16000", "interim_results": "false"}, audio)
-    assert word_errors(" ".join([speech.text] * 6), text_of(events)) <= 0.2, text_of(events)
+    assert word_errors(" ".join([speech.text] * 4), text_of(events)) <= 0.2, text_of(events)
     assert sum(event["type"] == "warning" for event in events) <= 1
 
 

@@ -94,7 +94,7 @@ def test_they_may_be_cut_anywhere(container: str, codec: str, rate: int, channel
 
 @pytest.mark.parametrize(("container", "codec", "rate", "channels"), ENCODED)
 def test_they_may_come_byte_by_byte(container: str, codec: str, rate: int, channels: int) -> None:
-    data = stream(container, codec, rate, channels, 0.3)[:24_000]
+    data = stream(container, codec, rate, channels, 0.3)[: 6000 if codec.startswith("pcm") else 24_000]
     one_by_one = [data[at : at + 1] for at in range(len(data))]
     np.testing.assert_array_equal(heard(AudioFormat(), one_by_one), heard(AudioFormat(), [data]))
 
