@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mediaserver.events import Word
+from signaling.routes.openai_realtime.following import rest_after
 from signaling.routes.openai_realtime.server_events import LogProb
 
 LEAST_PROBABILITY = 1e-6
@@ -24,7 +25,7 @@ class Piece:
     Args:
         text: what will not change; its final, once `is_settled`.
         words: of `text`, and perhaps more.
-        told: the part of `text` that the client has.
+        told: what the client has of it; of a final, all.
         is_settled: nothing more is told of it.
     """
 
@@ -78,19 +79,18 @@ class Item:
     def advance(self) -> Iterator[tuple[str, list[LogProb]]]:
         """What can be added now to what the client has: text, and its words' log-probabilities.
 
-        Text that a final has corrected is not added to: what the client has would not go on that way.
+        Where a final has corrected what the client has, what comes after that is added still.
         """
         has_text = any(piece.told for piece in self.pieces.values())
         for piece in self.pieces.values():
-            if piece.text.startswith(piece.told) and len(piece.text) > len(piece.told):
+            if piece.text.startswith(piece.told) or piece.is_settled:
+                rest = rest_after(piece.told, piece.text)
                 lead = " " if has_text and not piece.told else ""
-                known = len(spelled(piece.told, piece.words))
-                yield (
-                    lead + piece.text[len(piece.told) :],
-                    spelled(piece.text[len(piece.told) :], piece.words[known:], lead=lead),
-                )
                 piece.told = piece.text
-                has_text = True
+                if rest:
+                    has_text = True
+                    at = len(spelled(piece.text.removesuffix(rest), piece.words))
+                    yield lead + rest, spelled(rest, piece.words[at:], lead=lead)
             if not piece.is_settled:
                 return  # what was said after it comes after it
 

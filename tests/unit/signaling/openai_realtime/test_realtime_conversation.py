@@ -24,6 +24,7 @@ from mediaserver.events import (
 )
 from mediaserver.ingest.bytestream import AudioFormat, Encoding
 from signaling.routes.openai_realtime.errors import RealtimeError
+from signaling.routes.openai_realtime.following import rest_after
 from signaling.routes.openai_realtime.timeline import ITEMS_KEPT
 
 
@@ -73,14 +74,35 @@ def test_items_are_a_chain() -> None:
     assert starts == [700, 1700, 2700]
 
 
-def test_what_a_final_corrects_is_not_told_as_a_delta() -> None:
-    talk = Talk()
+def test_what_a_final_corrects_is_not_taken_back_and_what_follows_is_added() -> None:
+    talk = Talk({"include": ["item.input_audio_transcription.logprobs"]})
     talk.begin(1, 0.0)
-    talk.tell(interim(1, "the quick brawn"), SpeechStopped(1.0))
-    told = talk.finish(1, "the quick brown fox")
-    assert [event["type"] for event in told] == [COMPLETED]
-    assert told[0]["transcript"] == "the quick brown fox"
-    assert talk.deltas(told[0]["item_id"]) == "the quick brawn"
+    talk.tell(interim(1, "as the quick brawn"), SpeechStopped(1.0))
+    told = talk.finish(1, "As the quick, brown fox.")
+    assert [event["type"] for event in told] == [DELTA, COMPLETED]
+    assert told[1]["transcript"] == "As the quick, brown fox."
+    assert talk.deltas(told[0]["item_id"]) == "as the quick brawn fox."
+    assert [entry["token"] for entry in told[0]["logprobs"]] == [" fox."]
+
+
+@pytest.mark.parametrize(
+    ("told", "text", "rest"),
+    [
+        ("", "All of it.", "All of it."),
+        ("all of", "all of it", " it"),
+        ("are equal", "Are equal, now we are", ", now we are"),
+        ("i.e., the letter", "i.e. the letter which was", " which was"),
+        ("to to submit", "to submit, then", ", then"),
+        ("the cut in the", "The gut in the gallet", " gallet"),
+        ("no", "though it must", " it must"),
+        ("one two three", "four", ""),
+        ("one", "", ""),
+        ("one two", "One", ""),
+        ("he said said", "He said so", ""),
+    ],
+)
+def test_a_text_goes_on_after_what_was_told_of_it(told: str, text: str, rest: str) -> None:
+    assert rest_after(told, text) == rest
 
 
 def test_finals_complete_their_items_in_order_while_others_speak() -> None:

@@ -104,6 +104,8 @@ def test_deltas_only_add_and_make_up_what_is_completed(steps: list[str]) -> None
     for item_id, transcript in completed.items():
         if "corrected" not in transcript:
             assert texts[item_id] == transcript
+        pairs = zip(texts[item_id].split(), transcript.split(), strict=True)  # a word for a word, corrected or not
+        assert all(delta == word or word.startswith("corrected") for delta, word in pairs)
     # Nothing is told twice, and what is told was said.
     words = [word for transcript in completed.values() for word in transcript.split()]
     assert len(set(words)) == len(words)
