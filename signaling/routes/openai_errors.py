@@ -68,22 +68,21 @@ def refusal_response(error: VoiceForgeError) -> web.Response:
     return web.Response(text=text, content_type="application/json", status=status_of(error), headers=headers)
 
 
-def invalid(exc: ValidationError, *, within: str = "") -> ParameterError:
-    """What is wrong with a form: the first problem, as OpenAI does, and how many others there are.
-
-    Args:
-        exc: the problems.
-        within: where in the form the value lies, with a dot at its end.
-    """
+def invalid(exc: ValidationError) -> ParameterError:
+    """What is wrong with a form: the first problem, as OpenAI does, and where others are."""
     problems = exc.errors(include_url=False, include_input=False)
-    first = problems[0]
-    place = [str(part)[:80] for part in first["loc"]]
-    param = (within + (place[0] if place else "")).rstrip(".").removesuffix("[]")
+    # Of what a value might have been, the one that it comes nearest to tells most: it was looked into deepest.
+    first = max(
+        (item for item in problems if item["loc"][:1] == problems[0]["loc"][:1]), key=lambda item: len(item["loc"])
+    )
+    param, inner = (str(first["loc"][at])[:80].removesuffix("[]") for at in (0, -1))
+    place = param if inner in (param, "0") else f"{param}.{inner}"
     what = "is not a known parameter" if first["type"] == "extra_forbidden" else _sentence(first["msg"])
-    others = f" There are {len(problems) - 1} further problems." if len(problems) > 1 else ""
+    others = {str(item["loc"][0])[:80] for item in problems if item["loc"]} - {str(first["loc"][0])[:80]}
+    also = f" Also wrong: {', '.join(f'`{name}`' for name in sorted(others)[:8])}." if others else ""
     return ParameterError(
         CODES.get(first["type"], "INVALID_VALUE"),
-        f"`{param or 'form'}`: {what}.{others}",
+        f"`{place}`: {what}.{also}",
         "The server's own description is at /docs.",
         param=param,
     )
