@@ -85,7 +85,13 @@ class SessionFactory:
         return channels
 
     def peer(
-        self, session_id: str, config: SessionConfig, dialect: Dialect | None = None, taps: Sequence[Tap] | None = None
+        self,
+        session_id: str,
+        config: SessionConfig,
+        dialect: Dialect | None = None,
+        taps: Sequence[Tap] | None = None,
+        *,
+        is_stereo: bool = False,
     ) -> Peer:
         """The server's end of a peer connection.
 
@@ -94,6 +100,7 @@ class SessionFactory:
             config: what the client asked for.
             dialect: what is said over its data channel; the native protocol if None.
             taps: who hears its events beside the client; the node's webhook if None.
+            is_stereo: whether the two channels of a track are two people.
 
         Raises:
             ConfigError: the configuration names what is not there.
@@ -106,6 +113,7 @@ class SessionFactory:
             make_session=self._maker(session_id, config),
             dialect=dialect,
             taps=self._taps(session_id) if taps is None else taps,
+            is_stereo=is_stereo,
         )
 
     def _taps(self, session_id: str) -> list[Tap]:

@@ -12,6 +12,9 @@ OPUS_PARAMETERS = "minptime=10;useinbandfec=1;usedtx=0;stereo=0;maxplaybackrate=
 encoder in the mode that has in-band FEC at all. 32 kbit/s is wideband speech (16 to 20) with room for its FEC copy.
 No DTX: senders that pause make receivers late."""
 
+STEREO_PARAMETERS = "minptime=10;useinbandfec=1;usedtx=0;stereo=1;maxplaybackrate=16000;maxaveragebitrate=64000"
+"""The same of a sender whose two channels are two people."""
+
 AUDIO_PTIME_MS = 20
 """Packets of 20 ms: half the overhead of 10 ms, and one lost packet is still concealed well."""
 
@@ -71,7 +74,9 @@ def client_answer(offer: Offer, engine_answer: str) -> str:
     for index, section in enumerate(offer.sections):
         in_bundle = section.mid is not None and section.mid in offer.bundle
         if index in engine:
-            bodies.append(_audio_lines(section, engine[index]))
+            bodies.append(
+                _audio_lines(section, engine[index], STEREO_PARAMETERS if offer.is_stereo else OPUS_PARAMETERS)
+            )
         elif index == offer.application:
             bodies.append(_data_lines(section, groups[1 + len(offer.tracks)]))
         elif in_bundle and section.alive:
@@ -125,7 +130,7 @@ def _transport_lines(transport: Transport) -> list[str]:
     ]
 
 
-def _audio_lines(section: Section, engine: list[str]) -> list[str]:
+def _audio_lines(section: Section, engine: list[str], parameters: str) -> list[str]:
     port, payloads = engine[0].split()[1], engine[0].split()[3:]
     opus = [line.split()[0].removeprefix("a=rtpmap:") for line in engine if "opus/48000" in line.lower()]
     return [
@@ -136,7 +141,7 @@ def _audio_lines(section: Section, engine: list[str]) -> list[str]:
         "a=rtcp-mux",
         *(["a=rtcp-mux-only"] if section.first("rtcp-mux-only") is not None else []),
         *(line for line in engine if line.startswith(("a=extmap:", "a=rtpmap:"))),
-        *(f"a=fmtp:{payload} {OPUS_PARAMETERS}" for payload in opus),
+        *(f"a=fmtp:{payload} {parameters}" for payload in opus),
         f"a=ptime:{AUDIO_PTIME_MS}",
     ]
 

@@ -148,20 +148,25 @@ def _declare(library: ctypes.PyDLL) -> None:
 class OpusDecoder:
     """One stream's decoder. Its state lives in memory of our own, so it is freed when the object is.
 
+    Args:
+        channels: that are heard, 1 or 2, whatever the packets hold: [n] samples, or [n, 2].
+
     Raises:
         VoiceForgeError: LIBOPUS_MISSING.
     """
 
     clock_rate = CLOCK_RATE
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         library = load_libopus()
-        self._state: ctypes.Array[ctypes.c_char] | None = ctypes.create_string_buffer(library.opus_decoder_get_size(1))
-        if library.opus_decoder_init(self._state, SAMPLE_RATE, 1) != _OPUS_OK:
-            raise VoiceForgeError("LIBOPUS_MISSING", "libopus refused 16 kHz mono.", "Install libopus 1.1 or newer.")
+        size = library.opus_decoder_get_size(channels)
+        self._state: ctypes.Array[ctypes.c_char] | None = ctypes.create_string_buffer(size)
+        if library.opus_decoder_init(self._state, SAMPLE_RATE, channels) != _OPUS_OK:
+            raise VoiceForgeError("LIBOPUS_MISSING", "libopus refused 16 kHz.", "Install libopus 1.1 or newer.")
+        self._frame = () if channels == 1 else (channels,)  # shape of the samples of one moment
         self._ctl: Callable[..., int] = library.opus_decoder_ctl
         self._decode_float: Callable[..., int] = library.opus_decode_float
-        self._buffer: Samples = np.empty(MAX_PACKET_SAMPLES, np.float32)
+        self._buffer: Samples = np.empty((MAX_PACKET_SAMPLES, *self._frame), np.float32)
         self._address = self._buffer.ctypes.data
         self._last_ticks = CLOCK_RATE * 20 // 1000  # the usual packet, until another was seen
         self._concealed = 0  # samples of the running loss
@@ -176,7 +181,7 @@ class OpusDecoder:
     def decode(self, payload: bytes) -> Decoded:
         """The audio of one packet; where libopus refuses it, concealment of its length."""
         if not payload:
-            return Decoded(np.zeros(0, np.float32), 0)
+            return Decoded(np.zeros((0, *self._frame), np.float32), 0)
         count = self._decode_float(self._state, payload, len(payload), self._address, MAX_PACKET_SAMPLES, 0)
         if count < 0:
             return self.conceal((packet_ticks(payload) or self._last_ticks) // _TICKS_PER_SAMPLE, None)
@@ -189,7 +194,7 @@ class OpusDecoder:
         libopus plays its memory on while it conceals, so the zeros are not smoothed into what follows; after 100 ms
         it has faded to nearly nothing itself.
         """
-        samples: Samples = np.zeros(n_samples, np.float32)
+        samples: Samples = np.zeros((n_samples, *self._frame), np.float32)
         corrected = 0
         if next_payload is not None and has_error_correction(next_payload):
             frame = _FRAME_TICKS[next_payload[0] >> 3] // _TICKS_PER_SAMPLE

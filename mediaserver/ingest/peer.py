@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import zip_longest
 
 import structlog
 from aiortc import InvalidStateError, RTCPeerConnection, RTCSessionDescription
@@ -28,8 +27,9 @@ from mediaserver.ingest.ice import (
     new_peer_connection,
 )
 from mediaserver.ingest.peer_errors import media_paused, no_media, too_many_labels, tracks_refused
-from mediaserver.ingest.peer_state import PeerState, State, TrackState
-from mediaserver.ingest.sdp import Offer, parse_fragment, parse_offer
+from mediaserver.ingest.peer_state import PeerState, State
+from mediaserver.ingest.sdp import Offer, parse_offer
+from mediaserver.ingest.sdp_fragment import parse_fragment
 from mediaserver.ingest.sdp_parts import CANDIDATES_MAX
 from mediaserver.ingest.tracks import TrackEvents, Tracks
 from mediaserver.ingest.watchdog import Alarm, Due, Watchdog
@@ -61,6 +61,7 @@ class Peer:
         metrics: shared by all peers.
         dialect: what is said over the data channel, and how; the native protocol if None.
         taps: who hears the events beside the client.
+        is_stereo: whether the two channels of a track are two people, each a channel of the session.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
             been accepted; what it raises, `accept` raises.
     """
@@ -74,6 +75,7 @@ class Peer:
         make_session: MakeSession,
         dialect: Dialect | None = None,
         taps: Sequence[Tap] = (),
+        is_stereo: bool = False,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self._session_id = session_id
@@ -81,6 +83,7 @@ class Peer:
         self._metrics = metrics
         self._make_session = make_session
         self._tee = Tee(self, taps)
+        self._is_stereo = is_stereo
         self._log = log.bind(session=session_id)
         self._state = State.NEW
         self._offer: Offer | None = None
@@ -114,7 +117,8 @@ class Peer:
         """
         if self._state is not State.NEW:
             raise RuntimeError("a peer accepts one offer")
-        offer = parse_offer(offer_sdp, allow_loopback=listens_on_loopback(self._settings))
+        loopback = listens_on_loopback(self._settings)
+        offer = parse_offer(offer_sdp, allow_loopback=loopback, is_stereo=self._is_stereo)
         self._state = State.CONNECTING
         self._offer = offer
         self._candidates = len(offer.transport.candidates)
@@ -163,17 +167,12 @@ class Peer:
 
     def describe(self) -> dict[str, object]:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
-        offered = () if self._offer is None else self._offer.tracks
-        statuses = [None] * len(offered) if self._tracks is None else self._tracks.statuses()
-        labels = [None] * len(offered) if self._channels is None else self._channels.labels
         return PeerState.of(
             session_id=self._session_id,
             state=self._state,
             data_channel=self._sink.state,
-            tracks=[
-                TrackState.of(track, status, label)
-                for track, status, label in zip_longest(offered, statuses, labels[: len(offered)])
-            ],
+            offer=self._offer,
+            statuses=[] if self._tracks is None else self._tracks.statuses(),
             channels=self._channels,
         ).model_dump()
 
@@ -196,7 +195,7 @@ class Peer:
         except (ValueError, AssertionError, KeyError, InvalidStateError, OperationError) as exc:
             self._log.warning("engine refused an offer", error=repr(exc))
             raise MediaError("INVALID_SDP", "The offer cannot be applied.", "Send a WebRTC offer unchanged.") from exc
-        events = TrackEvents(on_samples=self._on_samples, on_silence=self._on_silence, on_bye=self._on_bye)
+        events = TrackEvents(on_samples=self._on_samples, on_silence=self._on_silence, on_bye=self._finalize)
         self._tracks = Tracks(pc, offer, events=events, settings=self._settings, metrics=self._metrics)
         options = IceOptions.from_settings(self._settings)
         configure_ice(pc, options, on_lost=lambda: self._end("peer_lost"))
@@ -204,14 +203,14 @@ class Peer:
         if self._closing is not None:
             raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
         # From here to the return nothing waits: no packet arrives before the session is there.
-        channels = self._channels = Channels(self._make_session, outlet=self._tee, count=len(offer.tracks))
+        channels = self._channels = Channels(self._make_session, outlet=self._tee, count=len(offer.channel_names))
         self._dialect.begin(channels)
         self._tee.begin(channels)
         if (chosen := len(channels.config.channel_labels)) > channels.count:
             raise too_many_labels(chosen, channels.count)
         channels.on_close_stream = lambda: self._end("client")
-        if len(offer.tracks) > 1:
-            channels.name([track.name for track in offer.tracks])
+        if channels.count > 1:
+            channels.name(offer.channel_names)
         channels.start()
         if offer.unheard:
             channels.warn(tracks_refused(len(offer.unheard)))
@@ -239,12 +238,13 @@ class Peer:
     # --- while it lives
 
     def _on_samples(self, channel: int, samples: Samples, concealed: int) -> None:
-        if self._channels is None or self._watchdog is None:
+        if self._channels is None or self._watchdog is None or self._offer is None:
             return
-        if self._watchdog.is_still(channel):
+        track = channel // self._offer.channels_each
+        if self._watchdog.is_still(track):
             if self._watchdog.media_s is None:
                 self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
-            self._watchdog.media(asyncio.get_running_loop().time(), channel)
+            self._watchdog.media(asyncio.get_running_loop().time(), track)
             self._rearm()  # the next standstill may be due before anything else
         self._channels.push_to(channel, samples, concealed=concealed)
 
@@ -252,10 +252,11 @@ class Peer:
         if self._channels is not None:
             self._channels.push_to(channel, samples)
 
-    def _on_bye(self, channel: int) -> None:
-        """The sender stopped (RFC 3550 §6.6): its last words need no silence after them to be final."""
-        if self._channels is not None and self._closing is None:
-            self._channels.finalize_channel(channel)
+    def _finalize(self, track: int) -> None:
+        """A sender stopped, or said goodbye (RFC 3550 §6.6): its last words need no silence after them to be final."""
+        if self._channels is not None and self._offer is not None and self._closing is None:
+            for channel in self._offer.channels_of(track):
+                self._channels.finalize_channel(channel)
 
     def _on_message(self, message: str | bytes) -> None:
         if self._channels is None or self._closing is not None:
@@ -289,7 +290,7 @@ class Peer:
             case None:
                 pass
             case Due(Alarm.MEDIA_STILL, track):
-                self._channels.finalize_channel(track)
+                self._finalize(track)
             case Due(Alarm.MEDIA_PAUSED):
                 self._channels.warn(media_paused(self._settings))
             case Due(Alarm.NO_MEDIA):

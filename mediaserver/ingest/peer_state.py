@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from mediaserver.ingest.receiver import ReceiverStatus
-from mediaserver.ingest.sdp import Track
+from mediaserver.ingest.sdp import Offer, Track
 from mediaserver.session.channels import Channels
 
 
@@ -26,17 +27,17 @@ class State(StrEnum):
 class TrackState(BaseModel):
     """An audio track in a moment."""
 
-    label: str | None = Field(description="What its channel is called.")
+    labels: list[str] = Field(description="What its channels are called; none where there is one channel and no label.")
     codec: str = Field(description="What the client writes it in, by preference.")
     jitter_target_ms: float = Field(description="How long packets wait for those before them.")
     network_jitter_ms: float = Field(description="As RFC 3550 reckons it.")
     packets: dict[str, int] = Field(description="How many, by what became of them.")
 
     @classmethod
-    def of(cls, track: Track, status: ReceiverStatus | None, label: str | None) -> Self:
+    def of(cls, track: Track, status: ReceiverStatus | None, labels: Sequence[str]) -> Self:
         """The state of a track, before its receiver is there too."""
         return cls(
-            label=label,
+            labels=list(labels),
             codec=track.codecs[0].name.lower(),
             jitter_target_ms=0.0 if status is None else round(status.jitter_target_ms, 1),
             network_jitter_ms=0.0 if status is None else round(status.network_jitter_ms, 1),
@@ -61,9 +62,29 @@ class PeerState(BaseModel):
 
     @classmethod
     def of(
-        cls, *, session_id: str, state: State, data_channel: str, tracks: list[TrackState], channels: Channels | None
+        cls,
+        *,
+        session_id: str,
+        state: State,
+        data_channel: str,
+        offer: Offer | None,
+        statuses: Sequence[ReceiverStatus],
+        channels: Channels | None,
     ) -> Self:
-        """The state of a peer, before its sessions are there too."""
+        """The state of a peer, before its receivers and sessions are there too."""
+        labels = [] if channels is None else channels.labels
+        tracks = (
+            [
+                TrackState.of(
+                    track,
+                    statuses[number] if statuses else None,
+                    [labels[channel] for channel in offer.channels_of(number) if channel < len(labels)],
+                )
+                for number, track in enumerate(offer.tracks)
+            ]
+            if offer is not None
+            else []
+        )
         counts = [track.packets for track in tracks if track.packets]
         return cls(
             session_id=session_id,

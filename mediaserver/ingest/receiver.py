@@ -56,6 +56,7 @@ class AudioReceiver:
         on_bye: Callable[[], None],
         settings: Settings,
         metrics: Metrics,
+        channels: int = 1,
     ) -> None:
         self.last_packet_s: float | None = None
         """Time of the event loop when the last packet that counts came; None before the first."""
@@ -67,6 +68,7 @@ class AudioReceiver:
         self._on_bye = on_bye
         self._settings = settings
         self._metrics = metrics
+        self._channels = channels
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._stream: AudioStream | None = None
@@ -86,17 +88,19 @@ class AudioReceiver:
         on_bye: Callable[[], None],
         settings: Settings,
         metrics: Metrics,
+        channels: int = 1,
     ) -> AudioReceiver:
         """Takes over `receiver`, between `setRemoteDescription` and `setLocalDescription`, in the event loop.
 
         Args:
             receiver: of the audio transceiver (`transceiver.receiver`), not yet started.
-            on_samples: gets float32 16 kHz mono samples in stream order and how many of them are concealment;
-                quick, for it runs in the receive path.
+            on_samples: gets float32 16 kHz samples in stream order, [n] or [n, channels], and how many of them are
+                concealment; quick, for it runs in the receive path.
             on_bye: called when the sender says goodbye (RTCP BYE, RFC 3550 section 6.6) and when the transport is
                 gone; what was held has been handed on by then. A sender may come back, so it may be called again.
             settings: the jitter buffer's.
             metrics: where packets are counted.
+            channels: of each packet that are heard, 1 or 2.
 
         Raises:
             VoiceForgeError: LIBOPUS_MISSING.
@@ -105,7 +109,9 @@ class AudioReceiver:
         load_libopus()
         if getattr(receiver, _STARTED):
             raise RuntimeError("attach the receiver before aiortc starts it")
-        self = cls(receiver, on_samples=on_samples, on_bye=on_bye, settings=settings, metrics=metrics)
+        self = cls(
+            receiver, on_samples=on_samples, on_bye=on_bye, settings=settings, metrics=metrics, channels=channels
+        )
         seam = cast(Any, receiver)
         seam.receive = self._receive
         seam._handle_rtp_packet = self._handle_rtp_packet
@@ -164,6 +170,7 @@ class AudioReceiver:
                 jitter_target_ms=self._settings.jitter_target_ms,
                 jitter_max_ms=self._settings.jitter_max_ms,
                 metrics=self._metrics,
+                channels=self._channels,
             )
             self._statistics = self._stream.statistics
         await self._start_aiortc(parameters)

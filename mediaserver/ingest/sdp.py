@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mediaserver.errors import MediaError
+from mediaserver.ingest.sdp_fragment import Fragment
 from mediaserver.ingest.sdp_parts import (
-    CANDIDATES_MAX,
     DIRECTIONS,
     EXTENSION_LINE,
-    LINE_END,
     PRINTABLE,
-    Candidate,
     Section,
     Transport,
     attribute_of,
@@ -26,15 +24,11 @@ from mediaserver.ingest.sdp_parts import (
     matches,
     read_transport,
     split_sections,
-    usable_candidates,
 )
 from mediaserver.session_config import MAX_CHANNELS, MAX_LABEL_LETTERS
 
 OFFER_MAX_BYTES = 64 * 1024
 """A browser's offer with audio, video and data is 6 to 10 KiB."""
-
-FRAGMENT_MAX_BYTES = 16 * 1024
-"""A trickle fragment holds a handful of candidates of about 100 bytes each."""
 
 SECTIONS_MAX = MAX_CHANNELS + 4
 """The tracks of a call, its data channels, and some video: more is no client of ours."""
@@ -70,7 +64,7 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """An audio section that is heard: a channel of the call.
+    """An audio section that is heard: a channel of the call, or two.
 
     Args:
         index: of the offer's sections.
@@ -97,6 +91,7 @@ class Offer:
         sections: all of them, in their order.
         bundle: tags of the living sections that share the tracks' transport.
         tracks: that are heard, at least one.
+        is_stereo: each is two channels, left and right.
         unheard: indices of audio sections beyond `MAX_CHANNELS`: the answer takes nothing of them.
         application: index of the section of the data channels.
         transport: of the tracks.
@@ -106,10 +101,30 @@ class Offer:
     sections: tuple[Section, ...]
     bundle: tuple[str, ...]
     tracks: tuple[Track, ...]
+    is_stereo: bool
     unheard: tuple[int, ...]
     application: int | None
     transport: Transport
     application_transport: Transport | None
+
+    @property
+    def channels_each(self) -> int:
+        """Of how many channels each track is the audio."""
+        return 2 if self.is_stereo else 1
+
+    def channels_of(self, track: int) -> range:
+        """The channels that a track is the audio of."""
+        return range(track * self.channels_each, (track + 1) * self.channels_each)
+
+    @property
+    def channel_names(self) -> list[str]:
+        """What the channels are called where the client has not said so."""
+        if not self.is_stereo:
+            return [track.name for track in self.tracks]
+        sides = ("left", "right")
+        if len(self.tracks) == 1:
+            return list(sides)
+        return [f"{track.name[: MAX_LABEL_LETTERS - 6]} {side}" for track in self.tracks for side in sides]
 
     @property
     def application_mid(self) -> str:
@@ -134,21 +149,13 @@ class Offer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """A trickle fragment (RFC 8840 §9): candidates, each with the tag of its section where that is given."""
-
-    ufrag: str | None
-    password: str | None
-    candidates: tuple[tuple[str | None, Candidate], ...]
-
-
-def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
+def parse_offer(text: str, *, allow_loopback: bool, is_stereo: bool = False) -> Offer:
     """Read an offer and decide whether it can be served.
 
     Args:
         text: the SDP as the client sent it.
         allow_loopback: whether candidates on loopback addresses are meant for this host.
+        is_stereo: whether each track is two channels, which only Opus has.
 
     Raises:
         MediaError: `INVALID_SDP`, `NO_USABLE_AUDIO`, `UNSUPPORTED_CODEC`, `TOO_MANY_AUDIO_TRACKS`,
@@ -172,45 +179,14 @@ def parse_offer(text: str, *, allow_loopback: bool) -> Offer:
             f"The offer sends {len(sending)} audio tracks that do not share a transport.",
             "Bundle the tracks of a call (a=group:BUNDLE, RFC 9143), or open one peer connection per track.",
         )
-    tracks = _named([_track(sections[index], index) for index in sending[:MAX_CHANNELS]], sections)
+    heard = sending[: MAX_CHANNELS // (2 if is_stereo else 1)]
+    tracks = _named([_track(sections[index], index, is_stereo) for index in heard], sections)
     _require_distinct(tracks)
     tagged = next((s for s in sections if bundle and s.mid == bundle[0]), audio)
     transport = read_transport(session, tagged, allow_loopback=allow_loopback)
     application, application_transport = _application(session, sections, bundle, transport, allow_loopback)
-    unheard = tuple(sending[MAX_CHANNELS:])
-    return Offer(sections, bundle, tracks, unheard, application, transport, application_transport)
-
-
-def parse_fragment(text: str, *, allow_loopback: bool) -> Fragment:
-    """Read an `application/trickle-ice-sdpfrag` body (RFC 8840 §9).
-
-    Candidates that cannot be used here are left out, as in an offer; end-of-candidates changes nothing.
-
-    Raises:
-        MediaError: `INVALID_SDP` for a body that is too long or has no attribute line.
-    """
-    if len(text.encode("utf-8", "replace")) > FRAGMENT_MAX_BYTES:
-        raise invalid_sdp(f"The fragment is longer than {FRAGMENT_MAX_BYTES} bytes.")
-    ufrag: str | None = None
-    password: str | None = None
-    mid: str | None = None
-    found: list[tuple[str | None, Candidate]] = []
-    lines = [line for line in LINE_END.split(text) if line]
-    if not any(line.startswith("a=") for line in lines):
-        raise invalid_sdp("The fragment has no attribute line.")
-    for line in lines:
-        name, value = attribute_of(line)
-        if line.startswith("m="):
-            mid = None
-        elif name == "mid":
-            mid = value
-        elif name == "ice-ufrag":
-            ufrag = value
-        elif name == "ice-pwd":
-            password = value
-        elif name == "candidate":
-            found += [(mid, item) for item in usable_candidates([value], allow_loopback=allow_loopback)]
-    return Fragment(ufrag, password, tuple(found[:CANDIDATES_MAX]))
+    unheard = tuple(sending[len(heard) :])
+    return Offer(sections, bundle, tracks, is_stereo, unheard, application, transport, application_transport)
 
 
 def _read(text: str) -> tuple[list[tuple[str, str]], tuple[Section, ...]]:
@@ -243,14 +219,14 @@ def _section(lines: list[str], default_direction: str) -> Section:
     return Section(match[1], int(match[2]), match[3], tuple(match[4].split()), attributes, direction)
 
 
-def _track(section: Section, index: int) -> Track:
-    """An audio section as a channel; `name` is its tag for now."""
-    codecs = _codecs(section)
+def _track(section: Section, index: int, is_stereo: bool) -> Track:
+    """An audio section that is heard; `name` is its tag for now."""
+    codecs = tuple(codec for codec in _codecs(section) if not is_stereo or codec.name.lower() == "opus")
     if not codecs:
         raise MediaError(
             "UNSUPPORTED_CODEC",
-            "The offer's audio has no codec that is known here.",
-            "Offer Opus (payload type 96 to 127), PCMU, PCMA or G722.",
+            f"The offer's audio has no codec that is known here{' and has two channels' if is_stereo else ''}.",
+            f"Offer Opus (payload type 96 to 127){'' if is_stereo else ', PCMU, PCMA or G722'}.",
         )
     if section.first("rtcp-mux") is None and section.first("rtcp-mux-only") is None:
         raise MediaError(

@@ -29,7 +29,8 @@ PUBLISH_PACKETS = 50
 """Metrics follow every this many packets, a second of speech: a labelled counter costs 1 µs a time."""
 
 OnSamples = Callable[[Samples, int], None]
-"""Called with float32 16 kHz mono samples, shape [n], and how many of them are concealment."""
+"""Called with float32 16 kHz samples, shape [n], or [n, channels] of a stream with several, and how many of them are
+concealment."""
 
 
 class RtpPacket(Protocol):
@@ -42,21 +43,23 @@ class RtpPacket(Protocol):
     payload: bytes
 
 
-def make_decoder(mime_type: str) -> AudioDecoder:
+def make_decoder(mime_type: str, channels: int = 1) -> AudioDecoder:
     """The decoder of a codec as SDP names it (`audio/opus`, `audio/PCMU`, `audio/PCMA`, `audio/G722`).
+
+    Only Opus has two channels.
 
     Raises:
         MediaError: UNSUPPORTED_CODEC.
         VoiceForgeError: LIBOPUS_MISSING.
     """
-    match mime_type.lower():
-        case "audio/opus":
-            return OpusDecoder()
-        case "audio/pcmu":
+    match mime_type.lower(), channels:
+        case "audio/opus", _:
+            return OpusDecoder(channels)
+        case "audio/pcmu", 1:
             return G711Decoder(mu_law_table())
-        case "audio/pcma":
+        case "audio/pcma", 1:
             return G711Decoder(a_law_table())
-        case "audio/g722":
+        case "audio/g722", 1:
             return G722Decoder()
     raise MediaError("UNSUPPORTED_CODEC", f"The codec {mime_type} is not supported.", "Offer Opus, G722, PCMU or PCMA.")
 
@@ -93,6 +96,7 @@ class AudioStream:
         jitter_target_ms: how long a missing packet is waited for at the start and at least.
         jitter_max_ms: how far that may grow.
         metrics: where fates and delays are counted (seconds of audio are the session's to count, for every door).
+        channels: that are heard, 1 or 2.
 
     Raises:
         VoiceForgeError: LIBOPUS_MISSING.
@@ -107,12 +111,14 @@ class AudioStream:
         jitter_target_ms: float,
         jitter_max_ms: float,
         metrics: Metrics,
+        channels: int = 1,
     ) -> None:
         self.statistics = StreamStatistics()
-        self._decoders = {payload_type: make_decoder(mime_type) for payload_type, mime_type in codecs.items()}
+        self._decoders = {number: make_decoder(mime_type, channels) for number, mime_type in codecs.items()}
+        self._frame = () if channels == 1 else (channels,)  # shape of the samples of one moment
         self._on_samples = on_samples
         self._metrics = metrics
-        self._silence: Samples = np.zeros(SILENCE_CHUNK_SAMPLES, np.float32)
+        self._silence: Samples = np.zeros((SILENCE_CHUNK_SAMPLES, *self._frame), np.float32)
         self._silence.flags.writeable = False  # it is handed out again and again
         self._published = StreamStatistics()
         self._ssrc: int | None = None
@@ -223,7 +229,7 @@ class AudioStream:
     def _hand_on(self, decoded: Decoded, n_samples: int) -> None:
         samples, made_up = decoded
         if len(samples) != n_samples:  # a decoder that disagrees with the header; the stream's clock follows the header
-            heard, samples = samples[:n_samples], np.zeros(n_samples, np.float32)
+            heard, samples = samples[:n_samples], np.zeros((n_samples, *self._frame), np.float32)
             samples[: len(heard)] = heard
         self.statistics.samples += n_samples
         self.statistics.concealed_samples += made_up

@@ -1,4 +1,4 @@
-"""The audio tracks of one call, each the audio of a channel, on one clock.
+"""The audio tracks of one call, each the audio of a channel, or of two, on one clock.
 
 The clock of a call begins with the first packet of any track. A track that begins later (a second party who joins) is
 silent until then, so that the times in its events are those of the call.
@@ -36,7 +36,7 @@ class TrackEvents:
     Args:
         on_samples: gets a channel's samples, [n] float32 16 kHz mono, and how many of them were made up.
         on_silence: gets the silence of a channel whose track has not begun, [n] float32.
-        on_bye: a channel's sender said goodbye.
+        on_bye: a track's sender said goodbye.
     """
 
     on_samples: Callable[[int, Samples, int], None]
@@ -64,17 +64,19 @@ class Tracks:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._started_s: float | None = None
+        self._offer = offer
         self._silent = dict.fromkeys(range(len(offer.tracks)), 0)  # samples given to those that have not begun
         by_mid = {transceiver.mid: transceiver.receiver for transceiver in pc.getTransceivers()}
         self._receivers = [
             AudioReceiver.attach(
                 by_mid[track.mid],
-                on_samples=partial(self._on_samples, channel),
-                on_bye=partial(events.on_bye, channel),
+                on_samples=partial(self._on_samples, number),
+                on_bye=partial(events.on_bye, number),
                 settings=settings,
                 metrics=metrics,
+                channels=offer.channels_each,
             )
-            for channel, track in enumerate(offer.tracks)
+            for number, track in enumerate(offer.tracks)
         ]
         if len(offer.tracks) > 1:
             route_by_mid(by_mid[offer.tracks[0].mid].transport)
@@ -92,18 +94,23 @@ class Tracks:
         for receiver in self._receivers:
             receiver.stop()
 
-    def _on_samples(self, channel: int, samples: Samples, concealed: int) -> None:
+    def _on_samples(self, track: int, samples: Samples, concealed: int) -> None:
         if self._started_s is None:
             self._started_s = self._loop.time()
         if self._silent:
-            self._silence(channel, self._loop.time() - self._started_s)
-        self._events.on_samples(channel, samples, concealed)
+            self._silence(track, self._loop.time() - self._started_s)
+        if not self._offer.is_stereo:
+            self._events.on_samples(track, samples, concealed)
+            return
+        for side, channel in enumerate(self._offer.channels_of(track)):
+            self._events.on_samples(channel, np.ascontiguousarray(samples[:, side]), concealed)
 
     def _silence(self, heard: int, call_s: float) -> None:
         """Bring the tracks that have not begun up to the call's clock, and with them the one that begins now."""
-        for channel, given in list(self._silent.items()):
+        for track, given in list(self._silent.items()):
             due = min(int(call_s * SAMPLE_RATE) - given, int(CATCH_UP_MAX_S * SAMPLE_RATE))
-            if due >= SILENCE_STEP_S * SAMPLE_RATE or (channel == heard and due > 0):
-                self._silent[channel] = given + due
-                self._events.on_silence(channel, np.zeros(due, np.float32))
+            if due >= SILENCE_STEP_S * SAMPLE_RATE or (track == heard and due > 0):
+                self._silent[track] = given + due
+                for channel in self._offer.channels_of(track):
+                    self._events.on_silence(channel, np.zeros(due, np.float32))
         self._silent.pop(heard, None)

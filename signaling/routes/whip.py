@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 from aiohttp import web
-from multidict import CIMultiDict, MultiMapping
+from multidict import CIMultiDict
 from structlog.contextvars import bound_contextvars
 
 from mediaserver.audio.denoise import preload
@@ -47,6 +47,7 @@ from signaling.routes.whip_operations import (
     SDPFRAG_TYPE,
     SESSION_PREFLIGHT,
     TRICKLE,
+    WhipQuery,
 )
 from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, SessionWebhook, SessionWebhooks, receiver_of
 
@@ -64,7 +65,7 @@ DELETE_DEADLINE_S = 5.0
 class PeerFactory(Protocol):
     """Makes the peer of a new session."""
 
-    def __call__(self, session_id: str, config: SessionConfig, *, taps: Sequence[Tap]) -> WebRtcPeer:
+    def __call__(self, session_id: str, config: SessionConfig, *, taps: Sequence[Tap], is_stereo: bool) -> WebRtcPeer:
         """The peer of a session, whose events `taps` hear too; raises ConfigError if that cannot be had."""
         ...
 
@@ -189,7 +190,8 @@ class Whip:
 
     async def _create(self, request: web.Request) -> web.Response:
         _require_type(request, SDP_TYPE, accept_header="Accept-Post")
-        config = with_header_metadata(config_from_query(request.query), request.headers)
+        query = read_query(WhipQuery, request.query)
+        config = with_header_metadata(query.session(), request.headers)
         receiver = receiver_of(request.headers, self._webhooks.policy)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         if config.denoise is not None:
@@ -201,7 +203,7 @@ class Whip:
         def make_peer(session_id: str) -> WebRtcPeer:
             logs.append(self._logs.open(session_id))
             posted.extend(filter(None, [self._webhooks.tap(session_id, receiver)]))
-            return self._make_peer(session_id, config, taps=[*logs, *posted])
+            return self._make_peer(session_id, config, taps=[*logs, *posted], is_stereo=query.multichannel)
 
         live, _, answer = await self._answering.open(offer, make_peer, door=DOOR)
         self._logs.publish(live, logs[0])
@@ -227,15 +229,6 @@ class Whip:
 
 _NOT_KEPT = {"Cache-Control": "no-store"}
 """What holds a secret or changes by the second is in no cache."""
-
-
-def config_from_query(query: MultiMapping[str]) -> SessionConfig:
-    """A session's configuration from the strings of a URL.
-
-    Raises:
-        ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
-    """
-    return read_query(SessionConfig, query)
 
 
 def _require_type(request: web.Request, content_type: str, *, accept_header: str) -> None:

@@ -52,6 +52,20 @@ PREFLIGHT_HEADERS = {
 }
 
 
+class WhipQuery(SessionConfig):
+    """The query of an offer: what every session may choose, and what its tracks hold."""
+
+    multichannel: bool = Field(
+        False,
+        description="Whether the two channels of each Opus track are two people, each with a transcript of its own. "
+        "Several tracks are several channels in any case.",
+    )
+
+    def session(self) -> SessionConfig:
+        """What is said of the session."""
+        return SessionConfig.model_validate(self.model_dump(exclude_unset=True, exclude={"multichannel"}))
+
+
 class OfferHeaders(BaseModel):
     """Headers of an offer that are read."""
 
@@ -83,7 +97,7 @@ CREATE = Operation(
     tag=Tag.WHIP,
     description="RFC 9725 section 4.2. The query is the session's configuration. Transcripts come over the data "
     "channel `transcripts`, and for others at `Location` + `/events`.",
-    query=SessionConfig,
+    query=WhipQuery,
     headers=OfferHeaders,
     body=Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer}),
     answers={

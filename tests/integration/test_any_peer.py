@@ -143,21 +143,41 @@ async def test_peers_without_a_data_channel_are_read_elsewhere(node: Node, speec
     assert node.sessions == 0
 
 
+class Ffmpeg:
+    """FFmpeg as a WHIP client: it sends no candidates, insists on being the DTLS server, and tells its log alone what
+    its session is called."""
+
+    def __init__(self, process: asyncio.subprocess.Process, location: str, log: asyncio.Task[bytes]) -> None:
+        self.process = process
+        self.location = location
+        self.log = log
+
+    @classmethod
+    async def call(cls, url: str, *arguments: str) -> Ffmpeg:
+        """Begin to stream; `arguments` are the inputs and what is done with them."""
+        process = await asyncio.create_subprocess_exec(
+            *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "debug", *arguments),
+            *("-c:a", "libopus", "-ar", "48000", "-ac", "2", "-b:a", "64k", "-f", "whip", url),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        location = ""
+        while not location and (line := await process.stderr.readline()):
+            if found := re.search(rb"location=(http\S+/whip/[\w-]+)", line):
+                location = found[1].decode()
+        return cls(process, location, asyncio.create_task(process.stderr.read()))
+
+    async def ends(self) -> None:
+        """Wait until all has been sent."""
+        await self.log
+        assert await self.process.wait() == 0
+
+
 async def ffmpeg_is_read(node: Node, speech: Speech) -> None:
-    """FFmpeg's WHIP muxer sends no candidates, insists on being the DTLS server, and tells nobody its session."""
-    process = await asyncio.create_subprocess_exec(
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "debug", "-re", "-i", str(speech.path)),
-        *("-af", "apad=pad_dur=1", "-c:a", "libopus", "-ar", "48000", "-ac", "2", "-b:a", "48k"),
-        *("-f", "whip", node.url("/whip") + "?metadata=%7B%22caller%22%3A%22studio%22%7D"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    location = ""
-    while not location and (line := await process.stderr.readline()):
-        if found := re.search(rb"location=(http\S+/whip/[\w-]+)", line):
-            location = found[1].decode()
-    draining = asyncio.create_task(process.stderr.read())
+    url = node.url("/whip") + "?metadata=%7B%22caller%22%3A%22studio%22%7D"
+    ffmpeg = await Ffmpeg.call(url, "-re", "-i", str(speech.path), "-af", "apad=pad_dur=1")
+    location = ffmpeg.location
     async with node.http.get(location) as response:
         state = await response.json()
     assert state["channel"] == "none"
@@ -171,8 +191,7 @@ async def ffmpeg_is_read(node: Node, speech: Speech) -> None:
         async for message in ws:
             over_socket.append(json.loads(message.data))
     told = await reading
-    await draining
-    assert await process.wait() == 0
+    await ffmpeg.ends()
     events = [event for _, event in told]
     assert word_errors(speech.text, said(events)) <= 0.25, said(events)
     assert said(over_socket) == said(events)
@@ -241,13 +260,29 @@ def pcm(speech: Speech, path: Path) -> Path:
 
 
 @pytest.mark.needs("node")
-async def test_two_tracks_of_one_call_are_two_labelled_channels(
+async def test_two_people_in_one_call_have_a_transcript_each(
     node: Node, speeches: dict[str, Speech], tmp_path: Path
 ) -> None:
+    people = [speeches["alice-awb"], speeches["darwin-rms"]]
+    await asyncio.gather(two_tracks_are_two_channels(node, people, tmp_path), stereo_is_two_channels(node, people))
+
+
+async def stereo_is_two_channels(node: Node, people: list[Speech]) -> None:
+    """FFmpeg with a recorder's file: one person on the left, one on the right."""
+    inputs = [argument for speech in people for argument in ("-re", "-i", str(speech.path))]
+    joined = "[0:a]apad=pad_dur=3[l];[l][1:a]join=inputs=2:channel_layout=stereo,apad=pad_dur=1"
+    ffmpeg = await Ffmpeg.call(node.url("/whip") + "?multichannel=true", *inputs, "-filter_complex", joined)
+    events = [event for _, event in await node.read(ffmpeg.location + "/events")]
+    await ffmpeg.ends()
+    for channel, speech in enumerate(people):
+        assert word_errors(speech.text, said(events, channel)) <= 0.3, said(events, channel)
+    assert {event["channel_label"] for event in events if "channel" in event} == {"left", "right"}
+
+
+async def two_tracks_are_two_channels(node: Node, people: list[Speech], tmp_path: Path) -> None:
     """@roamhq/wrtc (libwebrtc) under Node.js: two people speak at once, each on a track of its own."""
     if not (NODE_MODULES / "@roamhq" / "wrtc").is_dir():
         (pytest.fail if in_ci() else pytest.skip)("needs web/node_modules (npm ci in web)")
-    people = [speeches["alice-awb"], speeches["darwin-rms"]]
     files = [pcm(speech, tmp_path / f"{number}.pcm") for number, speech in enumerate(people)]
     process = await asyncio.create_subprocess_exec(
         *(

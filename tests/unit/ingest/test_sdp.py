@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mediaserver.errors import MediaError
 from mediaserver.ingest.answer import OPUS_PARAMETERS, client_answer, engine_offer
-from mediaserver.ingest.sdp import OFFER_MAX_BYTES, SECTIONS_MAX, parse_fragment, parse_offer
+from mediaserver.ingest.sdp import OFFER_MAX_BYTES, SECTIONS_MAX, parse_offer
+from mediaserver.ingest.sdp_fragment import parse_fragment
 from mediaserver.ingest.sdp_parts import CANDIDATES_MAX, usable_candidates
 
 FINGERPRINT = ":".join(f"{n:02X}" for n in range(32))
@@ -198,9 +199,9 @@ def refusal(text: str) -> str:
     return caught.value.code
 
 
-def engine_answer(offer_text: str) -> str:
+def engine_answer(offer_text: str, *, is_stereo: bool = False) -> str:
     """What aiortc answers, as far as it matters here."""
-    offer = parse_offer(offer_text, allow_loopback=True)
+    offer = parse_offer(offer_text, allow_loopback=True, is_stereo=is_stereo)
     transport = (
         "c=IN IP4 127.0.0.1\na=candidate:f 1 udp 2130706431 127.0.0.1 5000 typ host\na=end-of-candidates\n"
         f"a=ice-ufrag:ours\na=ice-pwd:{'p' * 22}\na=fingerprint:sha-256 {FINGERPRINT}\n"

@@ -6,9 +6,10 @@ import re
 
 import pytest
 from aiortc.sdp import SessionDescription
-from test_sdp import answered, refusal, tracks_of_a_call
+from test_sdp import answered, engine_answer, refusal, tracks_of_a_call
 
-from mediaserver.ingest.answer import engine_offer
+from mediaserver.errors import MediaError
+from mediaserver.ingest.answer import STEREO_PARAMETERS, client_answer, engine_offer
 from mediaserver.ingest.sdp import parse_offer
 from mediaserver.session_config import MAX_CHANNELS
 
@@ -108,3 +109,31 @@ def without_bundle(text: str) -> str:
 )
 def test_what_cannot_be_served_is_refused_by_name(text: str, code: str) -> None:
     assert refusal(text) == code
+
+
+def test_a_stereo_track_is_two_channels_of_opus() -> None:
+    text = tracks_of_a_call(1)
+    offer = parse_offer(text, allow_loopback=True, is_stereo=True)
+    assert [codec.name for codec in offer.tracks[0].codecs] == ["opus"]
+    assert offer.channel_names == ["left", "right"]
+    assert offer.channels_of(0) == range(2)
+    answer = client_answer(offer, engine_answer(text, is_stereo=True))
+    assert f"a=fmtp:111 {STEREO_PARAMETERS}" in answer
+    assert "stereo=1" in STEREO_PARAMETERS
+
+
+def test_several_stereo_tracks_are_two_channels_each_within_the_bound() -> None:
+    offer = parse_offer(tracks_of_a_call(5), allow_loopback=True, is_stereo=True)
+    assert len(offer.channel_names) == MAX_CHANNELS
+    assert offer.channel_names[:3] == ["leg0 left", "leg0 right", "leg1 left"]
+    assert offer.channels_of(1) == range(2, 4)
+    assert offer.unheard == (4,)
+
+
+def test_a_codec_with_one_channel_is_no_stereo_track() -> None:
+    text = tracks_of_a_call(1).replace("SAVPF 111 63 9 0 8 13 110 126", "SAVPF 9 0 8")
+    assert parse_offer(text, allow_loopback=True).tracks
+    with pytest.raises(MediaError) as caught:
+        parse_offer(text, allow_loopback=True, is_stereo=True)
+    assert caught.value.code == "UNSUPPORTED_CODEC"
+    assert "two channels" in caught.value.message

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_sdp import tracks_of_a_call
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.ingest import tracks as module
+from mediaserver.ingest.sdp import parse_offer
 from mediaserver.ingest.tracks import CATCH_UP_MAX_S, TrackEvents, Tracks
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
@@ -28,10 +30,12 @@ class Clock:
 class Rig:
     """Tracks whose packets come when the test says so."""
 
-    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch, *, is_stereo: bool = False) -> None:
         self.clock = Clock()
-        self.position = [0] * count
-        self.silent = [0] * count
+        offer = parse_offer(tracks_of_a_call(count), allow_loopback=False, is_stereo=is_stereo)
+        self.position = [0] * len(offer.channel_names)
+        self.silent = list(self.position)
+        self.loudness: dict[int, float] = {}
         self.play: list[Any] = []
         self.routed: list[object] = []
 
@@ -42,20 +46,22 @@ class Rig:
         monkeypatch.setattr(module.AudioReceiver, "attach", attach)
         monkeypatch.setattr(module, "route_by_mid", self.routed.append)
         monkeypatch.setattr(module.asyncio, "get_running_loop", lambda: self.clock)
-        offer = SimpleNamespace(tracks=[SimpleNamespace(mid=str(number)) for number in range(count)])
         transceivers = [
             SimpleNamespace(mid=str(number), receiver=SimpleNamespace(transport="dtls")) for number in range(count)
         ]
         self.tracks = Tracks(
             SimpleNamespace(getTransceivers=lambda: transceivers[::-1]),  # type: ignore[arg-type]
-            offer,  # type: ignore[arg-type]
+            offer,
             events=TrackEvents(self._heard, self._silence, lambda channel: None),
             settings=Settings(),
             metrics=Metrics(),
         )
 
     def _heard(self, channel: int, samples: Samples, concealed: int) -> None:
+        assert samples.ndim == 1
+        assert samples.flags.c_contiguous
         self.position[channel] += len(samples)
+        self.loudness[channel] = float(samples.max())
 
     def _silence(self, channel: int, samples: Samples) -> None:
         assert samples.dtype == np.float32
@@ -95,3 +101,14 @@ def test_silence_at_once_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     rig.clock.now_s += 1000
     rig.play[1](np.ones(320, np.float32), 0)
     assert rig.silent[1] == CATCH_UP_MAX_S * SAMPLE_RATE
+
+
+def test_the_channels_of_a_stereo_track_go_their_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(2, monkeypatch, is_stereo=True)
+    packet = np.tile(np.array([0.25, 0.5], np.float32), (320, 1))
+    rig.play[1](packet, 0)
+    assert rig.loudness == {2: 0.25, 3: 0.5}
+    rig.clock.now_s += 2.0
+    rig.play[0](packet, 0)
+    assert rig.silent[:2] == [2 * SAMPLE_RATE] * 2
+    assert rig.loudness == {0: 0.25, 1: 0.5, 2: 0.25, 3: 0.5}

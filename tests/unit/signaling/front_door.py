@@ -37,6 +37,7 @@ class FakePeer:
         self.config = config
         self.on_ended: Callable[[str], None] | None = None
         self.taps: Sequence[Tap] = ()
+        self.is_stereo = False
         self.fragments: list[str] = []
         self.closed: list[str] = []
         self.accept_error: BaseException | None = None
@@ -126,9 +127,11 @@ def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
     ) -> Node:
         peers: list[FakePeer] = []
 
-        def make_peer(session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = ()) -> FakePeer:
+        def make_peer(
+            session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = (), is_stereo: bool = False
+        ) -> FakePeer:
             peer = FakePeer(session_id, config)
-            peer.taps = taps
+            peer.taps, peer.is_stereo = taps, is_stereo
             if prepare is not None:
                 prepare(peer)
             peers.append(peer)

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from multidict import MultiDict
 
 from mediaserver.errors import CapacityError, ConfigError, MediaError
+from mediaserver.session_config import SessionConfig
 from signaling.app import ADMISSION, REGISTRY
 from signaling.limits import SDP_MAX_BYTES, SDPFRAG_MAX_BYTES
-from signaling.routes.whip import config_from_query
+from signaling.query import read_query
+from signaling.routes.whip_operations import WhipQuery
 
 FRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
@@ -121,10 +123,11 @@ class TestPost:
         assert (await post(node, '?metadata={"queue":"sales"}', headers=headers)).status == 201
         assert node.peers[0].config.metadata == {"caller": "+49 30", "call_id": "a7", "queue": "sales"}
 
-    async def test_channels_within_a_track_are_refused_by_name(self, node: Node) -> None:
-        response = await post(node, "?multichannel=true")
-        assert (response.status, await code_of(response)) == (400, "INVALID_CONFIG")
-        assert "`multichannel`" in await response.text()
+    @pytest.mark.parametrize(("query", "is_stereo"), [("?multichannel=true", True), ("", False)])
+    async def test_the_two_channels_of_a_track_may_be_two_people(self, node: Node, query: str, is_stereo: bool) -> None:
+        assert (await post(node, query)).status == 201
+        assert node.peers[0].is_stereo is is_stereo
+        assert type(node.peers[0].config) is SessionConfig
 
     @pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": ";;/%"}])
     async def test_another_content_type_is_415(self, node: Node, headers: dict[str, str]) -> None:
@@ -503,6 +506,6 @@ class TestHostileInput:
     )
     def test_any_query_is_a_config_or_a_named_error(self, query: dict[str, str]) -> None:
         try:
-            config_from_query(MultiDict(query))
+            read_query(WhipQuery, MultiDict(query)).session()
         except ConfigError as error:
             assert error.code == "INVALID_CONFIG"  # noqa: PT017
