@@ -77,6 +77,8 @@ class Outgoing:
     """
 
     def __init__(self, request: web.Request, ws: web.WebSocketResponse, metrics: Metrics) -> None:
+        self.gone = asyncio.Event()
+        """Set once the client does not read or is not there: nothing more can be told."""
         self._transport = request.transport
         self._ws = ws
         self._metrics = metrics
@@ -143,6 +145,7 @@ class Outgoing:
 
     def _abandon(self) -> None:
         """Nobody reads: nothing more is sent, and the reading end hears that it is over."""
+        self.gone.set()
         self._gone = True
         self._queue.clear()
         self._unsent_letters = 0
@@ -154,7 +157,9 @@ class Outgoing:
             self._transport.abort()
 
 
-async def converse(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage) -> None:
+async def converse(
+    ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage, *, gone: asyncio.Event | None = None
+) -> None:
     """Read a client's messages until it has said all, is gone, or the feed ends for a reason of its own.
 
     Afterwards the feed has ended, with its last finals told where somebody is left to hear them. The socket is the
@@ -164,15 +169,21 @@ async def converse(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage)
         ws: prepared.
         feed: what the client's audio goes to.
         on_message: acts on each text or binary message.
+        gone: `Outgoing.gone`; without it a client that goes while it is held back is missed until it is read again.
     """
+    gone = gone or asyncio.Event()
     reading = asyncio.create_task(_read(ws, feed, on_message), name="socket-reading")
-    ended = asyncio.create_task(feed.ended.wait(), name="socket-ended")
+    others = [
+        asyncio.create_task(feed.ended.wait(), name="socket-ended"),
+        asyncio.create_task(gone.wait(), name="socket-gone"),
+    ]
     try:
-        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading, *others}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         reading.cancel()
-        ended.cancel()
-        results = await asyncio.gather(reading, ended, return_exceptions=True)
+        for task in others:
+            task.cancel()
+        results = await asyncio.gather(reading, *others, return_exceptions=True)
         await feed.close("peer_lost")  # nothing where it has ended
     if isinstance(results[0], Exception):
         raise results[0]

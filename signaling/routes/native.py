@@ -139,7 +139,7 @@ class Native:
         code, why = WSCloseCode.INTERNAL_ERROR, "The server failed at this session."
         try:
             feed.channels.start()
-            await converse(ws, feed, conversation.hear)
+            await converse(ws, feed, conversation.hear, gone=outlet.outgoing.gone)
             code, why = CLOSE_CODES.get(feed.reason, code), _why(feed.reason)
         except Exception:
             log.exception("session failed")

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from mediaserver.session.dialect import Telling
 from mediaserver.settings import Settings
@@ -386,6 +387,27 @@ async def test_what_a_client_makes_us_quote_reaches_it() -> None:
     async with TestServer(app) as server, aiohttp.ClientSession() as http, http.ws_connect(server.make_url("/")) as ws:
         assert await ws.receive_str(timeout=5) == '"?"'
         assert await ws.receive_str(timeout=5) == '"after"'
+
+
+async def test_a_client_that_goes_while_it_is_held_back_is_missed_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = asyncio.Event()
+
+    async def hold(feed: Feed, data: bytes) -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Feed, "push", hold)
+    _, writer = await raw_connection(node)
+    writer.write(b"\x82\x81\0\0\0\0x")
+    await asyncio.wait_for(held.wait(), 5)
+    (live,) = node.server.app[REGISTRY]._by_secret.values()
+    assert isinstance(live.peer, Feed)
+    monkeypatch.setattr("signaling.socket.STALLED_LETTERS", 0)
+    live.peer.channels.keep_alive()  # what is told now finds that nobody reads
+    await node.empty()
+    writer.close()
 
 
 async def test_a_message_that_is_too_long_ends_the_session(node: Node) -> None:
