@@ -12,11 +12,13 @@ from aiohttp import web
 from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 
-from signaling.openapi.operation import FOREIGN, NATIVE_ERRORS, Answer, ErrorShape, Operation, Refusal, Tag
+from signaling.openapi.operation import FOREIGN, JSON, NATIVE_ERRORS, Answer, ErrorShape, Operation, Refusal, Tag
 from signaling.openapi.schemas import JsonSchema, Mode, Schemas, without_null
 from signaling.openapi.walk import DescribedRoute, described_routes
 
 OPENAPI_VERSION = "3.1.1"
+
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 FOREIGN_NAME = "Foreign"
 """Of the refusal that every route has, where it is kept once for all."""
@@ -79,8 +81,9 @@ def _want(schemas: Schemas, operation: Operation) -> None:
     for answer in operation.answers.values():
         for written in (*answer.content.values(), *answer.headers.values()):
             schemas.want(written, "serialization")
-    for refusal, shape in _refusals(operation):
-        for written in (shape.model, *refusal.headers.values()):
+    schemas.want(operation.errors.model, "serialization")
+    for refusal in operation.refusals:
+        for written in refusal.headers.values():
             schemas.want(written, "serialization")
 
 
@@ -93,9 +96,11 @@ def _operation(route: DescribedRoute, schemas: Schemas) -> dict[str, Any]:
     }
     if operation.description:
         described["description"] = operation.description
-    parameters = [*_path_parameters(route, schemas), *_query_parameters(operation, schemas)]
-    if operation.headers is not None:
-        parameters += [_parameter(item, "header", schemas) for item in _properties(operation.headers, schemas)]
+    parameters = [
+        *_path_parameters(route, schemas),
+        *_parameters(operation.query, "query", operation, schemas),
+        *_parameters(operation.headers, "header", operation, schemas),
+    ]
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
@@ -122,16 +127,16 @@ def _path_parameters(route: DescribedRoute, schemas: Schemas) -> Iterator[dict[s
         yield _with_description({"name": name, "in": "path", "required": True}, schema)
 
 
-def _query_parameters(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
-    if operation.query is None:
-        return
-    for item in _properties(operation.query, schemas):
-        parameter = _parameter(item, "query", schemas)
-        schema = schemas.resolved(parameter["schema"])
-        if schema.get("type") == "array":
+def _parameters(
+    model: type[BaseModel] | None, where: str, operation: Operation, schemas: Schemas
+) -> Iterator[dict[str, Any]]:
+    for name, schema, is_required in [] if model is None else _properties(model, schemas):
+        parameter = _with_description({"name": name, "in": where, "required": is_required}, without_null(schema))
+        kind = schemas.resolved(parameter["schema"]).get("type")
+        if kind == "array" and where == "query":
             parameter |= {"style": "form", "explode": operation.lists == "repeated"}
-        elif schema.get("type") == "object":  # a URL has no objects: JSON in a string is one
-            parameter["content"] = {"application/json": {"schema": parameter.pop("schema")}}
+        elif kind == "object":  # neither a URL nor a header has objects: JSON in a string is one
+            parameter["content"] = {JSON: {"schema": parameter.pop("schema")}}
         yield parameter
 
 
@@ -140,11 +145,6 @@ def _properties(model: type[BaseModel], schemas: Schemas) -> list[tuple[str, Jso
     schema = schemas.resolved(schemas.schema(model, "validation"))
     required = schema.get("required", [])
     return [(name, item, name in required) for name, item in schema.get("properties", {}).items()]
-
-
-def _parameter(item: tuple[str, JsonSchema, bool], where: str, schemas: Schemas) -> dict[str, Any]:
-    name, schema, is_required = item
-    return _with_description({"name": name, "in": where, "required": is_required}, without_null(schema))
 
 
 def _with_description(parameter: dict[str, Any], schema: JsonSchema) -> dict[str, Any]:
@@ -156,7 +156,16 @@ def _with_description(parameter: dict[str, Any], schema: JsonSchema) -> dict[str
 
 def _content(content: Mapping[str, object], schemas: Schemas, *, is_request: bool) -> dict[str, Any]:
     mode: Mode = "validation" if is_request else "serialization"
-    return {kind: {"schema": schemas.schema(item, mode)} for kind, item in content.items()}
+    return {
+        kind: {"schema": _form(schemas.schema(item, mode), schemas) if kind in FORMS else schemas.schema(item, mode)}
+        for kind, item in content.items()
+    }
+
+
+def _form(schema: JsonSchema, schemas: Schemas) -> JsonSchema:
+    """A form's schema: its fields are texts, and no text is null."""
+    form = schemas.resolved(schema)
+    return {**form, "properties": {name: without_null(item) for name, item in form.get("properties", {}).items()}}
 
 
 def _headers(headers: Mapping[str, object], schemas: Schemas) -> dict[str, Any]:
@@ -170,21 +179,24 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in operation.answers.items():
         responses[str(status.value)] = _response(answer, schemas)
-    for refusal, shape in _refusals(operation):
+    for refusal in operation.refusals:
         key = str(refusal.status.value)
-        if key in responses and refusal is not FOREIGN:
+        if key in responses:
             raise ValueError(f"{operation.summary!r} describes the status {key} twice")
-        if refusal is FOREIGN and key not in responses:
-            responses[key] = {"$ref": f"#/components/responses/{FOREIGN_NAME}"}
-            continue
-        response = _refused(refusal, shape, schemas)
-        responses[key] = _either(responses[key], response) if key in responses else response
+        responses[key] = _refused(refusal, operation.errors, schemas)
+    key, foreign = str(FOREIGN.status.value), _refused(_foreign(operation.errors), operation.errors, schemas)
+    if key in responses:
+        responses[key] = _either(responses[key], foreign)
+    elif operation.errors is NATIVE_ERRORS:
+        responses[key] = {"$ref": f"#/components/responses/{FOREIGN_NAME}"}
+    else:
+        responses[key] = foreign
     return dict(sorted(responses.items()))
 
 
-def _refusals(operation: Operation) -> list[tuple[Refusal, ErrorShape]]:
-    """Each refusal with the shape it has, the one of every route last."""
-    return [(refusal, refusal.shape or operation.errors) for refusal in (*operation.refusals, FOREIGN)]
+def _foreign(shape: ErrorShape) -> Refusal:
+    codes = [code.lower() for code in FOREIGN.codes] if shape.in_small_letters else FOREIGN.codes
+    return Refusal(FOREIGN.status, codes)
 
 
 def _response(answer: Answer, schemas: Schemas) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def _refused(refusal: Refusal, shape: ErrorShape, schemas: Schemas) -> dict[str,
     schema = schemas.schema(shape.model, "serialization")
     if shape.code_at:
         schema = {"allOf": [schema, _with_codes(refusal.codes, shape.code_at)]}
-    response["content"] = {shape.content_type: {"schema": schema}}
+    response["content"] = {JSON: {"schema": schema}}
     return response
 
 
@@ -216,7 +228,7 @@ def _with_codes(codes: Sequence[str], code_at: Sequence[str]) -> JsonSchema:
 
 
 def _either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A status that comes with two bodies: the route's own, and that of the gate before it."""
+    """A status for two reasons: the route's own, and that of the gate before it."""
     merged: dict[str, Any] = {"description": f"{one['description']} Or {other['description']}"}
     if "headers" in one:  # the gate's refusal has none of them
         merged["headers"] = {name: {**header, "required": False} for name, header in one["headers"].items()}

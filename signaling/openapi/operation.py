@@ -20,6 +20,17 @@ AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
 JSON = "application/json"
 
 RetryAfter = Annotated[int, Field(ge=0, description="Seconds after which another attempt may succeed.")]
+
+
+class ServerSentEvent(BaseModel):
+    """One event of a `text/event-stream`; its `data` is JSON."""
+
+    id: str | None = Field(None, description="What `Last-Event-ID` gives back.")
+    event: str | None = Field(None, description="Its kind; `message` if left out.")
+    data: str | None = Field(None, description="A JSON object; none where there is only a comment or `retry`.")
+    retry: int | None = Field(None, description="Milliseconds after which a client that was cut off comes again.")
+
+
 BytesOfFile = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
 """A file in a form, or a body of audio: its bytes as they are."""
 
@@ -72,12 +83,12 @@ class ErrorShape:
     Args:
         model: of the body.
         code_at: names that lead to the code in it; none where there is no code to branch on.
-        content_type: of the body.
+        in_small_letters: whether codes are written so.
     """
 
     model: type[BaseModel]
     code_at: tuple[str, ...] = ()
-    content_type: str = JSON
+    in_small_letters: bool = False
 
 
 NATIVE_ERRORS = ErrorShape(Problem, ("error", "code"))
@@ -91,16 +102,14 @@ class Refusal:
         status: of the response.
         codes: which codes come with it, all of them.
         headers: type by name of the header.
-        shape: how they are written; as the operation's others if None.
     """
 
     status: HTTPStatus
     codes: Sequence[str]
     headers: Mapping[str, object] = field(default_factory=dict)
-    shape: ErrorShape | None = None
 
 
-FOREIGN = Refusal(HTTPStatus.FORBIDDEN, ("HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED"), shape=NATIVE_ERRORS)
+FOREIGN = Refusal(HTTPStatus.FORBIDDEN, ("HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED"))
 """What every route says to a page of elsewhere (`signaling.limits.Gate`)."""
 
 NO_SESSION_NOW = Refusal(
@@ -166,7 +175,7 @@ class Operation:
         body: what the request carries.
         answers: by status.
         refusals: in any order, each status once; `FOREIGN` is added to all.
-        errors: how refusals are written where they do not say it themselves.
+        errors: how refusals are written.
         conversations: what is said over what it opens.
     """
 

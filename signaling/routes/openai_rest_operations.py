@@ -13,7 +13,7 @@ from signaling.routes.openai_errors import RestRefusal
 from signaling.routes.openai_rest_answers import TextDelta, TextDone, Transcription, VerboseTranscription
 from signaling.routes.openai_rest_form import TranscriptionForm, TranslationForm
 
-OPENAI_ERRORS = ErrorShape(RestRefusal, ("error", "code"))
+OPENAI_ERRORS = ErrorShape(RestRefusal, ("error", "code"), in_small_letters=True)
 
 FORM = "multipart/form-data"
 

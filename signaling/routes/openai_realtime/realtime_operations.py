@@ -32,7 +32,7 @@ from signaling.routes.openai_realtime.session_models import (
     Session,
 )
 
-ERRORS = ErrorShape(OpenAIError, ("error", "code"))
+ERRORS = ErrorShape(OpenAIError, ("error", "code"), in_small_letters=True)
 
 Offer = Annotated[str, Field(description="An SDP offer (RFC 8866) with one audio track.")]
 Answered = Annotated[str, Field(description="The SDP answer.")]
