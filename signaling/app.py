@@ -32,7 +32,6 @@ from signaling.routes.deepgram.refusals import write_refusal
 from signaling.routes.docs import Docs
 from signaling.routes.events import Events
 from signaling.routes.health import Health
-from signaling.routes.ice import parse_ice_servers
 from signaling.routes.jobs import Transcriptions
 from signaling.routes.jobs_submit import Submissions
 from signaling.routes.jobs_uploads import Uploads
@@ -107,7 +106,7 @@ def make_app(
         make_peer=make_peer or sessions.peer,
         logs=logs,
         webhooks=webhooks,
-        ice_servers=parse_ice_servers(settings.ice_servers),
+        ice_servers=ice_servers,
         metrics=metrics,
     )
     events = Events(logs=logs)

@@ -36,7 +36,6 @@ from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, WebRtcPeer
-from signaling.routes.ice import IceServer
 from signaling.routes.whip_operations import (
     CREATE,
     DELETE,
@@ -50,6 +49,7 @@ from signaling.routes.whip_operations import (
     WhipQuery,
 )
 from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, SessionWebhook, SessionWebhooks, receiver_of
+from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Whip:
         make_peer: makes the server's end of a peer connection.
         logs: where others read what a session tells.
         webhooks: where it is posted.
-        ice_servers: what clients are told to use.
+        ice_servers: what clients are told to use, with credentials of each session's own.
         metrics: refusals by code.
     """
 
@@ -91,7 +91,7 @@ class Whip:
         make_peer: PeerFactory,
         logs: EventLogs,
         webhooks: SessionWebhooks,
-        ice_servers: Sequence[IceServer],
+        ice_servers: IceServers,
         metrics: Metrics,
     ) -> None:
         self._registry = registry
@@ -99,7 +99,7 @@ class Whip:
         self._make_peer = make_peer
         self._logs = logs
         self._webhooks = webhooks
-        self._links = [link for server in ice_servers for link in server.links()]
+        self._ice_servers = ice_servers
         self._metrics = metrics
 
     def routes(self) -> list[web.RouteDef]:
@@ -129,23 +129,23 @@ class Whip:
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     @described(PREFLIGHT)
-    async def preflight(self, _request: web.Request) -> web.Response:
-        """OPTIONS: what may be posted, and what a page of another origin may do (RFC 9725 §4.2, CORS)."""
-        return web.Response(
-            status=HTTPStatus.NO_CONTENT,
-            headers={
-                "Accept-Post": SDP_TYPE,
-                "Accept-Patch": SDPFRAG_TYPE,
-                "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": ", ".join(ALLOWED_HEADERS),
-                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-            },
-        )
+    async def preflight(self, request: web.Request) -> web.Response:
+        """OPTIONS: what may be posted, and what a page of another origin may do (RFC 9725 §4.2, CORS).
+
+        ICE servers too, for clients that cannot learn of them after their offer; a browser that asks for a page's sake
+        gets none, for it asks without credentials of its own (§4.6).
+        """
+        response = _allowed()
+        if "Access-Control-Request-Method" not in request.headers:
+            response.headers.update(_NOT_KEPT)
+            for link in self._ice_servers.links(newcomer()):
+                response.headers.add("Link", link)
+        return response
 
     @described(SESSION_PREFLIGHT)
-    async def session_preflight(self, request: web.Request) -> web.Response:
+    async def session_preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS of a session: the same, whether or not there is one."""
-        return await self.preflight(request)
+        return _allowed()
 
     @described(DESCRIBE)
     async def describe(self, request: web.Request) -> web.Response:
@@ -210,7 +210,8 @@ class Whip:
         live.on_gone += [webhook.end for webhook in posted]  # also where a session is cut, and never says `closed`
         headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
-        for link in (f'</whip/{live.secret}/events>; rel="events"; type="text/event-stream"', *self._links):
+        headers.add("Link", f'</whip/{live.secret}/events>; rel="events"; type="text/event-stream"')
+        for link in self._ice_servers.links(live.session_id):
             headers.add("Link", link)
         # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
         return web.Response(status=HTTPStatus.CREATED, body=answer.encode(), content_type=SDP_TYPE, headers=headers)
@@ -229,6 +230,19 @@ class Whip:
 
 _NOT_KEPT = {"Cache-Control": "no-store"}
 """What holds a secret or changes by the second is in no cache."""
+
+
+def _allowed() -> web.Response:
+    return web.Response(
+        status=HTTPStatus.NO_CONTENT,
+        headers={
+            "Accept-Post": SDP_TYPE,
+            "Accept-Patch": SDPFRAG_TYPE,
+            "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
+            "Access-Control-Allow-Headers": ", ".join(ALLOWED_HEADERS),
+            "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
+        },
+    )
 
 
 def _require_type(request: web.Request, content_type: str, *, accept_header: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from signaling.app import ADMISSION, REGISTRY
 from signaling.limits import SDP_MAX_BYTES, SDPFRAG_MAX_BYTES
 from signaling.query import read_query
 from signaling.routes.whip_operations import WhipQuery
+from stun_turn.credentials import issue
 
 FRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
@@ -77,6 +80,23 @@ class TestPost:
             f'<turn:a.example>; rel="ice-server"; {credentials}',
             f'<turns:b.example>; rel="ice-server"; {credentials}',
         ]
+
+    async def test_each_session_gets_turn_credentials_of_its_own(self, start_node: StartNode) -> None:
+        secret = "north-of-the-river-1"
+        node = await start_node(turn_urls=["turn:turn.example"], turn_secret=secret, turn_ttl_s=60)
+        for number in range(2):
+            response = await post(node)
+            assert response.headers["Cache-Control"] == "no-store"
+            (link,) = response.headers.getall("Link")[1:]
+            found = re.fullmatch(
+                r'<turn:turn\.example>; rel="ice-server"; username="(\d+):(\S+)"; credential="(\S+)"; '
+                'credential-type="password"',
+                link,
+            )
+            assert found is not None, link
+            assert abs(int(found[1]) - time.time() - 60) < 30
+            assert found[2] == node.peers[number].session_id
+            assert found[3] == issue(secret, found[2], ttl_s=0, now_s=int(found[1])).credential
 
     async def test_the_query_configures_the_session(self, node: Node) -> None:
         await post(node, "?language=en&interim_results=false&endpointing_ms=300&vad_threshold=0.4&denoise=speex")
@@ -374,6 +394,20 @@ class TestOtherMethods:
         assert response.headers["Accept-Post"] == "application/sdp"
         assert "PATCH" in response.headers["Access-Control-Allow-Methods"]
         assert "If-Match" in response.headers["Access-Control-Allow-Headers"]
+
+    async def test_a_client_that_must_know_before_its_offer_asks_by_options(self, start_node: StartNode) -> None:
+        node = await start_node(turn_urls=["turn:turn.example"], turn_secret="north-of-the-river-1")
+        response = await node.client.options("/whip")
+        assert response.headers["Link"].startswith('<turn:turn.example>; rel="ice-server"; username="')
+        assert response.headers["Cache-Control"] == "no-store"
+        origin = str(node.client.make_url("")).rstrip("/")
+        preflight = await node.client.options(
+            "/whip", headers={"Access-Control-Request-Method": "POST", "Origin": origin}
+        )
+        assert preflight.status == 204
+        assert "Link" not in preflight.headers
+        url, _ = await opened(node)
+        assert "Link" not in (await node.client.options(url)).headers
 
     async def test_options_on_a_session_do_not_say_whether_it_is_there(self, node: Node) -> None:
         url, _ = await opened(node)
