@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from mediaserver.jobs.bodies import JobBody, JobOptions, RequestBody
+from mediaserver.jobs.bodies import JobBody, JobOptions, RequestBody, Url
 from mediaserver.text.subtitles import Format
 
 PAGE_MAX = 200
@@ -22,11 +22,16 @@ CHANNELS_MAX = 256
 JobId = Annotated[str, Field(max_length=ID_MAX_LETTERS)]
 
 
-class SubmitBody(JobOptions):
-    """A recording that is at a URL, or was uploaded in pieces, and how it is to be transcribed."""
+class SubmitUrl(JobOptions):
+    """A recording that is to be fetched, and how it is to be transcribed."""
 
-    url: str | None = Field(None, description="Where the recording is fetched from: http or https, public addresses.")
-    upload_id: JobId | None = Field(None, description="Of an upload that is complete (`/api/v1/uploads`).")
+    url: Url = Field(description="Where the recording is fetched from: http or https, public addresses.")
+
+
+class SubmitUpload(JobOptions):
+    """A recording that was uploaded in pieces, and how it is to be transcribed."""
+
+    upload_id: JobId = Field(description="Of an upload that is complete (`/api/v1/uploads`).")
 
 
 class SubmitForm(JobOptions):
@@ -48,7 +53,7 @@ class BatchBody(RequestBody):
 class BatchItem(JobOptions):
     """One of several recordings; what it says wins over what is said for all."""
 
-    url: str = Field(description="Where the recording is fetched from.")
+    url: Url = Field(description="Where the recording is fetched from.")
 
 
 class ListQuery(BaseModel):

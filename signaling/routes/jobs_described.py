@@ -10,25 +10,38 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mediaserver.jobs.bodies import JobBody
 from mediaserver.jobs.results import TranscriptBody
-from signaling.openapi.operation import JSON, Answer, Body, BytesOfFile, Operation, Refusal, RetryAfter, Tag
+from signaling.openapi.operation import (
+    JSON,
+    Answer,
+    Body,
+    BytesOfFile,
+    Operation,
+    Refusal,
+    RetryAfter,
+    ServerSentEvent,
+    Tag,
+)
 from signaling.routes.jobs_bodies import (
     BatchBody,
     BatchCreatedBody,
-    JobId,
     JobListBody,
     ListQuery,
     NoQuery,
     ResultQuery,
-    SubmitBody,
     SubmitForm,
+    SubmitUpload,
+    SubmitUrl,
 )
 
 Bytes = Annotated[int, Field(ge=0, description="A number of bytes.")]
 Location = Annotated[str, Field(description="Where it is.")]
 HttpDate = Annotated[str, Field(description="When it is deleted if it has not become a job (RFC 9110 §5.6.7).")]
 
-ONE_JOB = {"id": Annotated[JobId, Field(description="The job's id.")]}
-ONE_UPLOAD = {"id": Annotated[JobId, Field(description="The upload's id.")]}
+JobEvents = Annotated[JobBody, Field(description="After each `data: ` the job as one JSON object.")]
+
+ONE_JOB = {"id": Annotated[str, Field(description="The job's id.")]}
+ONE_UPLOAD = {"id": Annotated[str, Field(description="The upload's id.")]}
+ANY = {"id": Annotated[str, Field(description="Of no consequence: the answer is the same for all.")]}
 RETRY = {"Retry-After": RetryAfter}
 
 STORE_CODES = ("DATABASE_BUSY", "DATABASE_DOWN")
@@ -52,7 +65,7 @@ OPTION_CODES = (
 PREFLIGHT = Operation(
     summary="What pages of other origins may do",
     tag=Tag.RECORDINGS,
-    path=ONE_JOB,
+    path=ANY,
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
 )
 
@@ -62,7 +75,7 @@ SUBMIT = Operation(
     description="In a form, by its URL, or as an upload that is complete. The job waits for its turn: ask for it, "
     "watch its events, or give a `webhook_url`.",
     query=NoQuery,
-    body=Body("The recording and the options.", {"multipart/form-data": SubmitForm, JSON: SubmitBody}),
+    body=Body("The recording and the options.", {"multipart/form-data": SubmitForm, JSON: SubmitUrl | SubmitUpload}),
     answers={HTTPStatus.CREATED: Answer("The job.", {JSON: JobBody}, {"Location": Location})},
     refusals=[
         Refusal(HTTPStatus.BAD_REQUEST, (*OPTION_CODES, "INVALID_FORM", "EMPTY_RECORDING")),
@@ -177,7 +190,7 @@ EVENTS = Operation(
     "server that stops: ask again.",
     path=ONE_JOB,
     query=NoQuery,
-    answers={HTTPStatus.OK: Answer("The events; `data` is the job.", {"text/event-stream": str})},
+    answers={HTTPStatus.OK: Answer("The events; `data` is the job.", {"text/event-stream": ServerSentEvent})},
     refusals=[
         WRONG_QUERY,
         NO_JOB,
@@ -197,7 +210,7 @@ class TusHeaders(BaseModel):
 class CreateHeaders(TusHeaders):
     """What a new upload needs."""
 
-    upload_length: Bytes = Field(alias="Upload-Length", description="Bytes of the whole recording.")
+    upload_length: int = Field(alias="Upload-Length", ge=1, description="Bytes of the whole recording.")
     upload_metadata: str | None = Field(
         None, alias="Upload-Metadata", description="`filename` and the name in base64.", max_length=4096
     )
@@ -216,7 +229,7 @@ OTHER_TUS = Refusal(HTTPStatus.PRECONDITION_FAILED, ("TUS_VERSION_UNSUPPORTED",)
 UPLOAD_OPTIONS = Operation(
     summary="What of tus is there",
     tag=Tag.RECORDINGS,
-    path=ONE_UPLOAD,
+    path=ANY,
     answers={
         HTTPStatus.NO_CONTENT: Answer(
             "In the headers.", headers={**TUS, "Tus-Version": str, "Tus-Extension": str, "Tus-Max-Size": Bytes}
@@ -224,7 +237,7 @@ UPLOAD_OPTIONS = Operation(
     },
 )
 
-ONE_UPLOAD_OPTIONS = replace(UPLOAD_OPTIONS, path=ONE_UPLOAD)
+ONE_UPLOAD_OPTIONS = replace(UPLOAD_OPTIONS, path=ANY)
 
 UPLOAD_CREATE = Operation(
     summary="Begin an upload",

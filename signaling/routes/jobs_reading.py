@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from mediaserver.jobs.bodies import FILE_NAME_MAX_LETTERS, JobOptions
@@ -35,12 +36,11 @@ Model = TypeVar("Model", bound=BaseModel)
 SaveFile = Callable[[AsyncIterator[bytes]], Awaitable[int]]
 
 
-async def read_json(request: web.Request, model: type[Model]) -> Model:
-    """A JSON body as a model.
+async def read_json(request: web.Request) -> Any:
+    """A JSON body.
 
     Raises:
         HttpError: UNSUPPORTED_MEDIA_TYPE, BODY_TOO_LARGE, BODY_TIMEOUT, BODY_BROKEN or INVALID_JSON.
-        ConfigError: INVALID_CONFIG, naming every field that is unknown or wrong.
     """
     if request.content_type != "application/json":
         raise HttpError(
@@ -59,7 +59,7 @@ async def read_json(request: web.Request, model: type[Model]) -> Model:
                 f"The body is larger than {JSON_MAX_BYTES >> 10} KiB.",
                 "Send fewer recordings at once.",
             )
-    return validated(parsed(bytes(body), "The body"), model)
+    return parsed(bytes(body), "The body")
 
 
 def parsed(text: bytes | str, what: str) -> Any:
@@ -80,7 +80,7 @@ def validated(value: Any, model: type[Model]) -> Model:
     """A parsed value as a model.
 
     Raises:
-        ConfigError: INVALID_CONFIG.
+        ConfigError: INVALID_CONFIG, naming every field that is unknown or wrong.
     """
     try:
         return model.model_validate(value)
@@ -170,7 +170,7 @@ async def read_form(request: web.Request, save: SaveFile, *, max_bytes: int) -> 
             else:
                 file_name = shown_name(part.filename)
                 size_bytes = await save(_file(part))
-    except (ValueError, AssertionError, LookupError) as exc:  # what aiohttp's parser raises at nonsense
+    except (ValueError, AssertionError, LookupError, HttpProcessingError) as exc:  # what aiohttp raises at nonsense
         raise _invalid_form("cannot be read") from exc
     if size_bytes is None:
         raise _invalid_form("has no `file`")

@@ -24,7 +24,7 @@ from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes import jobs_described as api
 from signaling.routes.jobs import PATH, json_response
-from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitBody
+from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitUpload, SubmitUrl
 from signaling.routes.jobs_reading import read_form, read_json, recording_too_large, validated
 
 
@@ -88,7 +88,7 @@ class Submissions:
         """POST several recordings at URLs: 201 with all their jobs, or none is taken in."""
         self._require_serving()
         read_query(NoQuery, request.query)
-        batch = await read_json(request, BatchBody)
+        batch = validated(await read_json(request), BatchBody)
         shared = {} if batch.options is None else batch.options.model_dump(exclude_unset=True)
         batch_id = new_id("bat")
         new = []
@@ -124,19 +124,21 @@ class Submissions:
         return JobBody.of(job)
 
     async def _from_json(self, request: web.Request) -> JobBody:
-        body = await read_json(request, SubmitBody)
-        if (body.url is None) == (body.upload_id is None):
+        value = await read_json(request)
+        if isinstance(value, dict) and ("url" in value) == ("upload_id" in value):
             raise ConfigError(
                 "INVALID_CONFIG",
                 "Configuration refused: one of `url` and `upload_id` is needed, and not both.",
                 "Or send the recording itself as multipart/form-data.",
             )
-        self._check(body)
-        if body.url is not None:
-            url = str(parse_url(body.url, self._policy))
-            (job,) = await self._jobs.submit([self._new_job(body, new_id("job"), url=url)])
+        if not isinstance(value, dict) or "url" in value:
+            at_url = validated(value, SubmitUrl)
+            self._check(at_url)
+            url = str(parse_url(at_url.url, self._policy))
+            (job,) = await self._jobs.submit([self._new_job(at_url, new_id("job"), url=url)])
             return JobBody.of(job)
-        assert body.upload_id is not None
+        body = validated(value, SubmitUpload)
+        self._check(body)
         found = await self._jobs.get_upload(body.upload_id)
         if found is None:
             raise upload_not_found()

@@ -229,6 +229,7 @@ REFUSED_JSON: list[tuple[Any, int, str]] = [
     ({"url": "file:///etc/passwd"}, 400, "INVALID_URL"),
     ({"url": "http://169.254.169.254/latest"}, 400, "ADDRESS_NOT_ALLOWED"),
     ({"url": "http://[::ffff:10.0.0.1]/"}, 400, "ADDRESS_NOT_ALLOWED"),
+    ({"upload_id": "x" * 65}, 400, "INVALID_CONFIG"),
     ({"upload_id": "upl_none"}, 404, "UPLOAD_NOT_FOUND"),
 ]
 
@@ -249,6 +250,14 @@ async def test_json_is_refused_by_name(door: Door, body: Any, status: int, code:
         ({"data": b"nonsense", "headers": {"Content-Type": "multipart/form-data"}}, 400, "INVALID_FORM"),
         (
             {"data": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            400,
+            "INVALID_FORM",
+        ),
+        (
+            {
+                "data": b"--x\r\nTrue--x--\r\n",
+                "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+            },
             400,
             "INVALID_FORM",
         ),
