@@ -37,6 +37,7 @@ from signaling.routes.jobs_submit import Submissions
 from signaling.routes.jobs_uploads import Uploads
 from signaling.routes.native import Native
 from signaling.routes.openai_errors import refusal_response
+from signaling.routes.openai_realtime import PREFIX as OPENAI_REALTIME
 from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.openai_rest import PREFIX as OPENAI_AUDIO
 from signaling.routes.openai_rest import OpenAIRest
@@ -138,6 +139,7 @@ def make_app(
             problems_middleware,
             gate.middleware,
             in_dialect(OPENAI_AUDIO, refusal_response),
+            in_dialect(OPENAI_REALTIME, refusal_response),
             *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
         ],
         client_max_size=SDP_MAX_BYTES,

@@ -36,10 +36,10 @@ class ParameterError(ConfigError):
         code: SCREAMING_SNAKE; told in small letters.
         message: one sentence.
         hint: one sentence.
-        param: which parameter it was.
+        param: which parameter it was; None where it was none.
     """
 
-    def __init__(self, code: str, message: str, hint: str, *, param: str) -> None:
+    def __init__(self, code: str, message: str, hint: str, *, param: str | None) -> None:
         super().__init__(code, message, hint)
         self.param = param
 

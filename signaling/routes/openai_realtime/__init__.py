@@ -3,6 +3,6 @@
 `conversation.py` says in OpenAI's words what happens in a session; it does no I/O and is the same for both doors.
 """
 
-from signaling.routes.openai_realtime.door import OpenAIRealtime
+from signaling.routes.openai_realtime.door import PREFIX, OpenAIRealtime
 
-__all__ = ["OpenAIRealtime"]
+__all__ = ["PREFIX", "OpenAIRealtime"]

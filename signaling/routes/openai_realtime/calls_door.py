@@ -16,7 +16,6 @@ from signaling.problems import HttpError
 from signaling.registry import Registry, WebRtcPeer
 from signaling.routes.openai_realtime.access import Access
 from signaling.routes.openai_realtime.conversation import Conversation
-from signaling.routes.openai_realtime.errors import error_response
 from signaling.routes.openai_realtime.realtime_operations import CALL, CALL_PREFLIGHT, HANG_UP, PREFLIGHT
 from signaling.routes.openai_realtime.requests import SDP_TYPE, read_offer
 from signaling.routes.openai_realtime.session_state import SessionState, parse_session
@@ -66,7 +65,7 @@ class CallsDoor:
             return await self._create(request)
         except VoiceForgeError as error:
             self._metrics.refused_total.labels(error.code).inc()
-            return error_response(error)
+            raise
 
     @described(HANG_UP)
     async def hang_up(self, request: web.Request) -> web.Response:
@@ -74,13 +73,11 @@ class CallsDoor:
         secret = request.match_info["call_id"].removeprefix(CALL_PREFIX)
         live = self._registry.find(secret)
         if live is None or live.door != DOOR:
-            return error_response(
-                HttpError(
-                    HTTPStatus.NOT_FOUND,
-                    "CALL_NOT_FOUND",
-                    "There is no such call, or it has ended.",
-                    f"POST an offer to {PATH} for a new one.",
-                )
+            raise HttpError(
+                HTTPStatus.NOT_FOUND,
+                "CALL_NOT_FOUND",
+                "There is no such call, or it has ended.",
+                f"POST an offer to {PATH} for a new one.",
             )
         with bound_contextvars(session=live.session_id):
             await self._registry.close(live, "client", deadline_s=HANG_UP_DEADLINE_S)

@@ -23,6 +23,7 @@ from mediaserver.ingest.bytestream import AudioFormat
 from mediaserver.session.channels import Channels
 from mediaserver.session.dialect import Telling
 from mediaserver.settings import Settings
+from signaling.routes.openai_errors import refusal_of
 from signaling.routes.openai_realtime.client_events import (
     AnyClientEvent,
     ConversationItemDelete,
@@ -38,7 +39,6 @@ from signaling.routes.openai_realtime.errors import (
     INVALID_REQUEST,
     SERVER_ERROR,
     RealtimeError,
-    detail_of,
     named,
     told_detail,
 )
@@ -252,8 +252,8 @@ class Conversation:
 
     def _error(self, error: VoiceForgeError, *, event_id: str | None = None) -> ErrorTold:
         about = error.event_id if isinstance(error, RealtimeError) and error.event_id is not None else event_id
-        return ErrorTold(error=ErrorDetail(**detail_of(error).model_dump(), event_id=about))
+        return ErrorTold(error=ErrorDetail(**refusal_of(error).error.model_dump(), event_id=about))
 
 
 def _fault(code: str, message: str, kind: str) -> ErrorTold:
-    return ErrorTold(error=ErrorDetail(message=message, type=kind, code=code))
+    return ErrorTold(error=ErrorDetail(message=message, type=kind, param=None, code=code))

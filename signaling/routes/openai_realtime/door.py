@@ -15,6 +15,9 @@ from signaling.routes.openai_realtime.secrets_door import SecretsDoor
 from signaling.routes.openai_realtime.socket_door import SocketDoor
 from signaling.sessions import SessionFactory
 
+PREFIX = "/v1/realtime"
+"""What all paths begin with; refusals below it are told in OpenAI's shape."""
+
 
 class OpenAIRealtime:
     """The WebSocket, the calls and the secrets, which share who may come in.

@@ -1,29 +1,19 @@
-"""Refusals as OpenAI's clients read them: `{"error": {message, type, param, code}}`, over HTTP and as an event."""
+"""What is wrong with what a client of the Realtime API says, and the names that its parameters have there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 
-from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
-from signaling.problems import HttpError, status_of
+from mediaserver.errors import VoiceForgeError
+from signaling.routes.openai_errors import CODES, ParameterError, RefusalDetail
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
-UNAUTHORIZED = "authentication_error"
 
 UNION_TAGS = ("server_vad", "semantic_vad", "audio/pcm", "audio/pcmu", "audio/pcma")
 """What pydantic writes into the place of a problem to say which member of a union it was tried as."""
-
-CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "union_tag_not_found": "missing_required_parameter",
-}
-"""OpenAI's codes for pydantic's; all others are `invalid_value`."""
 
 CONVERSATION_FIELDS = frozenset(
     {
@@ -61,22 +51,7 @@ FIELD_OF_CODE = {
 """Where in OpenAI's session object the refusals of our own configuration lie."""
 
 
-class OpenAIErrorDetail(BaseModel):
-    """What went wrong."""
-
-    message: str = Field(description="For people: what happened, and what to do about it.")
-    type: str = Field(description="`invalid_request_error`, `authentication_error` or `server_error`.")
-    param: str | None = Field(default=None, description="Which parameter it was.")
-    code: str | None = Field(default=None, description="Stable; clients may branch on it.")
-
-
-class OpenAIError(BaseModel):
-    """A refusal."""
-
-    error: OpenAIErrorDetail
-
-
-class RealtimeError(ConfigError):
+class RealtimeError(ParameterError):
     """A refusal that names the parameter.
 
     Args:
@@ -90,28 +65,16 @@ class RealtimeError(ConfigError):
     def __init__(
         self, code: str, message: str, hint: str, *, param: str | None = None, event_id: str | None = None
     ) -> None:
-        super().__init__(code, message, hint)
-        self.param = param
+        super().__init__(code, message, hint, param=param)
         self.event_id = event_id
 
 
-def detail_of(error: VoiceForgeError) -> OpenAIErrorDetail:
-    """An error in OpenAI's words."""
-    if status_of(error) is HTTPStatus.UNAUTHORIZED:
-        kind = UNAUTHORIZED
-    elif isinstance(error, ConfigError) or (isinstance(error, HttpError) and error.status < 500):
-        kind = INVALID_REQUEST
-    else:
-        kind = SERVER_ERROR
-    param = error.param if isinstance(error, RealtimeError) else None
-    return OpenAIErrorDetail(message=f"{error.message} {error.hint}", type=kind, param=param, code=error.code.lower())
-
-
-def told_detail(error: Mapping[str, object]) -> OpenAIErrorDetail:
+def told_detail(error: Mapping[str, object]) -> RefusalDetail:
     """An error as our events carry it, in OpenAI's words."""
-    return OpenAIErrorDetail(
+    return RefusalDetail(
         message=f"{error.get('message', '')} {error.get('hint', '')}".strip(),
         type=SERVER_ERROR,
+        param=None,
         code=str(error.get("code", "")).lower(),
     )
 
@@ -121,17 +84,6 @@ def named(error: VoiceForgeError) -> VoiceForgeError:
     if isinstance(error, RealtimeError) or error.code not in FIELD_OF_CODE:
         return error
     return RealtimeError(error.code, error.message, error.hint, param=FIELD_OF_CODE[error.code])
-
-
-def error_response(error: VoiceForgeError) -> web.Response:
-    """An error as a response, with `Retry-After` where it says when."""
-    headers = {"Cache-Control": "no-store"}
-    if isinstance(error, HttpError):
-        headers.update(error.headers)
-    if isinstance(error, CapacityError):
-        headers["Retry-After"] = str(error.retry_after_s)
-    body = OpenAIError(error=detail_of(error)).model_dump_json()
-    return web.Response(text=body, content_type="application/json", status=status_of(error), headers=headers)
 
 
 def invalid(exc: ValidationError, *, within: str = "", event_id: str | None = None) -> RealtimeError:
@@ -157,7 +109,9 @@ def invalid(exc: ValidationError, *, within: str = "", event_id: str | None = No
         )
     what = "is not known" if first["type"] == "extra_forbidden" else _sentence(first["msg"])
     return RealtimeError(
-        CODES.get(first["type"], "invalid_value").upper(),
+        "MISSING_REQUIRED_PARAMETER"
+        if first["type"] == "union_tag_not_found"
+        else CODES.get(first["type"], "INVALID_VALUE"),
         f"`{param or 'body'}`: {what}.{others}",
         "See the server's own description at /docs.",
         param=param or None,

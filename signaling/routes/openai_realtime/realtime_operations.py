@@ -20,8 +20,8 @@ from signaling.openapi.operation import (
     RetryAfter,
     Tag,
 )
+from signaling.routes.openai_errors import RestRefusal
 from signaling.routes.openai_realtime.client_events import CLIENT_EVENTS, InputAudioBufferAppend
-from signaling.routes.openai_realtime.errors import OpenAIError
 from signaling.routes.openai_realtime.requests import FORM_TYPE, SDP_TYPE, RealtimeQuery
 from signaling.routes.openai_realtime.server_events import SERVER_EVENTS
 from signaling.routes.openai_realtime.session_models import (
@@ -32,7 +32,7 @@ from signaling.routes.openai_realtime.session_models import (
     Session,
 )
 
-ERRORS = ErrorShape(OpenAIError, ("error", "code"), in_small_letters=True)
+ERRORS = ErrorShape(RestRefusal, ("error", "code"), in_small_letters=True)
 
 Offer = Annotated[str, Field(description="An SDP offer (RFC 8866) with one audio track.")]
 Answered = Annotated[str, Field(description="The SDP answer.")]

@@ -14,7 +14,6 @@ from signaling.problems import HttpError
 from signaling.routes.openai_realtime.access import Access, load_denoiser
 from signaling.routes.openai_realtime.calls_door import preflight_response
 from signaling.routes.openai_realtime.client_secrets import PREFIX, ClientSecrets
-from signaling.routes.openai_realtime.errors import error_response
 from signaling.routes.openai_realtime.realtime_operations import LEGACY_SESSION, PREFLIGHT, SECRET
 from signaling.routes.openai_realtime.requests import key_of, read_model, read_object
 from signaling.routes.openai_realtime.session_models import ClientSecretRequest, ExpiresAfter, LegacySessionRequest
@@ -56,7 +55,8 @@ class SecretsDoor:
         try:
             return await self._create(request)
         except VoiceForgeError as error:
-            return self._refuse(error)
+            self._metrics.refused_total.labels(error.code).inc()
+            raise
 
     @described(LEGACY_SESSION)
     async def create_legacy(self, request: web.Request) -> web.Response:
@@ -64,7 +64,8 @@ class SecretsDoor:
         try:
             return await self._create_legacy(request)
         except VoiceForgeError as error:
-            return self._refuse(error)
+            self._metrics.refused_total.labels(error.code).inc()
+            raise
 
     @described(PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
@@ -106,10 +107,6 @@ class SecretsDoor:
         """Refuse now what its sessions would be refused for."""
         self._access.check(state)
         await load_denoiser(state)
-
-    def _refuse(self, error: VoiceForgeError) -> web.Response:
-        self._metrics.refused_total.labels(error.code).inc()
-        return error_response(error)
 
 
 def _require_other_key(request: web.Request) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediaserver.session.dialect import Telling
-from signaling.routes.openai_realtime.errors import OpenAIErrorDetail
+from signaling.routes.openai_errors import RefusalDetail
 from signaling.routes.openai_realtime.session_models import LegacyTranscriptionSession, TranscriptionSession
 
 
@@ -163,10 +163,10 @@ class TranscriptionFailed(ServerEvent):
     )
     item_id: str
     content_index: int = 0
-    error: OpenAIErrorDetail
+    error: RefusalDetail
 
 
-class ErrorDetail(OpenAIErrorDetail):
+class ErrorDetail(RefusalDetail):
     """What went wrong, and with which event of the client."""
 
     event_id: str | None = None

@@ -27,7 +27,7 @@ from signaling.routes.openai_realtime.client_events import (
     parse_event,
 )
 from signaling.routes.openai_realtime.conversation import Conversation
-from signaling.routes.openai_realtime.errors import RealtimeError, error_response
+from signaling.routes.openai_realtime.errors import RealtimeError
 from signaling.routes.openai_realtime.realtime_operations import CONNECT
 from signaling.routes.openai_realtime.requests import PROTOCOL, subprotocols
 from signaling.routes.openai_realtime.session_state import SessionState
@@ -94,7 +94,7 @@ class SocketDoor:
                 live = self._registry.add(session_id, feed, door=DOOR)
             except VoiceForgeError as error:
                 self._metrics.refused_total.labels(error.code).inc()
-                return error_response(error)
+                raise
             try:
                 ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, protocols=(PROTOCOL,))
             except BaseException:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE
 from mediaserver.events import Word
-from signaling.routes.openai_realtime.errors import SERVER_ERROR, OpenAIErrorDetail, RealtimeError, told_detail
+from signaling.routes.openai_errors import RefusalDetail
+from signaling.routes.openai_realtime.errors import SERVER_ERROR, RealtimeError, told_detail
 from signaling.routes.openai_realtime.items import Item, Piece
 from signaling.routes.openai_realtime.server_events import (
     Cleared,
@@ -38,8 +39,8 @@ ITEMS_KEPT = 500
 
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
 
-FINAL_LOST = OpenAIErrorDetail(
-    message="The connection was closed before the text was there.", type=SERVER_ERROR, code="final_lost"
+FINAL_LOST = RefusalDetail(
+    message="The connection was closed before the text was there.", type=SERVER_ERROR, param=None, code="final_lost"
 )
 
 

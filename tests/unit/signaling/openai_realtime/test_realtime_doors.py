@@ -169,7 +169,7 @@ async def test_an_unknown_secret_opens_nothing(
 ) -> None:
     data = OFFER if method == "POST" and url == CALLS else None
     status, error = await refused(node, method, url, headers=headers, data=data)
-    assert (status, error["code"], error["type"]) == (401, "invalid_api_key", "authentication_error")
+    assert (status, error["code"], error["type"]) == (401, "invalid_api_key", "invalid_request_error")
     assert "ek_unknown" not in json.dumps(error) + caplog.text
 
 
@@ -258,6 +258,11 @@ async def test_offers_that_cannot_be_answered_are_refused(
 async def test_a_call_that_is_none_is_not_hung_up(node: Node) -> None:
     status, error = await refused(node, "POST", f"{CALLS}/rtc_nobody/hangup")
     assert (status, error["code"]) == (404, "call_not_found")
+
+
+async def test_what_is_not_there_is_said_in_openais_shape(node: Node) -> None:
+    assert (await refused(node, "GET", "/v1/realtime/sessions"))[1]["code"] == "not_found"
+    assert (await refused(node, "DELETE", CALLS))[1]["code"] == "method_not_allowed"
 
 
 async def test_a_page_of_an_origin_that_is_let_in_may_call(start_node: StartNode) -> None:
