@@ -36,7 +36,17 @@ Model = TypeVar("Model", bound=BaseModel)
 SaveFile = Callable[[AsyncIterator[bytes]], Awaitable[int]]
 
 
-async def read_json(request: web.Request) -> Any:
+async def read_json(request: web.Request, model: type[Model]) -> Model:
+    """A JSON body as a model.
+
+    Raises:
+        HttpError: as `read_value`.
+        ConfigError: as `validated`.
+    """
+    return validated(await read_value(request), model)
+
+
+async def read_value(request: web.Request) -> Any:
     """A JSON body.
 
     Raises:

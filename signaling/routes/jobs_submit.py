@@ -25,7 +25,7 @@ from signaling.query import read_query
 from signaling.routes import jobs_described as api
 from signaling.routes.jobs import PATH, json_response
 from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitUpload, SubmitUrl
-from signaling.routes.jobs_reading import read_form, read_json, recording_too_large, validated
+from signaling.routes.jobs_reading import read_form, read_json, read_value, recording_too_large, validated
 
 
 class Submissions:
@@ -88,7 +88,7 @@ class Submissions:
         """POST several recordings at URLs: 201 with all their jobs, or none is taken in."""
         self._require_serving()
         read_query(NoQuery, request.query)
-        batch = validated(await read_json(request), BatchBody)
+        batch = await read_json(request, BatchBody)
         shared = {} if batch.options is None else batch.options.model_dump(exclude_unset=True)
         batch_id = new_id("bat")
         new = []
@@ -124,7 +124,7 @@ class Submissions:
         return JobBody.of(job)
 
     async def _from_json(self, request: web.Request) -> JobBody:
-        value = await read_json(request)
+        value = await read_value(request)
         if isinstance(value, dict) and ("url" in value) == ("upload_id" in value):
             raise ConfigError(
                 "INVALID_CONFIG",
