@@ -21,7 +21,7 @@ from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.native_events import NATIVE_EVENTS
 from signaling.openapi.native_messages import PEER_MESSAGES
-from signaling.openapi.operation import Answer, Conversation, Operation, Refusal, RetryAfter, Tag, described
+from signaling.openapi.operation import Answer, Conversation, Operation, Refusal, RetryAfter, ServerSentEvent, Tag, described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes.whip_operations import PATH
@@ -77,7 +77,7 @@ EVENTS = Operation(
     path=PATH,
     headers=EventsHeaders,
     answers={
-        HTTPStatus.OK: Answer("The events, as they happen.", {EVENT_STREAM: str}),
+        HTTPStatus.OK: Answer("The events, as they happen.", {EVENT_STREAM: ServerSentEvent}),
         HTTPStatus.SWITCHING_PROTOCOLS: Answer("The same over a WebSocket."),
         HTTPStatus.NO_CONTENT: Answer("The session is over, and the client knows all of it: nothing more comes."),
     },
