@@ -20,7 +20,7 @@ from signaling.problems import route_of
 
 log = structlog.get_logger(__name__)
 
-LIBRARY_LOGGERS = ("aioice", "aiortc", "asyncio", "faster_whisper", "huggingface_hub", "httpx", "numba")
+LIBRARY_LOGGERS = ("aioice", "aiortc", "alembic", "asyncio", "faster_whisper", "huggingface_hub", "httpx", "numba")
 """They tell of every STUN check and every file; only their warnings are news. At `debug`, their infos too."""
 
 LAG_PERIOD_S = 0.2

@@ -98,6 +98,7 @@ class Database:
         async with self._opening:
             if self._opened:
                 return
+            await asyncio.to_thread(_preload)
             with named_failures():
                 if self.is_sqlite and self.url.database is not None:
                     await asyncio.to_thread(Path(self.url.database).parent.mkdir, parents=True, exist_ok=True)
@@ -133,9 +134,15 @@ class Database:
                 yield session
 
 
+def _preload() -> None:
+    """Import what migrates: a quarter of a second, which `migrate` would take on the event loop."""
+    import alembic.autogenerate  # noqa: PLC0415
+    import alembic.command  # noqa: PLC0415, F401
+
+
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to a revision, up or down (`base` is none at all). Blocks: SQLAlchemy runs it in its own way."""
-    from alembic import command  # noqa: PLC0415 - a quarter of a second, for those who have recordings
+    from alembic import command  # noqa: PLC0415 - for those who have recordings
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415

@@ -23,6 +23,10 @@ STRAY_AGE_S = 3600.0
 """A file of an id that no row has may be of a submission under way; after this it is what a crash left."""
 
 
+ASKED_AT_ONCE = 500
+"""Ids in one question: databases bound the length of those."""
+
+
 class Upkeep:
     """Runs until it is closed.
 
@@ -79,10 +83,11 @@ class Upkeep:
     async def sweep(self) -> None:
         """Delete files that belong to nothing."""
         old = await self._files.older_than(STRAY_AGE_S, now_s=self._wall_s())
-        known = await self._store.known(old) if old else set()
-        for stray in set(old) - known:
-            await self._files.remove(stray)
-            await self._files.remove_upload(stray)
+        for start in range(0, len(old), ASKED_AT_ONCE):
+            some = old[start : start + ASKED_AT_ONCE]
+            for stray in set(some) - await self._store.known(some):
+                await self._files.remove(stray)
+                await self._files.remove_upload(stray)
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
