@@ -34,7 +34,7 @@ class GrantBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     ttl_seconds: float | None = Field(
-        default=None, ge=1, le=TTL_MAX_S, description=f"Seconds; {TTL_DEFAULT_S:g} if left out."
+        default=None, strict=True, ge=1, le=TTL_MAX_S, description=f"Seconds; {TTL_DEFAULT_S:g} if left out."
     )
 
 
