@@ -78,7 +78,9 @@ def _work(celery: Any, node: _Node, settings: Settings) -> None:
     concurrency = max(1, settings.jobs_concurrency)
     options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     try:
-        celery.worker_main(["worker", "--pool=threads", f"--concurrency={concurrency}", f"--queues={QUEUE}", *options])
+        celery.worker_main(
+            ["--quiet", "worker", "--pool=threads", f"--concurrency={concurrency}", f"--queues={QUEUE}", *options]
+        )
     except SystemExit as exc:
         if exc.code:
             raise
