@@ -69,7 +69,9 @@ class Talk:
         self.created = self.told.pop()
 
     def tell(self, *events: Event) -> list[Json]:
-        told = [json.loads(telling.text) for event in events for telling in self.conversation.tell(event, 0, 0)]
+        told = [
+            json.loads(telling.text.encode()) for event in events for telling in self.conversation.tell(event, 0, 0)
+        ]
         self.told += told
         return told
 
@@ -77,7 +79,7 @@ class Talk:
         return self.send(json.dumps({"type": kind, **fields}))
 
     def send(self, message: str | bytes) -> list[Json]:
-        told = [json.loads(telling.text) for telling in self.conversation.hear(message, self.channels)]  # type: ignore[arg-type]
+        told = [json.loads(telling.text.encode()) for telling in self.conversation.hear(message, self.channels)]  # type: ignore[arg-type]
         self.told += told
         return told
 

@@ -433,6 +433,7 @@ REFUSED: list[tuple[str, str, str | None]] = [
     ('{"type":7}', "missing_required_parameter", "type"),
     ('{"type":"nonsense"}', "unknown_event", "type"),
     ('{"type":"\\ud800"}', "unknown_event", "type"),
+    ('{"type":"nonsense","event_id":"\\ud800"}', "unknown_event", "type"),
     ('{"type":"response.create"}', "unsupported_event", "type"),
     ('{"type":"response.cancel"}', "unsupported_event", "type"),
     ('{"type":"output_audio_buffer.clear"}', "unsupported_event", "type"),
