@@ -22,6 +22,10 @@ half did."""
 TAIL_MS = 200
 """Silence after which the audio of a pause is complete: longer windows would say the same."""
 
+AHEAD_MS = 96
+"""How far beyond what the VAD has judged an utterance may be decoded: live audio lies within three frames of it. A file
+that is pushed faster than it was spoken would bring in what the next utterance says."""
+
 SPECULATE_MS, SPECULATE_SHARE = 250, 0.5
 """Silence after which an utterance is decoded as if it were over: half of the endpoint's wait, so that its final is
 there when it is, and no more than most pauses within a sentence last."""
@@ -46,19 +50,29 @@ class Interims:
         self.are_shown = True
         """Whether the client wants interims."""
 
-    def hear(self, utterance: Utterance, *, silence_samples: int, last_speech_sample: int, endpointing_ms: int) -> None:
+    def hear(
+        self,
+        utterance: Utterance,
+        *,
+        judged_sample: int,
+        silence_samples: int,
+        last_speech_sample: int,
+        endpointing_ms: int,
+    ) -> None:
         """Have the running utterance decoded: as an interim while somebody speaks, as its final in a pause.
 
         Args:
             utterance: call it for every new frame.
+            judged_sample: how far the VAD has come.
             silence_samples: how long nobody has spoken.
             last_speech_sample: where somebody was last heard.
             endpointing_ms: the least silence that can end it.
         """
+        end = min(self._hearing.end_sample, judged_sample + samples_in(ms=AHEAD_MS))
         if silence_samples >= samples_in(ms=min(SPECULATE_MS, endpointing_ms * SPECULATE_SHARE)):
-            self._speculate(utterance, last_speech_sample)
+            self._speculate(utterance, end, last_speech_sample)
         elif self.are_shown:
-            self._offer(utterance, last_speech_sample)
+            self._offer(utterance, end, last_speech_sample)
 
     async def close(self) -> None:
         """Give up what is being decoded."""
@@ -67,9 +81,8 @@ class Interims:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _offer(self, utterance: Utterance, last_speech_sample: int) -> None:
+    def _offer(self, utterance: Utterance, end: int, last_speech_sample: int) -> None:
         """Have the utterance decoded as far as it has come, as soon as its turn comes."""
-        end = self._hearing.end_sample
         if end - utterance.offered_sample < samples_in(ms=OFFER_MS):
             return
         if end - utterance.speech_sample < samples_in(ms=FIRST_SPEECH_MS):
@@ -82,12 +95,12 @@ class Interims:
         if window is not None:
             self._start(utterance, window)
 
-    def _speculate(self, utterance: Utterance, last_speech_sample: int) -> None:
+    def _speculate(self, utterance: Utterance, end: int, last_speech_sample: int) -> None:
         """Have the utterance decoded as if it ended in this pause, once a pause."""
         speculation = utterance.speculation
         if speculation is not None and speculation.last_speech_sample == last_speech_sample:
             return
-        window = self._hearing.window(Kind.SPECULATIVE, utterance.start_sample, self._hearing.end_sample)
+        window = self._hearing.window(Kind.SPECULATIVE, utterance.start_sample, end)
         if window is not None:
             utterance.speculation = Speculation(last_speech_sample, self._start(utterance, window))
 

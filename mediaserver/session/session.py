@@ -274,6 +274,7 @@ class Session:
         if self._utterance is not None and self._has_voice(self._utterance):
             self._interims.hear(
                 self._utterance,
+                judged_sample=self._endpointer.position_samples,
                 silence_samples=self._endpointer.position_samples - self._last_speech_sample,
                 last_speech_sample=self._last_speech_sample,
                 endpointing_ms=self._effective.endpointer.shortest_wait_ms,

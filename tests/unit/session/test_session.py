@@ -399,6 +399,27 @@ async def test_who_goes_on_after_a_pause_gets_a_final_of_everything() -> None:
     assert [final.transcript for final in stream.sink.of(Final)] == ["w0 w1 w2 w3 w4 w5 w6"]
 
 
+async def test_what_is_pushed_ahead_of_the_vad_belongs_to_no_utterance_yet() -> None:
+    vad = ScriptedVad(held=True)
+    stream = Stream(vad=vad, endpointing_ms=300)
+    for _ in range(3):  # faster than it was spoken: all of it is there before the first frame is judged
+        await stream.speak(1.5)
+        await stream.pause(0.5)
+    frames = vad.waiting
+    for frame in frames:
+        vad.waiting = [frame]
+        vad.judge()
+        for _ in range(20):
+            await asyncio.sleep(0)
+    finals = [final.transcript.split() for final in stream.sink.of(Final)]
+    assert len(finals) == 3
+    words = [word for final in finals for word in final]
+    assert len(words) == len(set(words)), finals  # none is told with the utterance before its own
+    assert len(stream.decoder.of(Kind.SPECULATIVE)) == 3
+    for window, end_s in zip(stream.decoder.of(Kind.SPECULATIVE), (2.0, 4.0, 6.0), strict=True):
+        assert (window.start_sample + len(window.samples)) / SAMPLE_RATE <= end_s
+
+
 async def test_a_cut_in_the_middle_of_speech_uses_no_older_pause() -> None:
     stream = Stream(max_utterance_s=5.0)
     await stream.speak(2.0)
