@@ -179,6 +179,7 @@ class Registry:
             log.info("session closed", session=live.session_id, reason=reason, live=len(self))
             for callback in live.on_gone:
                 callback()
+            live.on_gone.clear()  # what they hold of the session may go with it
 
 
 def new_session_id() -> str:

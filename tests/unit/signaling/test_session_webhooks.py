@@ -32,6 +32,7 @@ from signaling.session_webhooks import (
     SessionWebhooks,
     receiver_of,
 )
+from signaling.sessions import Models, SessionFactory
 
 SECRET = "a secret of the client"
 
@@ -267,6 +268,24 @@ class TestDelivery:
         await rig.webhooks.close()
         assert not rig.webhooks._tasks
         site.may_answer.set()
+
+
+class TestOtherDoors:
+    async def test_the_nodes_receiver_is_told_of_sessions_of_every_protocol(
+        self, start: Callable[..., Rig], site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig = start(webhook_url=site.url)  # type: ignore[attr-defined]
+        factory = SessionFactory(settings=rig.settings, models=Models(), metrics=rig.metrics, webhooks=rig.webhooks)
+        session = Conversation()
+        sinks: list[Any] = []
+        monkeypatch.setattr(factory, "_maker", lambda *_: lambda sink: sinks.append(sink) or session)
+        told: list[Event] = []
+        session.send = lambda event, seq, channel: told.append(event)  # type: ignore[method-assign]
+        factory.channels("s1", SessionConfig(), session)
+        sinks[0].send(final(1), 0)
+        await site.count(1)
+        assert site.posts[0].body["events"][0]["transcript"] == "a"
+        assert [event.type for event in told] == ["final"]
 
 
 class TestReceivers:
