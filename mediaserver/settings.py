@@ -274,7 +274,17 @@ class Settings(BaseSettings):
     )
     model_aliases: list[str] = _knob(
         Group.DECODER,
-        ["nova-*", "enhanced*", "base*", "flux-*", "whisper-*", "gpt-4o-*", "gpt-realtime-*"],
+        [
+            "nova-*",
+            "enhanced*",
+            "base*",
+            "flux-*",
+            "whisper-*",
+            "gpt-4o-*",
+            "gpt-realtime-*",
+            "gpt-transcribe*",
+            "gpt-live-transcribe*",
+        ],
         "Names, as JSON and with `*`, that clients of other vendors' protocols may give for the loaded model; answers "
         "say which model it really was.",
     )

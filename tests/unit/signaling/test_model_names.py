@@ -7,7 +7,9 @@ from mediaserver.settings import Settings
 from signaling.model_names import require_served
 
 
-@pytest.mark.parametrize("name", [None, "tiny.en", "nova-3", "NOVA-2-phonecall", "whisper-1", "gpt-4o-mini-transcribe"])
+@pytest.mark.parametrize(
+    "name", [None, "tiny.en", "nova-3", "NOVA-2-phonecall", "whisper-1", "gpt-4o-mini-transcribe", "gpt-transcribe"]
+)
 def test_the_loaded_model_and_what_vendors_clients_send_are_served(name: str | None) -> None:
     require_served(name, loaded="tiny.en", aliases=Settings().model_aliases)
 
