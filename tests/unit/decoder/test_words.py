@@ -2,7 +2,7 @@
 
 import pytest
 
-from mediaserver.decoder.window import HypothesisWord
+from mediaserver.decoder.window import HypothesisWord, Token
 from mediaserver.decoder.words import join_punctuation, text_of
 
 
@@ -35,3 +35,12 @@ def test_letters_of_scripts_without_spaces_stay_words() -> None:
 
 def test_marks_alone_are_no_words() -> None:
     assert join_punctuation([word(" ..."), word("!")]) == []
+
+
+def test_tokens_stay_with_their_word() -> None:
+    def word(text: str, *numbers: int) -> HypothesisWord:
+        return HypothesisWord(text, 0.0, 0.1, 0.5, tuple(Token(number, str(number), -0.1) for number in numbers))
+
+    joined = join_punctuation([word(' "', 1), word("post", 2), word("-mortem", 3, 4), word(",", 5)])
+    assert [[token.number for token in item.tokens] for item in joined] == [[1, 2, 3, 4, 5]]
+    assert [item.text for item in joined] == [' "post-mortem,']

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mediaserver.errors import MediaError
-from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, probe, read_opus_frames, read_samples
+from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, probe, read_channels, read_opus_frames, read_samples
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> NDArray[np.int16]:
@@ -202,3 +202,35 @@ def test_a_playlist_cannot_make_the_reader_open_anything_else(tmp_path: Path) ->
         server.server_close()
         thread.join()
     assert asked == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 9, 16])
+def test_each_channel_comes_by_itself(tmp_path: Path, count: int) -> None:
+    rate = 8000
+    channels = [tone(2.5, rate, 300.0 + 100 * number) for number in range(count)]
+    path = write_wav(tmp_path / "a.wav", np.stack(channels, axis=1), rate, channels=count)
+    chunks = list(read_channels(path))
+    assert [chunk.shape for chunk in chunks] == [(count, 16_000), (count, 16_000), (count, 8000)]
+    assert all(chunk.dtype == np.float32 for chunk in chunks)
+    joined = np.concatenate(chunks, axis=1)
+    for number, channel in enumerate(joined):
+        assert strongest_hz(channel, 16_000) == pytest.approx(300.0 + 100 * number, abs=2)
+
+
+def test_more_channels_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.ones((8000, 20), dtype=np.int16), 8000, channels=20)
+    with pytest.raises(MediaError) as refused:
+        list(read_channels(path))
+    assert refused.value.code == "TOO_MANY_CHANNELS"
+    with pytest.raises(MediaError) as unmixed:
+        list(read_samples(path))
+    assert unmixed.value.code == "NOT_AUDIO"
+
+
+def test_streams_joined_end_to_end_are_read_through(tmp_path: Path) -> None:
+    mono = encode(tmp_path / "mono.ogg", "libopus", 48_000, tone(2.0, 48_000))
+    stereo = encode(tmp_path / "stereo.ogg", "libopus", 48_000, tone(2.0, 48_000), layout="stereo")
+    chained = tmp_path / "chained.ogg"
+    chained.write_bytes(mono.read_bytes() + stereo.read_bytes())
+    assert len(all_samples(chained)) > 16_000
+    assert {len(chunk) for chunk in read_channels(chained)} == {1}
