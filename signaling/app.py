@@ -28,6 +28,8 @@ from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
 from signaling.routes.deepgram.door import Deepgram
+from signaling.routes.deepgram.models import PATH as MODELS_PATH
+from signaling.routes.deepgram.models import write_model_refusal
 from signaling.routes.deepgram.refusals import write_refusal
 from signaling.routes.docs import Docs
 from signaling.routes.events import Events
@@ -137,10 +139,11 @@ def make_app(
     app = web.Application(
         middlewares=[
             problems_middleware,
-            gate.middleware,
             in_dialect(OPENAI_AUDIO, refusal_response),
             in_dialect(OPENAI_REALTIME, refusal_response),
             *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
+            in_dialect(MODELS_PATH, write_model_refusal),
+            gate.middleware,  # within the dialects, so that vendors' clients can read its refusals too
         ],
         client_max_size=SDP_MAX_BYTES,
     )

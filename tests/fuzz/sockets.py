@@ -73,7 +73,7 @@ def under_messages(
     """Try `MESSAGES` of them, ten a connection."""
     wanted = st.lists(message, min_size=PER_CONNECTION, max_size=PER_CONNECTION + 4)
 
-    @settings(settings.get_profile("fuzz"), max_examples=MESSAGES // PER_CONNECTION * 5 // 4)
+    @settings(settings.get_profile("fuzz"), max_examples=MESSAGES // PER_CONNECTION * 3 // 2)
     @given(queries, wanted)
     def try_one(query: Query, messages: list[str | bytes]) -> None:
         server.run(converse(server, door, query, messages))

@@ -90,6 +90,11 @@ class Models:
         )
 
 
+def write_model_refusal(error: VoiceForgeError) -> web.Response:
+    """A refusal of a request that came to no handler, or whose handler failed."""
+    return _refused(error, param=None)
+
+
 def _refused(error: VoiceForgeError, *, param: str | None) -> web.Response:
     """A refusal in the shapes of both vendors."""
     request_id = str(uuid.uuid4())

@@ -205,6 +205,7 @@ PREFLIGHT = Operation(
     tag=Tag.OPENAI,
     description="The preflight of a page of another origin (CORS).",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+    errors=ERRORS,
 )
 
 CALL_PREFLIGHT = Operation(
@@ -213,4 +214,5 @@ CALL_PREFLIGHT = Operation(
     description="The preflight of a page of another origin (CORS). The same whether or not there is a call.",
     path={"call_id": CallId},
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+    errors=ERRORS,
 )
