@@ -285,6 +285,7 @@ async def test_the_subprotocol_is_answered_and_a_key_is_never_logged(
     ("query", "headers", "status", "code"),
     [
         ({"diarize": "true"}, {}, 400, "INVALID_PARAMETER"),
+        ({"n\x00o\x7fn\r\ns\u00e9": "1"}, {}, 400, "INVALID_PARAMETER"),
         ({"encoding": "linear16"}, {}, 400, "INVALID_AUDIO_FORMAT"),
         ({"model": "large-v3"}, {}, 400, "MODEL_NOT_LOADED"),
         ({"language": "tlh"}, {}, 400, "UNKNOWN_LANGUAGE"),
