@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,10 @@ def test_a_worker_without_a_broker_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     done = CliRunner().invoke(main, ["worker"], prog_name="voiceforge")
     assert done.exit_code == 1
     assert "names none" in done.output
+
+
+def test_without_celery_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "celery", None)
+    with pytest.raises(ConfigError) as failure:
+        make_celery("redis://127.0.0.1/0")
+    assert failure.value.code == "CELERY_MISSING"

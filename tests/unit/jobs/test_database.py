@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from click.testing import CliRunner
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
@@ -17,6 +19,7 @@ from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.jobs import database as module
 from mediaserver.jobs.database import Database, StorageFullError, migrate, named_failures
 from mediaserver.jobs.models import Base
+from signaling.cli import main
 
 
 async def in_connection(database: Database, work: Any) -> Any:
@@ -127,3 +130,16 @@ def test_a_url_that_is_not_known_is_refused(url: str) -> None:
 def test_the_usual_spellings_of_postgresql_are_known() -> None:
     for url in ("postgres://u@h/n", "postgresql://u@h/n", "postgresql+asyncpg://u@h/n"):
         assert Database(url).url.drivername == "postgresql+asyncpg"
+
+
+def test_without_its_driver_postgresql_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigError) as failure:
+        Database("postgresql://u@h/n")
+    assert failure.value.code == "DATABASE_DRIVER_MISSING"
+
+
+def test_a_server_does_not_start_with_a_wrong_url() -> None:
+    done = CliRunner().invoke(main, ["serve", "--port", "0", "--database-url", "mysql://host/name"])
+    assert done.exit_code == 1
+    assert "is not the URL of a database" in done.output

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from mediaserver.errors import MediaError
+from mediaserver.errors import ConfigError, MediaError
 from mediaserver.events import Final, Word
 from mediaserver.jobs.service import Jobs
 from mediaserver.jobs.transcript import ChannelTranscript, RecordingOptions, Segment, Transcript
@@ -66,13 +66,30 @@ class FakeTranscriber:
             self.running -= 1
 
 
+class FakeRecorder:
+    """A loaded model that knows English alone."""
+
+    def check(self, options: RecordingOptions) -> None:
+        if options.language not in (None, "en"):
+            raise ConfigError("UNKNOWN_LANGUAGE", "It is not known.", "Say another.")
+
+
 class Door:
     """The door, and a client of it."""
 
     def __init__(
-        self, client: TestClient[Any, Any], jobs: Jobs, transcriber: FakeTranscriber, uploads: Uploads
+        self,
+        client: TestClient[Any, Any],
+        *,
+        jobs: Jobs,
+        transcriber: FakeTranscriber,
+        uploads: Uploads,
+        admission: Admission,
+        loaded: list[Any],
     ) -> None:
         self.uploads = uploads
+        self.admission = admission
+        self.loaded = loaded
         self.client = client
         self.jobs = jobs
         self.transcriber = transcriber
@@ -117,8 +134,15 @@ async def open_door(settings: Settings, transcriber: FakeTranscriber) -> AsyncIt
     app = web.Application(middlewares=[problems_middleware, gate.middleware], client_max_size=SDP_MAX_BYTES)
     app.on_response_prepare.append(gate.on_response)
     uploads = Uploads(jobs=jobs, admission=admission, settings=settings)
+    loaded: list[Any] = []
     doors = (
-        Submissions(jobs=jobs, admission=admission, recorder=lambda: None, settings=settings, metrics=metrics),
+        Submissions(
+            jobs=jobs,
+            admission=admission,
+            recorder=lambda: loaded[0] if loaded else None,
+            settings=settings,
+            metrics=metrics,
+        ),
         Transcriptions(jobs=jobs),
         uploads,
     )
@@ -126,5 +150,5 @@ async def open_door(settings: Settings, transcriber: FakeTranscriber) -> AsyncIt
         app.add_routes(door.routes())
     await jobs.start()
     async with TestClient(TestServer(app, auto_decompress=False)) as client:
-        yield Door(client, jobs, transcriber, uploads)
+        yield Door(client, jobs=jobs, transcriber=transcriber, uploads=uploads, admission=admission, loaded=loaded)
         await jobs.close()

@@ -9,11 +9,12 @@ from unittest import mock
 import pytest
 from aiohttp import StreamReader
 from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import RequestPayloadError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mediaserver.errors import VoiceForgeError
-from signaling.problems import status_of
+from signaling.problems import HttpError, status_of
 from signaling.routes.jobs_reading import Form, read_form, shown_name
 
 PART = 'Content-Disposition: form-data; name="{}"'
@@ -37,11 +38,14 @@ PIECES = st.lists(
 ).map(b"".join)
 
 
-async def read(body: bytes) -> Form:
+async def read(body: bytes, broken: Exception | None = None) -> Form:
     protocol = mock.Mock(_reading_paused=False)
     content = StreamReader(protocol, 2**16, loop=asyncio.get_running_loop())
     content.feed_data(body)
-    content.feed_eof()
+    if broken is None:
+        content.feed_eof()
+    else:
+        content.set_exception(broken)
     request = make_mocked_request(
         "POST", "/", headers={"Content-Type": "multipart/form-data; boundary=x"}, payload=content
     )
@@ -55,6 +59,13 @@ async def read(body: bytes) -> Form:
 def test_a_good_form_is_read() -> None:
     form = asyncio.run(read(GOOD))
     assert (form.file_name, form.size_bytes, form.options.language) == ("a.wav", 6, "en")
+
+
+@pytest.mark.parametrize("broken", [RequestPayloadError(), ConnectionResetError()])
+def test_a_body_that_breaks_off_is_said_to(broken: Exception) -> None:
+    with pytest.raises(HttpError) as failure:
+        asyncio.run(read(GOOD[:40], broken))
+    assert failure.value.code == "BODY_BROKEN"
 
 
 @pytest.mark.filterwarnings("ignore:.*:aiohttp.multipart.BadContentDispositionHeader")

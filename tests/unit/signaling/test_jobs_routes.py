@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from mediaserver.jobs import watch
 from mediaserver.settings import Settings
-from tests.unit.signaling.jobs_door import Door, FakeTranscriber, open_door
+from signaling.routes import jobs_reading
+from tests.unit.signaling.jobs_door import Door, FakeRecorder, FakeTranscriber, open_door
 
 
 @pytest_asyncio.fixture
@@ -316,3 +318,46 @@ async def test_pages_of_other_origins_may_ask_first(door: Door) -> None:
         ) as response:
             assert response.status == 204
             assert "POST" in response.headers["Access-Control-Allow-Methods"]
+
+
+async def test_what_the_model_cannot_do_is_refused_once_it_is_loaded(door: Door) -> None:
+    assert (await door.submit("so it goes", language="tlh"))["state"] in ("queued", "running")
+    door.loaded.append(FakeRecorder())
+    status, body = await door.ask("POST", "/transcriptions", data={"file": b"x", "language": "tlh"})
+    assert (status, body["error"]["code"]) == (400, "UNKNOWN_LANGUAGE")
+
+
+async def test_a_server_that_stops_takes_nothing_in(door: Door) -> None:
+    door.admission.stop()
+    for method, path, given in (
+        ("POST", "/transcriptions", {"data": {"file": b"x"}}),
+        ("POST", "/transcriptions/batch", {"json": {"items": [{"url": "https://a.example/"}]}}),
+        ("POST", "/uploads", {"headers": {"Upload-Length": "5"}}),
+        ("PATCH", "/uploads/upl_x", {"headers": {"Upload-Offset": "0"}}),
+    ):
+        status, body = await door.ask(method, path, **given)
+        assert (status, body["error"]["code"]) == (503, "SHUTTING_DOWN"), path
+
+
+async def test_so_many_may_watch(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "WATCHERS_MAX", 0)
+    job = await door.submit("wait for me")
+    status, body = await door.ask("GET", f"/transcriptions/{job['id']}/events")
+    assert (status, body["error"]["code"]) == (503, "TOO_MANY_WATCHERS")
+
+
+async def test_a_body_that_stops_coming_is_given_up(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_reading, "IDLE_TIMEOUT_S", 0.2)
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(5):
+            yield bytes(1000)
+        await asyncio.sleep(1.0)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, body = await door.ask("POST", "/transcriptions", data=stuck(), headers=headers)
+    assert (status, body["error"]["code"]) == (408, "BODY_TIMEOUT")
+    assert files_of(tmp_path) == []
