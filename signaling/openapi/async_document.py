@@ -24,7 +24,7 @@ from signaling.openapi.async_types import (
     WebSocketBinding,
 )
 from signaling.openapi.operation import JSON, Conversation, Message
-from signaling.openapi.schemas import Schemas
+from signaling.openapi.schemas import Schemas, without_keyword
 from signaling.openapi.walk import DescribedRoute, described_routes
 
 DESCRIPTION = """\
@@ -81,7 +81,8 @@ def asyncapi_document(app: web.Application, *, host: str) -> bytes:
                 for _, conversation in spoken
                 for message, part in _messages(conversation, schemas)
             },
-            schemas=schemas.components,
+            # AsyncAPI's discriminator is another one than OpenAPI's; the `const` of each choice says the same.
+            schemas={name: without_keyword(item, "discriminator") for name, item in schemas.components.items()},
         ),
     )
     return document.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -149,7 +150,10 @@ def _messages(conversation: Conversation, schemas: Schemas) -> list[tuple[Messag
                 name=message.name,
                 summary=message.summary,
                 content_type=message.content_type,
-                payload=schemas.schema(message.payload, "validation" if action == "receive" else "serialization"),
+                payload=without_keyword(
+                    schemas.schema(message.payload, "validation" if action == "receive" else "serialization"),
+                    "discriminator",
+                ),
             ),
         )
         for action, _, messages in _directions(conversation)

@@ -59,20 +59,25 @@ def without_null(schema: JsonSchema) -> JsonSchema:
     return {**choices[0], **rest} if len(choices) == 1 else {**rest, "anyOf": choices}
 
 
+def without_keyword(schema: JsonSchema, keyword: str) -> JsonSchema:
+    """A schema without a keyword at any depth; properties of that name stay."""
+    rest = _without(schema, keyword)
+    assert isinstance(rest, dict)
+    return rest
+
+
 def _tidy(schema: JsonSchema) -> JsonSchema:
     """Without the titles that pydantic makes of field names: they repeat the name in other letters."""
-    tidied = _without_titles(schema)
-    assert isinstance(tidied, dict)
-    return tidied
+    return without_keyword(schema, "title")
 
 
-def _without_titles(value: object, *, is_names: bool = False) -> object:
+def _without(value: object, keyword: str, *, is_names: bool = False) -> object:
     if isinstance(value, list):
-        return [_without_titles(item) for item in value]
+        return [_without(item, keyword) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _without_titles(item, is_names=key in ("properties", "$defs"))
+        key: _without(item, keyword, is_names=not is_names and key in ("properties", "$defs"))
         for key, item in value.items()
-        if is_names or key != "title"
+        if is_names or key != keyword
     }
