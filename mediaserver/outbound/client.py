@@ -119,6 +119,7 @@ def parse_url(text: str, policy: OutboundPolicy | None = None) -> URL:
     try:
         url = URL(text)
         port = url.port
+        (url.raw_host or "").encode("idna")  # as the resolver will: empty and overlong labels are found here
     except ValueError as exc:
         raise _invalid_url("cannot be read") from exc
     if url.scheme not in ("http", "https"):

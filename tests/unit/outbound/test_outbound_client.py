@@ -197,6 +197,9 @@ async def test_a_cancelled_fetch_leaves_no_file(
         "http://user@example.org/",
         "http://user:secret@example.org/",
         "http://[::1",
+        "http://example..org/",
+        "http://.example.org/",
+        f"http://{'a' * 64}.example.org/",
         "https://example.org/" + "a" * 2048,
     ],
 )
