@@ -275,9 +275,11 @@ class Settings(BaseSettings):
     model_aliases: list[str] = _knob(
         Group.DECODER,
         [
+            "nova",
             "nova-*",
             "enhanced*",
-            "base*",
+            "base",
+            "base-*",
             "flux-*",
             "whisper-*",
             "gpt-4o-*",
