@@ -21,7 +21,16 @@ from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.native_events import NATIVE_EVENTS
 from signaling.openapi.native_messages import PEER_MESSAGES
-from signaling.openapi.operation import Answer, Conversation, Operation, Refusal, RetryAfter, ServerSentEvent, Tag, described
+from signaling.openapi.operation import (
+    Answer,
+    Conversation,
+    Operation,
+    Refusal,
+    RetryAfter,
+    ServerSentEvent,
+    Tag,
+    described,
+)
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes.whip_operations import PATH

@@ -18,6 +18,7 @@ from mediaserver.session_config import SessionConfig
 from signaling import eventlogs
 from signaling.eventlogs import EventLogs
 from signaling.registry import LiveSession
+from signaling.routes import events
 from signaling.routes.events import Events
 
 
@@ -176,6 +177,28 @@ class TestServerSentEvents:
         finals = [event for event in events if '"type":"final"' in event.get("data", "")]
         assert len(finals) == 200
         assert len(events) < 300  # interims were left out
+
+    @pytest.mark.parametrize("upgrade", [False, True])
+    async def test_a_listener_that_takes_nothing_is_cut(
+        self, start_node: StartNode, monkeypatch: pytest.MonkeyPatch, upgrade: bool
+    ) -> None:
+        monkeypatch.setattr(events, "STALLED_S", 0.1)
+        node = await start_node(event_log_kib=65_536)
+        call = await opened(node)
+        log = call.peer.taps[0]
+        assert isinstance(log, EventLog)
+        call.tell(*(final(n, "x" * 500_000) for n in range(100)))  # more than sockets hold
+        _, writer = await asyncio.open_connection("127.0.0.1", node.client.port, limit=1024)
+        handshake = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" * upgrade
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" * upgrade
+        writer.write(f"GET {call.url} HTTP/1.1\r\nHost: localhost\r\n{handshake}{key}\r\n".encode())
+        async with asyncio.timeout(5):
+            while not log.listeners:
+                await asyncio.sleep(0.01)
+            while log.listeners:
+                await asyncio.sleep(0.01)
+        writer.close()
+        assert call.seq == 100  # and nobody has waited for it
 
     async def test_a_session_that_is_cut_ends_the_stream_without_closed(self, call: Call) -> None:
         call.tell(final(1))
