@@ -196,8 +196,12 @@ async def test_what_is_taken_away_is_given_up(door: Door) -> None:
     job = await door.submit("wait for me")
     await door.transcriber.began.wait()
     path = Path(str(door.jobs._database.url.database))
-    with sqlite3.connect(path) as connection:  # another worker thought this one dead
-        connection.execute("UPDATE jobs SET owner = 'another'")
+
+    def take_away() -> None:
+        with sqlite3.connect(path) as connection:  # another worker thought this one dead
+            connection.execute("UPDATE jobs SET owner = 'another'")
+
+    await asyncio.to_thread(take_away)  # on the loop it would wait for those who wait for the loop
     await until(lambda: door.transcriber.running == 0)
     _, body = await door.ask("GET", f"/transcriptions/{job['id']}")
     assert body["state"] == "running"  # by the other one
