@@ -196,7 +196,8 @@ class Gate:
         return {
             "Access-Control-Allow-Origin": "*" if self._any_origin else origin,
             "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, "
-            "Upload-Offset, Upload-Length, Upload-Expires, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size",
+            "Upload-Offset, Upload-Length, Upload-Expires, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
+            "dg-request-id, dg-error",
             "Vary": "Origin",
         }
 

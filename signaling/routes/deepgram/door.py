@@ -13,7 +13,9 @@ from signaling.routes.deepgram.credentials import Grants
 from signaling.routes.deepgram.grant import PATH as GRANT_PATH
 from signaling.routes.deepgram.grant import Grant
 from signaling.routes.deepgram.listen import Listen
+from signaling.routes.deepgram.models import PATH as MODELS_PATH
 from signaling.routes.deepgram.models import Models
+from signaling.routes.deepgram.preflight import preflight
 from signaling.routes.deepgram.rest import Rest
 from signaling.sessions import SessionFactory
 
@@ -72,6 +74,7 @@ class Deepgram:
             web.post(PATH, self._rest.transcribe),
             *self._grant.routes(),
             *self._models.routes(),
+            *(web.options(path, preflight) for path in (*PATHS, MODELS_PATH)),
         ]
 
     async def close(self) -> None:

@@ -186,3 +186,10 @@ MODEL = Operation(
     ],
     errors=MODEL_ERRORS,
 )
+
+PREFLIGHT = Operation(
+    summary="What pages of other origins may send",
+    tag=Tag.DEEPGRAM,
+    description="The preflight of a browser (CORS), for pages that the setting `cors_origins` lets in.",
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+)

@@ -64,7 +64,7 @@ class Results(BaseModel):
     duration: float
     start: float
     is_final: bool
-    speech_final: bool = Field(description="Whether it ends with a silence as long as `endpointing`.")
+    speech_final: bool = Field(description="Whether it ends with a silence as long as `endpointing`, or by `Finalize`.")
     from_finalize: bool = Field(description="Whether it answers a `Finalize`.")
     channel: ResultsChannel
     metadata: ResultsMetadata

@@ -519,6 +519,17 @@ async def test_what_was_to_be_posted_ends_with_the_server(start: Any, scratch: P
     assert list(scratch.iterdir()) == []
 
 
+async def test_pages_of_listed_origins_may_send_the_sdks_headers(start: Any) -> None:
+    node = await start(cors_origins=["https://app.example.org"])
+    for path in ("/v1/listen", "/v1/auth/grant", "/v1/models"):
+        async with node.http.options(node.url(path), headers={"Origin": "https://app.example.org"}) as response:
+            assert response.status == 204
+            assert response.headers["Access-Control-Allow-Origin"] == "https://app.example.org"
+            assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+            assert "POST" in response.headers["Access-Control-Allow-Methods"]
+            assert "dg-request-id" in response.headers["Access-Control-Expose-Headers"]
+
+
 # --- grants and models
 
 
