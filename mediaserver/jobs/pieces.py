@@ -52,11 +52,13 @@ class Piece:
         channel: which one it is of.
         samples: [n] float32, 16 kHz.
         runs: where its parts lie in the recording, in order.
+        joints: offsets of the pauses between its utterances.
     """
 
     channel: int
     samples: Samples
     runs: tuple[Run, ...]
+    joints: tuple[int, ...] = ()
 
     @property
     def start_sample(self) -> int:
@@ -67,6 +69,22 @@ class Piece:
     def end_sample(self) -> int:
         """Where it ends in the recording."""
         return self.runs[-1].sample + self.runs[-1].length
+
+    def split(self, at: int) -> tuple[Piece, Piece]:
+        """Two pieces, the second of which begins at sample `at` of this one."""
+        first, second = [], []
+        for run in self.runs:
+            before = min(max(at - run.offset, 0), run.length)
+            if before:
+                first.append(replace(run, length=before))
+            if before < run.length:
+                second.append(Run(run.offset + before - at, run.sample + before, run.length - before))
+        return (
+            Piece(self.channel, self.samples[:at], tuple(first), tuple(joint for joint in self.joints if joint < at)),
+            Piece(
+                self.channel, self.samples[at:], tuple(second), tuple(joint - at for joint in self.joints if joint > at)
+            ),
+        )
 
     def place(self, start: int, end: int) -> tuple[int, int]:
         """Where something lies in the recording that begins and ends at these samples of the piece.
@@ -180,9 +198,12 @@ class Cutter:
 
     def _piece(self, utterances: Sequence[_Utterance]) -> Piece:
         runs: list[Run] = []
+        joints: list[int] = []
         offset = 0
         for utterance in (utterances[0].alone, *utterances[1:]):
             length = len(utterance.samples)
+            if runs:
+                joints.append(offset)
             if runs and runs[-1].sample + runs[-1].length == utterance.sample:
                 runs[-1] = replace(runs[-1], length=runs[-1].length + length)
             else:
@@ -190,7 +211,7 @@ class Cutter:
             offset += length
         first, *others = utterances
         samples = np.concatenate([first.alone.samples, *(utterance.samples for utterance in others)])
-        return Piece(self._channel, samples, tuple(runs))
+        return Piece(self._channel, samples, tuple(runs), tuple(joints))
 
     def _forget(self) -> None:
         """Let go of the audio that nobody will ask for."""

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from mediaserver.audio.clock import SAMPLE_RATE, seconds
+from mediaserver.audio.clock import seconds
 from mediaserver.audio.endpoint import EndpointerConfig
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.confidence import calibration_of
-from mediaserver.decoder.language import Asked, Heard, LanguageTracker
+from mediaserver.decoder.language import Asked, LanguageTracker
 from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Task, Window
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
+from mediaserver.jobs.channel import Channel
+from mediaserver.jobs.missed import DEEPEST, Decoded, missed_from
 from mediaserver.jobs.pieces import PAUSE_MS, Piece
 from mediaserver.jobs.reading import Hearing, Reading
 from mediaserver.jobs.segments import Segmenter
@@ -168,24 +169,6 @@ class Recorder:
                 await work.close()
 
 
-@dataclass(slots=True)
-class _Channel:
-    """What is known of one channel so far."""
-
-    segmenter: Segmenter
-    tracker: LanguageTracker
-    segments: list[Segment] = field(default_factory=list)
-    spoken: Counter[str] = field(default_factory=Counter)  # samples by language
-    sureness: dict[str, float] = field(default_factory=dict)  # the same, weighed with how sure it was
-
-    def transcript(self, *, is_detected: bool) -> ChannelTranscript:
-        if not self.spoken:
-            return ChannelTranscript(tuple(self.segments), None, None)
-        language, samples = self.spoken.most_common(1)[0]
-        probability = self.sureness[language] / samples if is_detected else None
-        return ChannelTranscript(tuple(self.segments), language, probability)
-
-
 class _Work:
     """One recording while it is transcribed."""
 
@@ -210,8 +193,8 @@ class _Work:
         self._chosen = _chosen_language(options, settings, decoder)
         self._ahead = max(LEAST_AHEAD, AHEAD_BATCHES * settings.max_batch)
         # Bound: `_ahead`. In order of time; nothing is read while it is full.
-        self._pending: deque[tuple[Piece, asyncio.Task[Hypothesis | None]]] = deque()
-        self._channels: dict[int, _Channel] = {}
+        self._pending: deque[tuple[Piece, asyncio.Task[list[Decoded]]]] = deque()
+        self._channels: dict[int, Channel] = {}
         self._warnings: list[str] = []
         self._share = 0.0
 
@@ -224,17 +207,17 @@ class _Work:
                 if piece is None:
                     is_read = True
                     break
-                decode = asyncio.create_task(self._decode(piece), name=f"{self._ident}-{piece.start_sample}")
+                decode = asyncio.create_task(self._decode_all(piece), name=f"{self._ident}-{piece.start_sample}")
                 self._pending.append((piece, decode))
             if self._pending:
                 piece, decode = self._pending[0]
-                hypothesis = await decode
+                decoded = await decode
                 self._pending.popleft()
-                if hypothesis is not None:
-                    self._take(piece, hypothesis)
+                for part, hypothesis in decoded:
+                    self._take(part, hypothesis)
                 self._tell_progress(piece.end_sample)
         for number, channel in sorted(self._channels.items()):
-            self._tell(number, channel, channel.segmenter.finish())
+            self._tell(number, channel.finish())
         self._tell_progress(self._reading.samples)
         return Transcript(
             channels=tuple(
@@ -256,8 +239,24 @@ class _Work:
     @property
     def _limit(self) -> int:
         """How many pieces may be in hand. One, until it has told of the language: the others go by that, too."""
-        is_known = self._chosen is not None or any(channel.spoken for channel in self._channels.values())
+        is_known = self._chosen is not None or any(channel.is_heard for channel in self._channels.values())
         return self._ahead if is_known else 1
+
+    async def _decode_all(self, piece: Piece, *, depth: int = 0) -> list[Decoded]:
+        """What a piece says; where the decoder broke off or looped, what is left is decoded by itself.
+
+        Raises:
+            VoiceForgeError: as `_decode`.
+        """
+        hypothesis = await self._decode(piece)
+        if hypothesis is None:
+            return []
+        at = missed_from(piece, hypothesis) if depth < DEEPEST else None
+        if at is None:
+            return [(piece, hypothesis)]
+        first, rest = piece.split(at)
+        heard = await self._decode_all(first, depth=depth + 1) if hypothesis.rejected else [(first, hypothesis)]
+        return [*heard, *await self._decode_all(rest, depth=depth + 1)]
 
     async def _decode(self, piece: Piece) -> Hypothesis | None:
         """What a piece says; None where it cannot be decoded.
@@ -277,7 +276,7 @@ class _Work:
         return None
 
     def _window(self, piece: Piece) -> Window:
-        asked = Asked(self._chosen) if self._chosen is not None else self._channel(piece.channel).tracker.final()
+        asked = Asked(self._chosen) if self._chosen is not None else self._channel(piece.channel).asked
         options, settings = self._options, self._settings
         return Window(
             session_id=self._ident,
@@ -294,19 +293,11 @@ class _Work:
         )
 
     def _take(self, piece: Piece, hypothesis: Hypothesis) -> None:
-        channel = self._channel(piece.channel)
-        if hypothesis.words:
-            heard = Heard(hypothesis.heard_languages, hypothesis.heard_probabilities, len(piece.samples) / SAMPLE_RATE)
-            channel.tracker.hear_final(heard)
-            channel.spoken[hypothesis.language] += len(piece.samples)
-            sure = hypothesis.language_probability
-            known = channel.sureness.get(hypothesis.language, 0.0)
-            channel.sureness[hypothesis.language] = known + len(piece.samples) * (1.0 if sure is None else sure)
-        self._tell(piece.channel, channel, channel.segmenter.add(piece, hypothesis))
+        self._tell(piece.channel, self._channel(piece.channel).add(piece, hypothesis))
 
-    def _channel(self, number: int) -> _Channel:
+    def _channel(self, number: int) -> Channel:
         if number not in self._channels:
-            self._channels[number] = _Channel(
+            self._channels[number] = Channel(
                 Segmenter(curve=self._curve, min_confidence=self._settings.min_confidence),
                 LanguageTracker(
                     self._decoder.languages,
@@ -316,8 +307,7 @@ class _Work:
             )
         return self._channels[number]
 
-    def _tell(self, number: int, channel: _Channel, segments: list[Segment]) -> None:
-        channel.segments += segments
+    def _tell(self, number: int, segments: list[Segment]) -> None:
         if self._on_segment is not None:
             for segment in segments:
                 self._on_segment(number, segment)

@@ -263,3 +263,24 @@ async def test_no_more_run_at_once_than_may_and_waiting_is_bounded(tmp_path: Pat
     gate.set()
     assert [texts(transcript) for transcript in await asyncio.gather(*works)] == [["0.1."], ["0.1."]]
     subject.require_room()
+
+
+async def test_what_a_decode_left_out_is_decoded_by_itself(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", [speech([0.1, 0.2, 0.3], each_s=6.0, pause_s=0.8)])
+    engine = Engine()
+    transcript = await recorder(engine).transcribe(path, RecordingOptions())
+    assert [round(window.duration_s) for window in engine.windows] == [20, 14, 7]
+    starts = [segment.final.start for segment in transcript.channels[0].segments]
+    assert starts == pytest.approx([0.4, 6.6, 13.4], abs=0.5)
+
+
+async def test_a_loop_is_decoded_in_halves(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", [speech([0.1, 0.2], each_s=8.0, pause_s=0.8)])
+    engine = Engine()
+
+    def loop(window: Window) -> Hypothesis:
+        return Hypothesis(rejected="repetitive") if window.duration_s > 10 else engine.loudness(window)
+
+    engine.answer = loop
+    transcript = await recorder(engine).transcribe(path, RecordingOptions())
+    assert texts(transcript) == ["0.1.", "0.2."]
