@@ -28,6 +28,7 @@ class EffectiveConfig(BaseModel):
     vad_enabled: bool
     endpointing_ms: int
     vad_threshold: float
+    pre_roll_ms: int
     turn_detection: Literal["silence", "semantic"]
     turn_complete_ms: int
     turn_incomplete_ms: int
@@ -126,7 +127,7 @@ class Effective:
             endpointer=EndpointerConfig(
                 threshold=settings.vad_threshold if config.vad_threshold is None else config.vad_threshold,
                 endpointing_ms=settings.endpointing_ms if config.endpointing_ms is None else config.endpointing_ms,
-                pre_roll_ms=settings.pre_roll_ms,
+                pre_roll_ms=settings.pre_roll_ms if config.pre_roll_ms is None else config.pre_roll_ms,
                 min_speech_ms=settings.min_speech_ms,
                 max_utterance_s=settings.max_utterance_s,
                 turn_waits=turn_waits if turn_detection is TurnDetection.SEMANTIC else None,
@@ -158,6 +159,7 @@ class Effective:
             vad_enabled=self.vad_enabled,
             endpointing_ms=self.endpointer.endpointing_ms,
             vad_threshold=self.endpointer.threshold,
+            pre_roll_ms=self.endpointer.pre_roll_ms,
             turn_detection="semantic" if self.endpointer.turn_waits else "silence",
             turn_complete_ms=self.turn_waits.complete_ms,
             turn_incomplete_ms=self.turn_waits.incomplete_ms,

@@ -455,6 +455,18 @@ async def test_interims_can_be_switched_off() -> None:
     assert stream.sink.of(Final)
 
 
+async def test_a_client_may_choose_how_much_is_kept_from_before_speech() -> None:
+    for asked, kept_s in ((None, 0.3), (0, 0.0), (600, 0.6)):
+        stream = Stream(config=SessionConfig(pre_roll_ms=asked))
+        stream.session.start()
+        assert stream.sink.of(Ready)[0].config["pre_roll_ms"] == round(kept_s * 1000)
+        await stream.pause(1.0)
+        await stream.speak(1.0)
+        await stream.session.close("client")
+        begins_s = stream.decoder.of(Kind.FINAL, Kind.SPECULATIVE)[-1].start_sample / SAMPLE_RATE
+        assert begins_s == pytest.approx(1.0 - kept_s, abs=2 * FRAME_S)
+
+
 async def test_without_vad_everything_is_speech_until_finalize() -> None:
     stream = Stream(config=SessionConfig(vad_enabled=False))
     await stream.pause(1.0)
