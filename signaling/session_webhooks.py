@@ -86,6 +86,8 @@ def receiver_of(headers: CIMultiDictProxy[str], policy: OutboundPolicy) -> Recei
             raise _invalid(
                 f"{SECRET_HEADER} does not consist of {SECRET_MIN_LETTERS} to {SECRET_MAX_LETTERS} ASCII letters"
             )
+    if not url.isascii():
+        raise _invalid(f"{URL_HEADER} has letters beyond ASCII, which a URL writes as %XX")
     parse_url(url, policy)
     return Receiver(url, secret)
 

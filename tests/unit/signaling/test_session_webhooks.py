@@ -335,6 +335,8 @@ class TestReceivers:
             ([(URL_HEADER, "ftp://x")], "INVALID_URL"),
             ([(URL_HEADER, "https://user:pass@example.org/")], "INVALID_URL"),
             ([(URL_HEADER, "")], "INVALID_URL"),
+            ([(URL_HEADER, "https://a.example/é")], "INVALID_WEBHOOK"),
+            ([(URL_HEADER, "https://a.example/\udcff")], "INVALID_WEBHOOK"),
             ([(URL_HEADER, "http://127.0.0.1/")], "ADDRESS_NOT_ALLOWED"),
             ([(URL_HEADER, "http://169.254.169.254/")], "ADDRESS_NOT_ALLOWED"),
             ([(URL_HEADER, "https://a.example"), (URL_HEADER, "https://b.example")], "INVALID_WEBHOOK"),
