@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 from deepgram.listen.v1.client import V1Client
@@ -195,3 +196,9 @@ def test_nothing_is_detected_by_a_model_of_one_language(query: LiveQuery) -> Non
     with pytest.raises(ConfigError, match="knows 'en' alone") as caught:
         languages_of(query, known=["en"], node_language=None)
     assert caught.value.code == "UNKNOWN_LANGUAGE"
+
+
+def test_every_parameter_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "deepgram.md").read_text(encoding="utf-8")
+    missing = [name for name in {**LiveQuery.model_fields, **RecordedQuery.model_fields} if f"`{name}`" not in page]
+    assert missing == []
