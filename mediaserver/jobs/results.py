@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,6 +102,19 @@ def body_of(transcript: Transcript) -> TranscriptBody:
         channels=channels,
         warnings=list(transcript.warnings),
     )
+
+
+def written_down(transcript: Transcript) -> tuple[bytes, dict[str, Any]]:
+    """The packed result, and what of it is shown with the job."""
+    body = body_of(transcript)
+    summary = {
+        "duration_s": body.duration,
+        "model": body.model,
+        "language": body.language,
+        "channels": len(body.channels),
+        "words": sum(len(segment.words) for channel in body.channels for segment in channel.segments),
+    }
+    return pack(body), summary
 
 
 def pack(body: TranscriptBody) -> bytes:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -27,7 +27,7 @@ from mediaserver.jobs.files import Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Job, Stage
 from mediaserver.jobs.owners import this_process
-from mediaserver.jobs.results import body_of, pack
+from mediaserver.jobs.results import written_down
 from mediaserver.jobs.transcript import RecordingOptions, Transcript
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import fetch_to_file
@@ -212,7 +212,7 @@ class Worker:
                 run.progress = from_percent + (100.0 - from_percent) * share
 
             transcript = await transcriber.transcribe(path, _options_of(job), on_progress=on_progress)
-            packed, summary = await asyncio.to_thread(_written_down, transcript)
+            packed, summary = await asyncio.to_thread(written_down, transcript)
         except VoiceForgeError as exc:
             return await self._failed(run, exc.as_dict())
         except OSError as exc:
@@ -335,19 +335,6 @@ def _options_of(job: Job) -> RecordingOptions:
         multichannel=options["multichannel"],
         task=DecodeTask(options["task"]),
     )
-
-
-def _written_down(transcript: Transcript) -> tuple[bytes, dict[str, Any]]:
-    """The packed result, and what of it is shown with the job."""
-    body = body_of(transcript)
-    summary = {
-        "duration_s": body.duration,
-        "model": body.model,
-        "language": body.language,
-        "channels": len(body.channels),
-        "words": sum(len(segment.words) for channel in body.channels for segment in channel.segments),
-    }
-    return pack(body), summary
 
 
 def _internal() -> VoiceForgeError:

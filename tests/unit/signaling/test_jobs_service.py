@@ -273,8 +273,8 @@ async def test_a_locked_database_is_said_and_leaves_nothing(
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.2)
     async for door in open_door(settings, FakeTranscriber()):
         await door.ended((await door.submit("so it goes"))["id"])
-        other = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
+        other = sqlite3.connect(settings.data_dir / "jobs.db", isolation_level=None, check_same_thread=False)
+        await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")
         async with door.client.post("/api/v1/transcriptions", json={"url": "https://example.org/a.wav"}) as response:
             assert response.status == 503
             assert response.headers["Retry-After"]
