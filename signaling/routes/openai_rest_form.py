@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from mediaserver.decoder.window import Task
@@ -212,7 +213,7 @@ async def _read_parts(request: web.Request, path: Path, max_bytes: int) -> tuple
             else:
                 has_file = True
                 await _save(part, path, max_bytes)
-    except (ValueError, AssertionError, LookupError) as exc:  # what aiohttp's parser raises at nonsense
+    except (ValueError, AssertionError, LookupError, HttpProcessingError) as exc:  # what aiohttp raises at nonsense
         raise _invalid_form("cannot be read") from exc
     return fields, has_file
 

@@ -349,6 +349,9 @@ async def test_two_files_and_garbage_are_no_form(node: Node) -> None:
     assert await refusal(await node.client.post(PATH, data=form)) == (400, "invalid_form", None)
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert await refusal(await node.client.post(PATH, data=b"garbage", headers=headers)) == (400, "invalid_form", None)
+    for head in (b"None--x--", b'Content-Disposition: form-data; name="\x00"'):  # no headers of HTTP's
+        body = b"--x\r\n" + head + b"\r\n\r\n1\r\n--x--\r\n"
+        assert await refusal(await node.client.post(PATH, data=body, headers=headers)) == (400, "invalid_form", None)
     headers = {"Content-Type": "multipart/form-data"}
     assert await refusal(await node.client.post(PATH, data=b"garbage", headers=headers)) == (400, "invalid_form", None)
     form = FormData({"model": "whisper-1", "prompt": "a" * 70_000})
