@@ -91,7 +91,7 @@ async def test_a_page_with_openais_agents_sdk_is_heard(url: str, origin: str, sp
         heard = Heard(await page.evaluate("told"))
         items = await page.evaluate("Object.values(items)")
         await page.evaluate("transport.close()")
-        # As it comes, the SDK asks for a conversation: refused with a sentence, and what is said is heard still.
+        # As it comes, the SDK asks for a conversation: that is refused with a sentence.
         await page.evaluate("told.length = 0")
         listening = asyncio.create_task(page.evaluate("([url, key]) => listen(url, key)", [calls, key]))
         refused = await _told(page, "error")
