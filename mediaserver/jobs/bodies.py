@@ -59,6 +59,7 @@ class JobOptions(RequestBody):
         None,
         min_length=SECRET_MIN_LETTERS,
         max_length=SECRET_MAX_LETTERS,
+        pattern=r"^[^\x00]+$",  # PostgreSQL keeps no such letter
         description="Signs the webhook: `X-VoiceForge-Signature` is an HMAC-SHA256 over timestamp, dot and body.",
     )
     metadata: dict[MetadataName, MetadataValue] = Field(

@@ -22,7 +22,7 @@ from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes import jobs_described as api
-from signaling.routes.jobs_bodies import JobListBody, ListQuery, NoQuery, ResultQuery
+from signaling.routes.jobs_bodies import JobListBody, ListQuery, NoQuery, ResultQuery, is_id
 
 PATH = "/api/v1/transcriptions"
 
@@ -108,14 +108,14 @@ class Transcriptions:
     @described(api.DELETE)
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE a job with all that came of it; one that runs is stopped."""
-        if not await self._jobs.delete(request.match_info["id"]):
+        if not await self._jobs.delete(_id_of(request)):
             raise not_found()
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     @described(api.CANCEL)
     async def cancel(self, request: web.Request) -> web.Response:
         """POST: a job that waits is cancelled, 200; one that runs will be within half a second, 202."""
-        job = await self._jobs.cancel(request.match_info["id"])
+        job = await self._jobs.cancel(_id_of(request))
         if job is None:
             ended = await self._find(request)
             raise HttpError(
@@ -170,7 +170,7 @@ class Transcriptions:
         return response
 
     async def _find(self, request: web.Request) -> Job:
-        job = await self._jobs.store.get(request.match_info["id"])
+        job = await self._jobs.store.get(_id_of(request))
         if job is None:
             raise not_found()
         return job
@@ -190,6 +190,18 @@ def not_found() -> HttpError:
         "There is no such job, or it has expired or was deleted.",
         f"POST a recording to {PATH} for a new one.",
     )
+
+
+def _id_of(request: web.Request) -> str:
+    """The id in the path.
+
+    Raises:
+        HttpError: JOB_NOT_FOUND: no job has such an id.
+    """
+    job_id = request.match_info["id"]
+    if not is_id(job_id):
+        raise not_found()
+    return job_id
 
 
 def _event(job: Job) -> bytes:

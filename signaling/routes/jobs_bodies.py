@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -19,7 +20,15 @@ ID_MAX_LETTERS = 64
 
 CHANNELS_MAX = 256
 
-JobId = Annotated[str, Field(max_length=ID_MAX_LETTERS)]
+ID_PATTERN = r"^[A-Za-z0-9_-]+$"
+"""Of what `new_id` makes; databases refuse some letters instead of finding nothing."""
+
+JobId = Annotated[str, Field(max_length=ID_MAX_LETTERS, pattern=ID_PATTERN)]
+
+
+def is_id(text: str) -> bool:
+    """Whether this may be the id of a job or an upload."""
+    return len(text) <= ID_MAX_LETTERS and re.fullmatch(ID_PATTERN, text) is not None
 
 
 class SubmitUrl(JobOptions):

@@ -95,8 +95,8 @@ class Submissions:
         for item in batch.items:
             merged = validated({**shared, **item.model_dump(exclude_unset=True)}, BatchItem)
             self._check(merged)
-            parse_url(merged.url, self._policy)
-            new.append(self._new_job(merged, new_id("job"), url=merged.url, batch_id=batch_id))
+            url = str(parse_url(merged.url, self._policy))
+            new.append(self._new_job(merged, new_id("job"), url=url, batch_id=batch_id))
         jobs = await self._jobs.submit(new)
         body = BatchCreatedBody(batch_id=batch_id, jobs=[JobBody.of(job) for job in jobs])
         return json_response(body.model_dump_json(), status=HTTPStatus.CREATED, location=f"{PATH}?batch_id={batch_id}")
@@ -196,7 +196,7 @@ class Submissions:
             file_name=file_name,
             size_bytes=size_bytes,
             metadata=options.metadata,
-            webhook_url=options.webhook_url,
+            webhook_url=None if options.webhook_url is None else str(parse_url(options.webhook_url)),
             webhook_secret=options.webhook_secret,
             batch_id=batch_id,
         )

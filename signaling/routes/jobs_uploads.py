@@ -23,6 +23,7 @@ from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, shutting_down
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.routes import jobs_described as api
+from signaling.routes.jobs_bodies import is_id
 from signaling.routes.jobs_reading import pieces, recording_too_large, shown_name
 from signaling.routes.jobs_submit import empty_recording, upload_not_found
 
@@ -158,12 +159,14 @@ class Uploads:
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE an upload: 204."""
         _require_version(request)
-        if not await self._jobs.delete_upload(request.match_info["id"]):
+        upload_id = request.match_info["id"]
+        if not is_id(upload_id) or not await self._jobs.delete_upload(upload_id):
             raise upload_not_found()
         return self._response(HTTPStatus.NO_CONTENT, {})
 
     async def _find(self, request: web.Request) -> tuple[Upload, int]:
-        found = await self._jobs.get_upload(request.match_info["id"])
+        upload_id = request.match_info["id"]
+        found = await self._jobs.get_upload(upload_id) if is_id(upload_id) else None
         if found is None:
             raise upload_not_found()
         return found

@@ -54,3 +54,27 @@ async def test_a_job_is_cancelled_and_watched_from_the_other_side(two: Two) -> N
             events = (await response.content.read()).decode()
     assert events.rpartition("event: ")[2].startswith("cancelled")
     assert first.transcriber.running + second.transcriber.running == 0
+
+
+async def test_letters_that_a_database_does_not_keep_are_no_trouble(two: Two) -> None:
+    door, _ = two
+    for path in ("/transcriptions/%00", "/transcriptions/job%00/result", "/transcriptions/%F0%9F%98%80/events"):
+        assert (await door.ask("GET", path))[0] == 404, path
+    assert (await door.ask("POST", "/transcriptions/%00/cancel"))[0] == 404
+    assert (await door.ask("DELETE", "/transcriptions/%00"))[0] == 404
+    assert (await door.ask("DELETE", "/uploads/%00"))[0] == 404
+    assert (await door.ask("GET", "/transcriptions?before=%00"))[0] == 400
+    assert (await door.ask("GET", "/transcriptions?batch_id=%00"))[0] == 400
+    for wrong in (
+        {"upload_id": "\0"},
+        {"url": "https://a.example/", "webhook_url": "https://a/", "webhook_secret": "\0" * 9},
+    ):
+        assert (await door.ask("POST", "/transcriptions", json=wrong))[0] == 400, wrong
+    strange = {"prompt": "a\0b \ud83d\ude00", "metadata": {"a\0": "\0"}}
+    status, body = await door.ask(
+        "POST",
+        "/transcriptions",
+        json={"url": "https://recordings.invalid/\0a", "webhook_url": "https://a.invalid/\0", **strange},
+    )
+    assert status == 201, body
+    assert (await door.ask("GET", f"/transcriptions/{body['id']}"))[1]["metadata"] == strange["metadata"]
