@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.mutation import ODD_TEXT, cut_bytes, lines_astray, queries, utf8
 from tests.fuzz.requests import ask, header_text
-from tests.fuzz.server import MESSAGES, Fuzzed
+from tests.fuzz.server import IS_DEEP, MESSAGES, Fuzzed
 from tests.fuzz.sockets import Query
 from tests.fuzz.test_fuzz_native import QUERY
 from tests.unit.ingest.test_sdp import CHROMIUM, FFMPEG_WHIP, FIREFOX, GSTREAMER
@@ -96,7 +96,7 @@ async def a_session(
 def test_mutated_offers_leave_whip_as_it_was(fuzzed: Fuzzed) -> None:
     tags = st.one_of(st.just(""), st.just(""), st.just(""), ODD_TEXT, st.just("*"))
 
-    @settings(settings.get_profile("fuzz"), max_examples=MESSAGES // 2)
+    @settings(settings.get_profile("fuzz"), max_examples=MESSAGES if IS_DEEP else MESSAGES // 3)
     @given(OFFER, queries(CONFIG), HEADERS, st.lists(FRAGMENT, max_size=2), tags)
     def try_one(offer: bytes, query: Query, headers: dict[str, str], fragments: list[bytes], tag: str) -> None:
         fuzzed.run(a_session(fuzzed, offer, query, headers, fragments, tag))
