@@ -330,6 +330,20 @@ async def test_the_other_forms_of_an_offer_are_answered(node: Node, content_type
     await close_peer_connection(peer)
 
 
+async def test_a_call_of_two_tracks_is_refused(node: Node) -> None:
+    peer = new_peer_connection()
+    for _ in range(2):
+        peer.addTransceiver("audio")
+    configure_ice(peer, LOOPBACK, on_lost=lambda: None)
+    await peer.setLocalDescription(await peer.createOffer())
+    async with node.client() as client:
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.realtime.calls.create(sdp=peer.localDescription.sdp)
+    assert raised.value.code == "too_many_tracks"
+    assert node.sessions == 0
+    await close_peer_connection(peer)
+
+
 async def test_a_type_that_converses_is_refused_with_a_sentence(node: Node) -> None:
     client = node.client()
     with pytest.raises(openai.BadRequestError, match="does not converse"):

@@ -139,6 +139,7 @@ class SocketDoor:
         except Exception:
             log.exception("session failed")
         finally:  # also where the request is cancelled, for its connection is lost or the server stops
+            await feed.close("error")  # nothing where it has ended, as it has unless something failed
             await outgoing.close(code, why)
 
 

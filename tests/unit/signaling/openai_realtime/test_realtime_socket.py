@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType
 from front_door import Node, StartNode
@@ -14,6 +15,7 @@ from front_door import Node, StartNode
 from mediaserver.audio.vad import VadPool
 from mediaserver.metrics import Metrics
 from signaling.app import MODELS, REGISTRY
+from signaling.routes.openai_realtime.conversation import Conversation
 
 URL = "/v1/realtime?intent=transcription"
 
@@ -99,3 +101,18 @@ async def test_long_messages_are_taken_whole_and_without_holding_others_up(start
         kinds = [(await ws.receive_json(timeout=10))["type"] for _ in range(4)]
     assert kinds[0] == "input_audio_buffer.committed"
     assert kinds[-1] == "conversation.item.input_audio_transcription.completed"
+
+
+async def test_a_session_that_fails_leaves_nothing_behind(
+    start_node: StartNode, vad: VadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await started(start_node, vad)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Conversation, "begin", fail)
+    async with node.client.ws_connect(URL) as ws:
+        told, code, _ = await rest_of(ws)
+    assert (told, code) == ([], WSCloseCode.INTERNAL_ERROR)
+    assert len(node.app[REGISTRY]) == 0
