@@ -17,6 +17,8 @@ missing() {
     read -r program package <<< "$tool"
     PATH="$PATH:/usr/sbin:/sbin" command -v "$program" > /dev/null || echo "$package"
   done
+  # Debian keeps PostgreSQL's programs off the PATH.
+  compgen -G "/usr/lib/postgresql/*/bin/initdb" > /dev/null || command -v initdb > /dev/null || echo postgresql
   # A library, no program: its copy in the PyAV wheel serves, so this is for testing that both are found.
   PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2> /dev/null | grep 'libopus\.so\.0' > /dev/null || echo libopus0
 }

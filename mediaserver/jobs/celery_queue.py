@@ -43,7 +43,7 @@ def make_celery(broker_url: str) -> Any:
             "BROKER_URL_INVALID", "`jobs_broker_url` is not a Redis URL.", "Give one such as redis://host:6379/0."
         )
     try:
-        from celery import Celery  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
+        from celery import Celery  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as exc:
         raise ConfigError(
             "CELERY_MISSING",
