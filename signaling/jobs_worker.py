@@ -59,7 +59,7 @@ def run(settings: Settings) -> int:
 
 def _work(celery: Any, node: _Node, settings: Settings) -> None:
     """Run Celery's worker until a signal stops it."""
-    from celery import signals  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
+    from celery import signals  # noqa: PLC0415 - an extra
 
     def keep_logging(**_given: object) -> None:
         """Celery sets up logging of its own unless somebody listens here."""

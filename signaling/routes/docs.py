@@ -11,7 +11,7 @@ from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, Field
-from swagger_ui_bundle import swagger_ui_path  # type: ignore[import-untyped]
+from swagger_ui_bundle import swagger_ui_path
 
 from signaling.openapi.async_document import asyncapi_document
 from signaling.openapi.document import openapi_document
