@@ -11,6 +11,7 @@ window.addEventListener("load", () => {
     dom_id: "#interface",
     deepLinking: true,
     validatorUrl: null,
+    defaultModelsExpandDepth: 0,
     plugins: [presented],
     presets: [SwaggerUIBundle.presets.apis],
   });

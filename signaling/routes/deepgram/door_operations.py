@@ -192,4 +192,5 @@ PREFLIGHT = Operation(
     tag=Tag.DEEPGRAM,
     description="The preflight of a browser (CORS), for pages that the setting `cors_origins` lets in.",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+    errors=DEEPGRAM_ERRORS,
 )
