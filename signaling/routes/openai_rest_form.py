@@ -61,7 +61,12 @@ class ServerVad(BaseModel):
 class SpeechForm(BaseModel):
     """Parameters of both routes."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        protected_namespaces=(),
+        json_schema_extra={"required": ["file", "model"]},  # the file is not held in memory, but is to be there
+    )
     file: BytesOfFile = Field(b"", description="The recording: anything that FFmpeg reads, such as WAV, MP3 or M4A.")
     model: str = Field(description="The loaded model, or a name that the setting `model_aliases` lets stand for it.")
     prompt: str | None = Field(
