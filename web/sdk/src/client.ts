@@ -55,12 +55,18 @@ export interface SessionConfig {
   turn_incomplete_ms?: number | null;
   /** Gap in ms after the last word at which `utterance_end` comes, 100 to 10 000; it comes with the final if unset. */
   utterance_end_ms?: number | null;
+  /** Audio in ms kept from before speech was noticed, 0 to 2000. */
+  pre_roll_ms?: number | null;
   /** Speech probability that counts as speech, between 0 and 1. */
   vad_threshold?: number | null;
   /** Confidence below which words are marked `low_confidence`, 0 to 1; 0 marks none. No word is left out. */
   min_confidence?: number | null;
   denoise?: "off" | "speex" | "spectral_gate" | null;
   denoise_branch?: "vad" | "both" | null;
+  /** Fields of your own (caller, call id …), given back with every event; at most 16. */
+  metadata?: Readonly<Record<string, string>>;
+  /** What the tracks of a call are called, in their order. */
+  channel_labels?: readonly string[];
 }
 
 export interface ClientOptions {
@@ -379,9 +385,14 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
 function endpoint(url: string | URL, config: SessionConfig = {}): URL {
   const made = new URL(url, globalThis.document?.baseURI);
   for (const [name, value] of Object.entries(config)) {
-    if (value !== undefined && value !== null) made.searchParams.set(name, String(value));
+    if (value !== undefined && value !== null) made.searchParams.set(name, written(value));
   }
   return made;
+}
+
+/** A URL has no lists and no objects: commas, and JSON. */
+function written(value: unknown): string {
+  return typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : String(value);
 }
 
 function clientError(code: string, message: string, hint: string, retryable = false): VoiceForgeError {

@@ -28,6 +28,14 @@ interface Envelope {
   readonly session_id: string;
   /** Counts a session's events up by one; a jump means that events were left out. */
   readonly seq: number;
+  /** The fields that the session was opened with, where it has some. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** Where something was heard, in a call of several channels; absent where there is one without a label. */
+interface Heard extends Envelope {
+  readonly channel?: number;
+  readonly channel_label?: string;
 }
 
 /** The session exists; `config` is what is in force, defaults included. */
@@ -39,18 +47,18 @@ export interface ReadyEvent extends Envelope {
 }
 
 /** Somebody began to speak at `at`. */
-export interface SpeechStartedEvent extends Envelope {
+export interface SpeechStartedEvent extends Heard {
   readonly type: "speech_started";
   readonly at: number;
 }
 
 /** Speech ended at `at`; its final follows. */
-export interface SpeechStoppedEvent extends Envelope {
+export interface SpeechStoppedEvent extends Heard {
   readonly type: "speech_stopped";
   readonly at: number;
 }
 
-interface Spoken extends Envelope {
+interface Spoken extends Heard {
   readonly utterance_id: number;
   readonly transcript: string;
   /** The share of its words that may be expected to be right. */
@@ -84,7 +92,7 @@ export interface RevisionEvent extends Spoken {
 }
 
 /** An utterance is over: its final is out, and `utterance_end_ms`, if set, has passed since `last_word_end`. */
-export interface UtteranceEndEvent extends Envelope {
+export interface UtteranceEndEvent extends Heard {
   readonly type: "utterance_end";
   readonly utterance_id: number;
   readonly last_word_end: number;
