@@ -31,6 +31,7 @@ from mediaserver.outbound.webhooks import signature
 from mediaserver.settings import Settings
 from signaling.app import REGISTRY, make_app
 from signaling.caller import RecordingTrack
+from signaling.routes import whip
 from tests.conftest import Speech, in_ci
 from tests.scoring import word_errors
 
@@ -84,7 +85,9 @@ class Receiver:
 
 
 @pytest_asyncio.fixture
-async def node(model_files: ModelFiles, vad_model_path: Path) -> AsyncIterator[Node]:
+async def node(model_files: ModelFiles, vad_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+    # Clients here end their sessions right after the last word; on a busy machine its final may take a while.
+    monkeypatch.setattr(whip, "DELETE_DEADLINE_S", 60.0)
     receiver, hooks = Receiver(), web.Application()
     hooks.router.add_post("/hook", receiver.take)
     receiving = TestServer(hooks)
