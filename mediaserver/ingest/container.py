@@ -63,6 +63,8 @@ def probe(path: Path) -> AudioInfo:
         elif container.duration is not None:
             duration_s = container.duration / av.time_base
         context = stream.codec_context
+        if context is None:  # PyAV's types deny it, but so it is where FFmpeg has no decoder
+            raise _not_audio(path, "has audio of a codec that nobody here knows")
         return AudioInfo(duration_s, context.name, context.sample_rate, context.channels)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mediaserver.errors import MediaError
 from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, probe, read_channels, read_opus_frames, read_samples
+from tests.unit.ingest.encoded_audio import wav
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> NDArray[np.int16]:
@@ -136,6 +137,15 @@ def test_what_is_not_audio_is_refused_with_a_hint(tmp_path: Path, name: str) -> 
         assert caught.value.code == "NOT_AUDIO"
         assert name in caught.value.message
         assert "FLAC" in caught.value.hint
+
+
+def test_a_codec_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unknown.wav"
+    path.write_bytes(wav(0x5A5A, 16, 1, 16_000, bytes(3200)))
+    for read in (probe, lambda path: list(read_samples(path))):
+        with pytest.raises(MediaError) as failure:
+            read(path)
+        assert failure.value.code == "NOT_AUDIO"
 
 
 def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
