@@ -18,7 +18,7 @@ from tests.fuzz.server import IS_DEEP, under_fire
 pytestmark = pytest.mark.timeout(900)
 
 HERE = Path(__file__).parent
-EXAMPLES = 100 if IS_DEEP else 8
+EXAMPLES = 40 if IS_DEEP else 8
 """Requests of each kind, right and wrong, for each route."""
 
 PHASES = "examples,coverage,fuzzing" if IS_DEEP else "examples,fuzzing"
