@@ -205,7 +205,7 @@ class UtteranceBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class UtteranceSettled(Event):
-    """Nothing more is told of an utterance but revisions: it had its final, it had no words, or `error` says why not."""
+    """Nothing more is told of an utterance but revisions: it had its final, or no words, or `error` says why not."""
 
     type: ClassVar[str] = "utterance_settled"
     of_channel: ClassVar[bool] = True
