@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from mediaserver.errors import ConfigError
 from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
@@ -21,18 +22,32 @@ MAX_CHANNELS = 8
 
 MAX_LABEL_LETTERS = 64
 
+MAX_ENTRIES = 1000
+"""Of a list or an object, known before each of them is judged: what is wrong with a hundred thousand takes seconds."""
+
+MAX_UNKNOWN_NAMED, MAX_NAME_LETTERS = 20, 80
+"""So many unknown fields, and so much of a name, are quoted in a refusal."""
+
+
+def _bounded(value: object) -> object:
+    if isinstance(value, list | dict) and len(value) > MAX_ENTRIES:
+        raise PydanticCustomError("too_many", "has more than {most} entries", {"most": MAX_ENTRIES})
+    return value
+
 
 def _listed(value: object) -> object:
     """A URL has no lists: what is separated by commas is one."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return _bounded(value)
+    return _bounded([part.strip() for part in value.split(",") if part.strip()])
 
 
 def _parsed(value: object) -> object:
     """A URL has no objects: a JSON object in a string is one."""
     if not isinstance(value, str):
-        return value
+        return _bounded(value)
     try:
-        return json.loads(value)
+        return _bounded(json.loads(value))
     except (ValueError, RecursionError):
         return value  # refused as what it is, a string
 
@@ -123,6 +138,15 @@ class SessionConfig(BaseModel):
             raise ConfigError(
                 "INVALID_CONFIG", "`config` is not an object.", 'Send {"type":"configure","config":{"language":"en"}}.'
             )
+        known = {*type(self).model_fields, "custom_vocabulary"}
+        unknown = [name for name in changes if name not in known]
+        if len(unknown) > MAX_UNKNOWN_NAMED:
+            raise ConfigError(
+                "INVALID_CONFIG",
+                f"Configuration refused: {len(unknown)} fields are not known, {str(unknown[0])[:MAX_NAME_LETTERS]!r} "
+                "among them.",
+                "Known fields: " + ", ".join(sorted(known)) + ".",
+            )
         kept = self.model_dump(exclude_unset=True)
         if "custom_vocabulary" in changes:  # another name of `hotwords`: what is kept of these is not a second value
             kept.pop("hotwords", None)
@@ -135,7 +159,7 @@ class SessionConfig(BaseModel):
 def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:
     """A validation failure as one error that names every field and what is wrong with it."""
     problems = [
-        f"`{'.'.join(str(part) for part in item['loc'])}`: "
+        f"`{'.'.join(str(part)[:MAX_NAME_LETTERS] for part in item['loc'])}`: "
         + ("is not a known field" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:])
         for item in exc.errors()
     ]

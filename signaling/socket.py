@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
 
 import structlog
-from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import ClientConnectionResetError, WSCloseCode, WSMessage, WSMsgType, hdrs, web
 
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from mediaserver.session.dialect import Telling
+from signaling.problems import HttpError
 
 log = structlog.get_logger(__name__)
 
@@ -28,10 +32,50 @@ REASON_BYTES = 123
 """Longest reason of a close frame (RFC 6455 section 5.5)."""
 
 PING_S = 20.0
-"""How often a client is pinged; one that has not answered after half of it counts as gone."""
+"""How often a client is pinged; where it is always read, one that has not answered after half of it counts as gone."""
+
+VANISHED_S = 60.0
+"""How long a client's kernel may leave what was sent unacknowledged (RFC 5482); then the connection is cut. It answers
+for a client that is held back too: nothing that such a client says, answers to pings neither, is read."""
+
+NO_STATUS = 0
+"""What aiohttp has for a close frame without a code (1005), as browsers send for `close()`."""
+
+CLOSED_BY_CLIENT = (WSCloseCode.OK, WSCloseCode.GOING_AWAY, NO_STATUS)
 
 OnMessage = Callable[[WSMessage], Awaitable[bool]]
 """Acts on a text or binary message; False: the client has said all that it will. Never raises."""
+
+
+def is_handshake(request: web.Request, *, protocols: Iterable[str] = ()) -> bool:
+    """Whether a request can be upgraded (RFC 6455 section 4.2.1).
+
+    Args:
+        request: whatever it is.
+        protocols: subprotocols that are spoken.
+    """
+    try:
+        return web.WebSocketResponse(protocols=protocols).can_prepare(request).ok
+    except ValueError:  # aiohttp decodes the client's key, quotes it in its refusal, and fails where it is no ASCII
+        return False
+
+
+def offered_protocols(request: web.BaseRequest) -> list[str]:
+    """The subprotocols that a client offers (RFC 6455 section 11.3.4); browsers' clients put keys there.
+
+    Raises:
+        HttpError: INVALID_SUBPROTOCOL (400): several headers, of which aiohttp reads the first, and logs it where it
+            knows none of it.
+    """
+    headers = request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])
+    if len(headers) > 1:
+        raise HttpError(
+            HTTPStatus.BAD_REQUEST,
+            "INVALID_SUBPROTOCOL",
+            "The subprotocols come in several headers.",
+            "Offer them in one, separated by commas.",
+        )
+    return [part.strip() for part in ",".join(headers).split(",") if part.strip()]
 
 
 async def open_socket(
@@ -50,8 +94,8 @@ async def open_socket(
         protocols: subprotocols that are spoken; the first of the client's among them is answered. Where none is,
             aiohttp logs what the client offered: doors whose clients put keys there refuse others before.
         headers: further ones of the response.
-        ping_s: how often the client is pinged; None: never. Of a client that is held back nothing is read, answers to
-            pings neither: where that may last, an idle timeout tells better that it is gone.
+        ping_s: how often the client is pinged, and must answer; None: never, for doors that hold clients back. Their
+            `Outgoing` pings instead and waits for no answer: `VANISHED_S` notices who is gone.
 
     Raises:
         web.HTTPBadRequest: it is no WebSocket handshake (RFC 6455 section 4.2.1).
@@ -60,8 +104,20 @@ async def open_socket(
         timeout=CLOSE_S, heartbeat=ping_s, protocols=protocols, compress=False, max_msg_size=max_message_bytes
     )
     ws.headers.update(headers or {})
-    await ws.prepare(request)
+    try:
+        await ws.prepare(request)
+    except ValueError as exc:  # as in `is_handshake`
+        raise web.HTTPBadRequest from exc
+    _cut_when_vanished(request)
     return ws
+
+
+def _cut_when_vanished(request: web.Request) -> None:
+    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel gives up after some 15 minutes
+    if connection is not None and option is not None:
+        with suppress(OSError):  # no TCP
+            connection.setsockopt(socket.IPPROTO_TCP, option, int(VANISHED_S * 1000))
 
 
 class Outgoing:
@@ -139,9 +195,16 @@ class Outgoing:
                     self._unsent_letters -= len(text)
                 self._idle.set()
                 self._wake.clear()
-                await self._wake.wait()
+                await self._wake_or_ping()
         except (ConnectionError, ClientConnectionResetError, RuntimeError):  # RuntimeError: it is closing
             self._abandon()
+
+    async def _wake_or_ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_S):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._ws.ping()  # proxies keep the connection, and a client that has vanished is noticed
 
     def _abandon(self) -> None:
         """Nobody reads: nothing more is sent, and the reading end hears that it is over."""
@@ -195,4 +258,4 @@ async def _read(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage) ->
             await feed.finish()
             return
     # A close frame ends the conversation in both directions: what would still come can reach nobody.
-    await feed.close("client" if ws.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY) else "peer_lost")
+    await feed.close("client" if ws.close_code in CLOSED_BY_CLIENT else "peer_lost")

@@ -127,7 +127,6 @@ class Feed:
             while self._audio.pending and self._closing is None:
                 await asyncio.sleep(0)  # a second of audio at a time, and the event loop in between
                 await self._hand_on(self._audio.feed(b""))
-        self.touch()  # waiting for us is not idleness
 
     async def finish(self, reason: str = "client", *, deadline_s: float = DRAIN_S) -> None:
         """The audio is over: all of it is heard, the last finals are told, and `closed`.
@@ -168,6 +167,7 @@ class Feed:
 
     async def _hand_on(self, samples: Samples) -> None:
         """Push [count, n] samples, block by block, each when there is room for it."""
+        self.touch()  # a message may be minutes of audio: taking it is not idleness, nor is waiting for room
         for start in range(0, samples.shape[1], BLOCK_SAMPLES):
             await self._room()
             if self._closing is not None:
@@ -189,6 +189,7 @@ class Feed:
                     )
                 )
             await asyncio.sleep(POLL_S)
+            self.touch()
 
     def _next_look_s(self) -> float:
         ends_s = self._started_s + self._settings.session_max_s

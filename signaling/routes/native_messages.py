@@ -12,6 +12,9 @@ from mediaserver.errors import ConfigError, VoiceForgeError
 TEXT_MAX_LETTERS = 256 * 1024
 """A second of stereo at 48 kHz in Base64; of this length JSON is read within 10 ms, whatever is in it."""
 
+FIELDS_MAX = 16
+"""Of a message; none has more than two. What is wrong with each of ten thousand would take a tenth of a second."""
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -88,6 +91,8 @@ def parse_message(text: str) -> ClientMessage:
         raise VoiceForgeError(
             "UNKNOWN_MESSAGE", f"There is no message of type {name!r:.80}.", f"Known: {', '.join(_TYPES)}."
         )
+    if len(parsed) > FIELDS_MAX:
+        raise _malformed(f"The message has {len(parsed)} fields.")
     try:
         return message_type.model_validate(parsed)
     except ValidationError as exc:

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from signaling.problems import HttpError
+from signaling.socket import offered_protocols
 
 ALGORITHM = "HS256"
 SECRET_BYTES = 32
@@ -66,8 +67,8 @@ def credentials_of(request: web.BaseRequest) -> Credentials:
     Raises:
         HttpError: INVALID_SUBPROTOCOL (400): another subprotocol is offered, which would not be answered.
     """
-    offered = [item.strip() for item in ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, [])).split(",")]
-    if offered != [""]:
+    offered = offered_protocols(request)
+    if offered:
         at = next((at for at, item in enumerate(offered) if item.lower() in SCHEMES), None)
         if at is None:
             raise HttpError(

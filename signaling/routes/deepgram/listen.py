@@ -37,7 +37,7 @@ from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
 from signaling.routes.deepgram.served import model_info, model_uuid
 from signaling.routes.deepgram.wire import Request, Wire
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, open_socket
+from signaling.socket import Outgoing, converse, is_handshake, open_socket
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +120,7 @@ class Listen:
         credentials = credentials_of(request)
         self._grants.check(credentials)
         protocols = [credentials.subprotocol] if credentials.subprotocol else []  # known, or aiohttp logs the key
-        if not web.WebSocketResponse(protocols=protocols).can_prepare(request):
+        if not is_handshake(request, protocols=protocols):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "UPGRADE_REQUIRED",
@@ -166,9 +166,11 @@ class Listen:
         )
         live = self._registry.add(request_id, feed, door=DOOR)
         try:
+            # No pings that want answers: a client that sends faster than real time is held back, its answers with it.
             ws = await open_socket(
                 request,
                 max_message_bytes=MESSAGE_MAX_BYTES,
+                ping_s=None,
                 protocols=asked.protocols,
                 headers={REQUEST_ID: request_id},
             )
@@ -181,7 +183,7 @@ class Listen:
         code, why = FAILED
         try:
             conversation = _Conversation(feed, asked, request_id, answer=outgoing.send, outlet=outlet, post=post)
-            await converse(ws, feed, conversation.hear)
+            await converse(ws, feed, conversation.hear, gone=outgoing.gone)
             code, why = ENDINGS.get(feed.reason, FAILED)
         except Exception:
             log.exception("session failed")

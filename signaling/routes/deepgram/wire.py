@@ -19,6 +19,9 @@ from signaling.routes.deepgram.span import Piece, Span
 from signaling.routes.deepgram.style import Style, text_of, written
 
 TIME_DIGITS = 3
+TEXT_MAX_LETTERS = 16 * 1024
+"""Of a client's message: a hundred words to expect, twice over. Whatever is in it, it is judged within 10 ms or so."""
+
 SHOWN_LETTERS = 200
 """Of a message that could not be read."""
 
@@ -125,19 +128,14 @@ class Wire:
 
     def hear(self, text: str, channels: Channels) -> bool:
         """Act on a client's message; what is wrong with it is told. False: it has said all that it will."""
+        if len(text) > TEXT_MAX_LETTERS:
+            self._misread(text, f"The message has {len(text)} letters; it may have {TEXT_MAX_LETTERS}.")
+            return True
         try:
             said = messages.CLIENT_MESSAGE.validate_json(text)
         except ValidationError as exc:
             what = exc.errors(include_input=False, include_url=False)[0]["msg"]
-            self._answer(
-                _telling(
-                    messages.Fault(
-                        variant="SchemaError",
-                        description=f"The message is not one of KeepAlive, Finalize, CloseStream, Configure: {what}.",
-                        message=text[:SHOWN_LETTERS],
-                    )
-                )
-            )
+            self._misread(text, f"The message is not one of KeepAlive, Finalize, CloseStream, Configure: {what}.")
             return True
         match said:
             case messages.Finalize():
@@ -147,6 +145,10 @@ class Wire:
             case messages.CloseStream():
                 return False
         return True
+
+    def _misread(self, text: str, why: str) -> None:
+        fault = messages.Fault(variant="SchemaError", description=why, message=text[:SHOWN_LETTERS])
+        self._answer(_telling(fault))
 
     def _finalize(self, channel: int | None, channels: Channels) -> None:
         if channel is not None and channel >= channels.count:

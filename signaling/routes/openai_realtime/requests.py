@@ -15,6 +15,7 @@ from signaling.limits import SDP_MAX_BYTES, read_text
 from signaling.problems import HttpError
 from signaling.routes.openai_realtime.errors import RealtimeError, invalid
 from signaling.routes.openai_realtime.session_models import MODEL_LETTERS, Strict
+from signaling.socket import offered_protocols
 
 SESSION_MAX_BYTES = 64 * 1024
 """A session object with the longest prompt and all keywords is 10 KB."""
@@ -53,7 +54,7 @@ def key_of(request: web.Request) -> str | None:
     """The client's key, from its header or its subprotocol; never to be logged.
 
     Raises:
-        HttpError: INVALID_API_KEY (401): an `Authorization` that is no bearer key.
+        HttpError: INVALID_API_KEY (401): an `Authorization` that is no bearer key. INVALID_SUBPROTOCOL (400).
     """
     header = request.headers.get("Authorization")
     if header is not None:
@@ -67,16 +68,10 @@ def key_of(request: web.Request) -> str | None:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return key.strip()
-    for protocol in subprotocols(request):
+    for protocol in offered_protocols(request):
         if protocol.startswith(KEY_PROTOCOL):
             return protocol.removeprefix(KEY_PROTOCOL)
     return None
-
-
-def subprotocols(request: web.Request) -> list[str]:
-    """What the client offers to speak (RFC 6455 section 11.3.4); one of them may be its key."""
-    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
-    return [part.strip() for part in offered.split(",") if part.strip()]
 
 
 def read_query(query: MultiMapping[str]) -> RealtimeQuery:

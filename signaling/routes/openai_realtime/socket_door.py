@@ -29,10 +29,10 @@ from signaling.routes.openai_realtime.client_events import (
 from signaling.routes.openai_realtime.conversation import Conversation
 from signaling.routes.openai_realtime.errors import RealtimeError
 from signaling.routes.openai_realtime.realtime_operations import CONNECT
-from signaling.routes.openai_realtime.requests import PROTOCOL, subprotocols
+from signaling.routes.openai_realtime.requests import PROTOCOL
 from signaling.routes.openai_realtime.session_state import SessionState
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, open_socket
+from signaling.socket import Outgoing, converse, is_handshake, offered_protocols, open_socket
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +96,8 @@ class SocketDoor:
                 self._metrics.refused_total.labels(error.code).inc()
                 raise
             try:
-                ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, protocols=(PROTOCOL,))
+                # No pings that want answers: a client that is held back gives none.
+                ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, protocols=(PROTOCOL,), ping_s=None)
             except BaseException:
                 await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
                 raise
@@ -105,7 +106,7 @@ class SocketDoor:
         return ws
 
     async def _admitted(self, request: web.Request) -> SessionState:
-        offered = subprotocols(request)
+        offered = offered_protocols(request)
         if offered and PROTOCOL not in offered:
             # A browser would end the connection; and aiohttp would log what is offered instead, keys and all.
             raise RealtimeError(
@@ -114,7 +115,7 @@ class SocketDoor:
                 f"Offer `{PROTOCOL}` first, and the key after it.",
                 param="Sec-WebSocket-Protocol",
             )
-        if not web.WebSocketResponse(protocols=(PROTOCOL,)).can_prepare(request):
+        if not is_handshake(request, protocols=(PROTOCOL,)):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "UPGRADE_REQUIRED",
@@ -134,7 +135,7 @@ class SocketDoor:
             outlet.conversation.begin(feed.channels)
             outlet.outgoing = outgoing
             feed.channels.start()
-            await converse(ws, feed, listener.hear)
+            await converse(ws, feed, listener.hear, gone=outgoing.gone)
             code, why = CLOSE_CODES.get(feed.reason, (code, why))
         except Exception:
             log.exception("session failed")

@@ -81,6 +81,20 @@ async def test_a_source_that_is_too_fast_is_held_back_and_told_once(bound: str) 
     await feed.close("client")
 
 
+async def test_being_held_back_is_no_idleness() -> None:
+    channels = FakeChannels()
+    feed = made(channels, idle_timeout_s=0.05)
+    channels.backlog_s = AHEAD_S + 1
+    pushing = asyncio.create_task(feed.push(SECOND))
+    await asyncio.sleep(0.15)
+    assert feed.is_open
+    channels.backlog_s = 0.0
+    await pushing
+    assert channels.samples == 16_000
+    await asyncio.wait_for(feed.ended.wait(), 2.0)
+    assert feed.reason == "timeout"  # only what the client does from then on counts
+
+
 async def test_a_source_that_is_held_back_is_let_go_when_the_feed_ends() -> None:
     channels = FakeChannels()
     feed = made(channels)

@@ -335,12 +335,22 @@ async def test_texts_that_no_encoding_takes_are_refused_or_taken(node: Node, fie
         ('{"type":"configure"}', "INVALID_CONFIG"),
         ('{"type":"configure","config":[]}', "INVALID_CONFIG"),
         ('{"type":"configure","config":{"language":7}}', "INVALID_CONFIG"),
+        (json.dumps({"type": "finalize"} | {str(n): n for n in range(10_000)}), "MALFORMED_MESSAGE"),
+        (json.dumps({"type": "configure", "config": {str(n): n for n in range(10_000)}}), "INVALID_CONFIG"),
+        (json.dumps({"type": "configure", "config": {"hotwords": [1] * 50_000}}), "INVALID_CONFIG"),
+        (json.dumps({"type": "configure", "config": {"languages": "a," * 50_000}}), "INVALID_CONFIG"),
+        (
+            json.dumps({"type": "configure", "config": {"metadata": {str(n): n for n in range(10_000)}}}),
+            "INVALID_CONFIG",
+        ),
     ],
 )
 async def test_malformed_messages_are_told_and_the_session_goes_on(node: Node, text: str, code: str) -> None:
     async with node.connect() as line:
         await line.ws.send_str(text)
-        assert (await line.error())["code"] == code
+        error = await line.error()
+        assert error["code"] == code
+        assert len(error["message"]) < 2000  # what is wrong is not told ten thousand times
         await line.say(type="keep_alive")
         assert (await line.event())["type"] == "pong"
 
@@ -389,6 +399,19 @@ async def test_what_a_client_makes_us_quote_reaches_it() -> None:
         assert await ws.receive_str(timeout=5) == '"after"'
 
 
+async def test_a_silent_connection_is_pinged_and_no_answer_waited_for(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signaling.socket.PING_S", 0.05)
+    async with node.connect(autoping=False) as line:
+        for _ in range(4):
+            assert (await line.ws.receive(timeout=5)).type is WSMsgType.PING
+        await line.say(type="keep_alive")
+        while (message := await line.ws.receive(timeout=5)).type is WSMsgType.PING:
+            pass
+        assert json.loads(message.data)["type"] == "pong"
+
+
 async def test_a_client_that_goes_while_it_is_held_back_is_missed_at_once(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +431,18 @@ async def test_a_client_that_goes_while_it_is_held_back_is_missed_at_once(
     live.peer.channels.keep_alive()  # what is told now finds that nobody reads
     await node.empty()
     writer.close()
+
+
+async def test_a_close_frame_without_a_code_is_the_clients_end(node: Node) -> None:
+    """Browsers send it for `close()`."""
+    _, writer = await raw_connection(node)
+    writer.write(b"\x88\x80\0\0\0\0")
+    await node.empty()
+    writer.close()
+    ended = node.metrics.registry.get_sample_value(
+        "voiceforge_sessions_ended_total", {"door": "websocket", "reason": "client"}
+    )
+    assert ended == 1
 
 
 async def test_a_message_that_is_too_long_ends_the_session(node: Node) -> None:

@@ -23,11 +23,13 @@ from front_door import FakeEngine
 
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.app import ADMISSION, REGISTRY, make_app
 from signaling.routes.deepgram import callbacks, listen, rest
 from signaling.routes.deepgram.credentials import Grants
+from signaling.socket import open_socket
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
@@ -279,6 +281,54 @@ async def test_the_subprotocol_is_answered_and_a_key_is_never_logged(
     said = caplog.text + "".join(capsys.readouterr())
     assert "my-secret-key" not in said
     assert "my-other-key" not in said
+
+
+async def test_a_key_in_a_header_of_its_own_is_refused_and_never_logged(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiohttp reads the first of several headers alone, and logs it where it knows none of it."""
+    several = [*HANDSHAKE.items(), ("Sec-WebSocket-Protocol", "my-secret-key"), ("Sec-WebSocket-Protocol", "token")]
+    for path in ("/v1/listen", "/v1/realtime"):
+        async with node.http.get(node.url(path), headers=several) as response:
+            assert response.status == 400
+            assert "INVALID_SUBPROTOCOL" in (await response.text()).upper()
+    assert "my-secret-key" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "door", ["/v1/listen?encoding=linear16&sample_rate=16000", "/v1/realtime?intent=transcription"]
+)
+async def test_who_is_held_back_is_not_cut_for_pings_that_it_cannot_answer(
+    node: Node, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client sends while it is held back is not read, answers to pings neither."""
+    room = asyncio.Event()
+
+    async def hold(_feed: Feed, _data: bytes) -> None:
+        await room.wait()
+
+    monkeypatch.setattr(Feed, "push", hold)
+    monkeypatch.setattr("signaling.socket.PING_S", 0.1)
+    defaults: Any = open_socket.__kwdefaults__
+    monkeypatch.setitem(defaults, "ping_s", 0.1)
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(48_000)).decode()})
+    async with node.http.ws_connect(node.url().replace("/v1/listen", "") + door) as ws:
+        hearing = asyncio.create_task(ws.receive())  # answers pings
+
+        async def send() -> None:
+            for _ in range(200):  # more than sockets hold
+                await (ws.send_str(append) if "realtime" in door else ws.send_bytes(bytes(48_000)))
+
+        sending = asyncio.create_task(send())
+        await asyncio.sleep(0.6)
+        assert node.sessions == 1
+        room.set()
+        await asyncio.wait_for(sending, 10)
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while node.sessions:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,12 @@ def test_keep_alive_is_not_answered_and_close_stream_is_the_last_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["", "null", "[]", "{}", '{"type":"Finalise"}', '{"type":"Finalize","channel":"x"}', "[" * 10_000]
+    "message",
+    [
+        *("", "null", "[]", "{}", '{"type":"Finalise"}', '{"type":"Finalize","channel":"x"}', "[" * 10_000),
+        json.dumps({"type": "Configure", "keyterms": [1] * 5000}),
+        json.dumps({"type": "KeepAlive", "more": "x" * 20_000}),  # it would be taken, were it shorter
+    ],
 )
 def test_a_message_that_cannot_be_read_is_answered_with_its_beginning(message: str) -> None:
     (fault,) = Stream().hear(message)
