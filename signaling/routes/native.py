@@ -28,7 +28,7 @@ from signaling.registry import Registry, new_session_id
 from signaling.routes.native_messages import Audio, CloseStream, Configure, Finalize, KeepAlive, parse_message
 from signaling.routes.native_operations import CONNECT
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, open_socket
+from signaling.socket import Outgoing, converse, is_handshake, open_socket
 from signaling.stream_config import StreamConfig, stream_query
 
 log = structlog.get_logger(__name__)
@@ -97,7 +97,7 @@ class Native:
                 "This address speaks no WebSocket subprotocol.",
                 "Leave the subprotocols out.",
             )
-        if not web.WebSocketResponse().can_prepare(request):
+        if not is_handshake(request):
             raise HttpError(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "UPGRADE_REQUIRED",
