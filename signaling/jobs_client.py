@@ -66,14 +66,21 @@ class JobsClient:
             raise MediaError("FILE_UNREADABLE", f"{path} cannot be read: {exc.strerror}.", "Check the path.") from exc
         with file:
             size = await asyncio.to_thread(file.seek, 0, os.SEEK_END)
-            name = base64.b64encode(path.name.encode()).decode()
+            name = base64.b64encode(path.name.encode(errors="replace")).decode()
             headers = {"Upload-Length": str(size), "Upload-Metadata": f"filename {name}"}
             location = (await self._request("POST", "/uploads", headers=headers))["Location"]
             place = f"/uploads/{location.rpartition('/')[2]}"
             at = 0
             while at < size:
+                before = at
                 at = await self._piece(place, file, at, on_progress)
+                if at == before:
+                    raise MediaError("FILE_UNREADABLE", f"{path} became shorter.", "Submit it once it is written.")
         return location.rpartition("/")[2]
+
+    async def delete_upload(self, upload_id: str) -> None:
+        """Forget an upload that no job is to be made of."""
+        await self._request("DELETE", f"/uploads/{upload_id}")
 
     async def list(self, query: Mapping[str, str]) -> Body:
         """A page of jobs."""

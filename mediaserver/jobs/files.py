@@ -6,6 +6,7 @@ What is being written and fails is removed at once; what a crash leaves is in no
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterable, Callable
@@ -114,10 +115,15 @@ class Files:
         """
         return await self._write(self.upload(upload_id), pieces, at=at, max_bytes=max_bytes, keeps=True)
 
-    async def adopt(self, upload_id: str, job_id: str) -> None:
-        """Make a whole upload the recording of a job."""
+    async def adopt(self, upload_id: str, job_id: str) -> bool:
+        """Make a whole upload the recording of a job. False: it is not there any more."""
         path = await self.make_folder(job_id)
-        await _named(lambda: self.upload(upload_id).rename(path))
+        try:
+            await _named(lambda: self.upload(upload_id).rename(path))
+        except FileNotFoundError:
+            await self.remove(job_id)
+            return False
+        return True
 
     async def give_up(self, job_id: str, upload_id: str) -> None:
         """Undo `adopt`: the job could not be taken in."""
@@ -134,7 +140,7 @@ class Files:
         await asyncio.to_thread(self.upload(upload_id).unlink, missing_ok=True)
 
     async def older_than(self, age_s: float, *, now_s: float) -> list[str]:
-        """The ids of all that has lain here for so long."""
+        """The ids of all that has lain here for so long, and was not written to."""
 
         def look() -> list[str]:
             found = []
@@ -142,7 +148,7 @@ class Files:
                 with suppress(FileNotFoundError):
                     for entry in os.scandir(folder):
                         with suppress(FileNotFoundError):
-                            if entry.stat().st_mtime < now_s - age_s:
+                            if _written_s(Path(entry.path)) < now_s - age_s:
                                 found.append(entry.name)
             return found
 
@@ -165,16 +171,24 @@ class Files:
                     raise too_large(max_bytes)
                 pending += piece
                 if len(pending) >= WRITE_BYTES:
-                    await _named(lambda data=bytes(pending): file.write(data))  # type: ignore[misc]
-                    pending.clear()
-            await _named(lambda: _finish(file, bytes(pending)))
+                    whole = bytes(pending)
+                    pending.clear()  # before it is written: cut in between, it would be written twice
+                    await _named(lambda data=whole: _write_reserving(file, data))  # type: ignore[misc]
+            rest = bytes(pending)
             pending.clear()
+            await _named(lambda: _finish(file, rest))
         finally:
             with suppress(OSError):
                 if keeps:
                     file.write(pending)  # less than `WRITE_BYTES`: what a broken connection brought is kept
                 file.close()
         return size
+
+
+def _written_s(path: Path) -> float:
+    """When an upload, or what is in the folder of a recording, was written to; seconds since 1970."""
+    times_s: list[float] = [one.stat().st_mtime for one in (path, *(path.iterdir() if path.is_dir() else ()))]
+    return max(times_s)
 
 
 def too_large(max_bytes: int) -> MediaError:
@@ -184,6 +198,17 @@ def too_large(max_bytes: int) -> MediaError:
         f"The recording is larger than {max_bytes / 1e6:.0f} MB.",
         "Send a compressed one, or raise `upload_max_bytes`.",
     )
+
+
+def _write_reserving(file: BinaryIO, data: bytes) -> None:
+    """Write while there is room: how much will come is not always said, and several come at once.
+
+    Raises:
+        OSError: ENOSPC.
+    """
+    if shutil.disk_usage(file.fileno()).free - len(data) < RESERVE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    file.write(data)
 
 
 def _finish(file: BinaryIO, rest: bytes) -> None:

@@ -109,16 +109,19 @@ class Ledger:
         """A job was stopped as its client asked. False: it is not this worker's any more."""
         return await self._end(job, owner, State.CANCELLED, {}, now_s=now_s)
 
-    async def release(self, job: Job, owner: str) -> bool:
-        """Put a job back where it was, as if it had not been begun: its worker is asked to stop."""
+    async def release(self, job: Job, owner: str, *, now_s: float) -> bool:
+        """Put a job back where it was, as if it had not been begun: its worker is asked to stop.
+
+        One whose client was told that it will be cancelled is cancelled: nobody else need begin it for that.
+        """
         async with self._database.writing() as session:
             released = await session.scalar(
                 update(Job)
-                .where(_held(job.number, owner))
+                .where(_held(job.number, owner), ~Job.cancel_requested)
                 .values(**_WAITING, attempts=Job.attempts - 1)
                 .returning(Job.number)
             )
-            return released is not None
+        return released is not None or await self.cancelled(job, owner, now_s=now_s)
 
     async def reclaim(self, *, now_s: float) -> list[str]:
         """Jobs whose workers are gone: run again, or failed at the second time; the ids of those that wait again."""

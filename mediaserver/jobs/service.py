@@ -110,13 +110,14 @@ class Jobs:
         await running.queue.added(rows)
         return rows
 
-    async def submit_upload(self, job: NewJob, upload_id: str) -> Job:
-        """Make a whole upload a job; if the job cannot be taken in, the upload stays.
+    async def submit_upload(self, job: NewJob, upload_id: str) -> Job | None:
+        """Make a whole upload a job; if the job cannot be taken in, the upload stays. None: it is gone meanwhile.
 
         Raises:
             CapacityError: QUEUE_FULL.
         """
-        await self.files.adopt(upload_id, job.id)
+        if not await self.files.adopt(upload_id, job.id):
+            return None
         try:
             (row,) = await self.submit([job])
         except BaseException:
@@ -210,6 +211,8 @@ class Jobs:
                         retry_after_s=BEGIN_RETRY_AFTER_S,
                     )
                 await self._database.open()
+                mine = this_process("")
+                await self.ledger.forget_dead(lambda owner: is_dead(owner, mine))
                 session = outbound_session(OutboundPolicy(allow_private=self._settings.outbound_allow_private))
                 outbox = Outbox(
                     Deliveries(self._database), Webhooks(session, metrics=self._metrics), wall_s=self._wall_s
@@ -223,8 +226,6 @@ class Jobs:
                     wall_s=self._wall_s,
                 )
                 self._running = _Running(session, queue, outbox, upkeep)
-                mine = this_process("")
-                await self.ledger.forget_dead(lambda owner: is_dead(owner, mine))
                 queue.start()
                 outbox.start()
                 upkeep.start()

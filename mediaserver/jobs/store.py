@@ -98,18 +98,18 @@ class Store:
             return {job.id: job for job in await session.scalars(select(Job).where(Job.id.in_(job_ids)))}
 
     async def listed(
-        self, *, limit: int, before: str | None = None, state: State | None = None, batch_id: str | None = None
+        self, *, limit: int, before: int | None = None, state: State | None = None, batch_id: str | None = None
     ) -> list[Job]:
         """Jobs, the newest first.
 
         Args:
             limit: of them at most.
-            before: the id of the last one of the page before.
+            before: the number of the last one of the page before, which may be deleted meanwhile.
             state, batch_id: only those.
         """
         query = select(Job).order_by(Job.number.desc()).limit(limit)
         if before is not None:
-            query = query.where(Job.number < select(Job.number).where(Job.id == before).scalar_subquery())
+            query = query.where(Job.number < before)
         if state is not None:
             query = query.where(Job.state == state)
         if batch_id is not None:
@@ -155,10 +155,11 @@ class Store:
         async with self._database.writing() as session:
             return list(await session.scalars(delete(Job).where(Job.number.in_(some)).returning(Job.id)))
 
-    async def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that jobs or uploads have."""
+    async def needed(self, ids: Sequence[str]) -> set[str]:
+        """Those of these ids whose files somebody needs: of uploads, and of jobs that have not ended."""
+        under_way = Job.state.in_((State.QUEUED, State.RUNNING))
         async with self._database.reading() as session:
-            jobs = await session.scalars(select(Job.id).where(Job.id.in_(ids)))
+            jobs = await session.scalars(select(Job.id).where(Job.id.in_(ids), under_way))
             uploads = await session.scalars(select(Upload.id).where(Upload.id.in_(ids)))
             return {*jobs, *uploads}
 

@@ -81,11 +81,11 @@ class Upkeep:
             await self._files.remove_upload(upload_id)
 
     async def sweep(self) -> None:
-        """Delete files that belong to nothing."""
+        """Delete files that nobody needs: a crash left them behind their jobs, or without any."""
         old = await self._files.older_than(STRAY_AGE_S, now_s=self._wall_s())
         for start in range(0, len(old), ASKED_AT_ONCE):
             some = old[start : start + ASKED_AT_ONCE]
-            for stray in set(some) - await self._store.known(some):
+            for stray in set(some) - await self._store.needed(some):
                 await self._files.remove(stray)
                 await self._files.remove_upload(stray)
 

@@ -146,7 +146,7 @@ class Worker:
         if job is None:
             return None
         if self._closed:
-            await self._ledger.release(job, self.owner)
+            await self._ledger.release(job, self.owner, now_s=self._wall_s())
             return None
         run = _Run(job)
         run.task = asyncio.create_task(self._run(run), name=f"job-{job.number}")
@@ -279,7 +279,7 @@ class Worker:
 
     async def _put_back(self, run: _Run) -> str:
         try:
-            released = await self._ledger.release(run.job, self.owner)
+            released = await self._ledger.release(run.job, self.owner, now_s=self._wall_s())
         except VoiceForgeError:
             return "lost"  # its lease ends by itself
         return "released" if released else "lost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mediaserver.errors import VoiceForgeError
 from mediaserver.text.subtitles import Format
 from signaling.jobs_client import JobsClient
 
@@ -75,7 +77,13 @@ def submit(*, source: str, server: str, wait: bool, form: str, output: Path | No
             else:
                 bars.begin("uploading", total=_size(source))
                 given = {"upload_id": await client.upload(Path(source), on_progress=bars.reach)}
-            job = await client.submit(given, chosen)
+            try:
+                job = await client.submit(given, chosen)
+            except VoiceForgeError:
+                if "upload_id" in given:
+                    with suppress(VoiceForgeError):  # the refusal is what matters
+                        await client.delete_upload(given["upload_id"])
+                raise
             if wait:
                 bars.begin("waiting", total=None)
                 job = await client.until_ended(job["id"], on_change=bars.show)

@@ -89,13 +89,13 @@ class Transcriptions:
         query = read_query(ListQuery, request.query)
         jobs = await self._jobs.store.listed(
             limit=query.limit + 1,
-            before=query.before,
+            before=None if query.before is None else int(query.before),
             state=None if query.state is None else State(query.state),
             batch_id=query.batch_id,
         )
         page = jobs[: query.limit]
         body = JobListBody(
-            jobs=[JobBody.of(job) for job in page], next=page[-1].id if len(jobs) > query.limit else None
+            jobs=[JobBody.of(job) for job in page], next=str(page[-1].number) if len(jobs) > query.limit else None
         )
         return json_response(body.model_dump_json())
 

@@ -26,6 +26,10 @@ ID_PATTERN = r"^[A-Za-z0-9_-]+$"
 JobId = Annotated[str, Field(max_length=ID_MAX_LETTERS, pattern=ID_PATTERN)]
 
 
+Place = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
+"""Where a page of jobs ended: a job's number, which is still a place in the list when the job is deleted."""
+
+
 def is_id(text: str) -> bool:
     """Whether this may be the id of a job or an upload."""
     return len(text) <= ID_MAX_LETTERS and re.fullmatch(ID_PATTERN, text) is not None
@@ -71,7 +75,7 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(PAGE, ge=1, le=PAGE_MAX, description="Most jobs of a page.")
-    before: JobId | None = Field(None, description="`next` of the page before.")
+    before: Place | None = Field(None, description="`next` of the page before.")
     state: Literal["queued", "running", "completed", "failed", "cancelled"] | None = Field(
         None, description="Only jobs in this state."
     )

@@ -151,7 +151,10 @@ class Submissions:
                 "PATCH the rest to it first.",
             )
         new = self._new_job(body, new_id("job"), file_name=upload.file_name, size_bytes=size_bytes)
-        return JobBody.of(await self._jobs.submit_upload(new, upload.id))
+        job_of_it = await self._jobs.submit_upload(new, upload.id)
+        if job_of_it is None:
+            raise upload_not_found()
+        return JobBody.of(job_of_it)
 
     def _require_serving(self) -> None:
         if self._admission.stopping:

@@ -71,7 +71,7 @@ class FakeLedger:
     async def cancelled(self, job: Job, owner: str, *, now_s: float) -> bool:
         return self._end(job, "cancelled", now_s)
 
-    async def release(self, job: Job, owner: str) -> bool:
+    async def release(self, job: Job, owner: str, *, now_s: float) -> bool:
         del self.owned[job.number]
         self.waiting.append(job)
         return True

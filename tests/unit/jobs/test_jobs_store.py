@@ -164,10 +164,10 @@ async def test_a_job_put_back_is_as_it_was(books: Books) -> None:
     first, _ = await books.store.add([new_job(), new_job()], now_s=1.0)
     job = await books.ledger.claim("a", now_s=2.0)
     assert job is not None
-    assert await books.ledger.release(job, "a")
+    assert await books.ledger.release(job, "a", now_s=0.0)
     back = await books.state(first.id)
     assert (back.state, back.attempts, back.owner, back.progress) == (State.QUEUED, 0, None, 0.0)
-    assert not await books.ledger.release(job, "a")
+    assert not await books.ledger.release(job, "a", now_s=0.0)
     again = await books.ledger.claim("b", now_s=3.0)
     assert again is not None
     assert again.id == first.id  # it has not lost its turn
@@ -225,8 +225,8 @@ async def test_jobs_are_listed_by_pages_and_filters(books: Books) -> None:
     ids = [job.id for job in jobs][::-1]
     first = await books.store.listed(limit=4)
     assert [job.id for job in first] == ids[:4]
-    assert [job.id for job in await books.store.listed(limit=4, before=first[-1].id)] == ids[4:]
-    assert await books.store.listed(limit=4, before="job_none") == []
+    assert [job.id for job in await books.store.listed(limit=4, before=first[-1].number)] == ids[4:]
+    assert await books.store.listed(limit=4, before=1) == []
     await books.store.cancel(ids[0], now_s=2.0)
     assert [job.id for job in await books.store.listed(limit=9, state=State.CANCELLED)] == [ids[0]]
     assert len(await books.store.listed(limit=9, batch_id="b")) == 3
@@ -251,7 +251,7 @@ async def test_the_broker_is_told_of_what_waits_and_again_after_long(books: Book
     assert len(await books.ledger.unannounced(limit=9, now_s=3.0 + REANNOUNCED_AFTER_S)) == 2
     claimed = await books.ledger.claim("a", now_s=4.0)
     assert claimed is not None
-    await books.ledger.release(claimed, "a")
+    await books.ledger.release(claimed, "a", now_s=0.0)
     assert [job.id for job in await books.ledger.unannounced(limit=9, now_s=5.0)] == [claimed.id]
 
 
@@ -267,7 +267,7 @@ async def test_uploads_expire_and_are_bounded(books: Books, monkeypatch: pytest.
     assert failure.value.code == "TOO_MANY_UPLOADS"
     assert await books.store.get_upload(one.id, now_s=9.0) is not None
     assert await books.store.get_upload(one.id, now_s=11.0) is None
-    assert await books.store.known([one.id, "upl_none"]) == {one.id}
+    assert await books.store.needed([one.id, "upl_none"]) == {one.id}
     assert await books.store.delete_expired_uploads(now_s=11.0) == [one.id]
     assert not await books.store.delete_upload(one.id)
 

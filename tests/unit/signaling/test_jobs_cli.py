@@ -175,3 +175,16 @@ async def test_an_upload_goes_on_after_a_break(tmp_path: Path, monkeypatch: pyte
         assert breaks == 0
         assert reached[-1] == 1_000_000
         assert (tmp_path / "data" / "uploads" / upload_id).read_bytes() == path.read_bytes()
+
+
+def test_an_upload_of_which_no_job_may_be_made_does_not_stay(serving: Serving, recording: Path, tmp_path: Path) -> None:
+    done = run("submit", str(recording), "--url", serving.url, "--expires-in", "1")
+    assert done.exit_code == 1
+    assert "expires_in_s" in done.output
+    assert list((tmp_path / "data" / "uploads").iterdir()) == []
+
+
+def test_a_file_whose_name_is_no_text_is_uploaded(serving: Serving, recording: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "call-\udcff.wav"
+    recording.rename(odd)
+    assert run("submit", str(odd), "--url", serving.url, "--wait").output == "so it goes\n"

@@ -234,6 +234,7 @@ async def test_ended_jobs_and_strays_are_deleted_in_time(settings: Settings, doo
     stray.mkdir()
     (stray / "audio").write_bytes(b"x")
     old_s = time.time() - 7200
+    os.utime(stray / "audio", (old_s, old_s))
     os.utime(stray, (old_s, old_s))
     running = door.jobs._running
     assert running is not None
