@@ -213,6 +213,8 @@ class _Agent:
     async def _watch_consent(self) -> None:
         """Ask for consent until it has not been given for the timeout, then close the agent (RFC 7675 §5.1)."""
         connection, timeout_s = self._connection, self._options.consent_timeout_s
+        if connection._closing:
+            return  # closed in the moment it connected: aioice starts this all the same, and nothing would end it
         interval_s = min(CONSENT_INTERVAL_S, timeout_s / CONSENT_CHECKS_MIN)
         loop = asyncio.get_running_loop()
         answered_s = loop.time()

@@ -138,7 +138,7 @@ async def test_two_agents_of_a_process_do_not_change_each_other(gathering: Gathe
     await untouched.close()
 
 
-async def connected(gathering: Gathering, chosen: IceOptions) -> tuple[Connection, Connection]:
+async def introduced(gathering: Gathering, chosen: IceOptions) -> tuple[Connection, Connection]:
     ours, theirs = gathering.agent(chosen), gathering.agent(options(consent_timeout_s=30.0))
     theirs.ice_controlling = True
     await asyncio.gather(ours.gather_candidates(), theirs.gather_candidates())
@@ -146,8 +146,26 @@ async def connected(gathering: Gathering, chosen: IceOptions) -> tuple[Connectio
         one.remote_username, one.remote_password = other.local_username, other.local_password
         for candidate in other.local_candidates:
             await one.add_remote_candidate(candidate)
+    return ours, theirs
+
+
+async def connected(gathering: Gathering, chosen: IceOptions) -> tuple[Connection, Connection]:
+    ours, theirs = await introduced(gathering, chosen)
     await asyncio.gather(ours.connect(), theirs.connect())
     return ours, theirs
+
+
+async def test_an_agent_that_is_closed_in_the_moment_it_connects_asks_for_no_consent(gathering: Gathering) -> None:
+    """Otherwise it would for the whole timeout, and keep everything of the peer with it (`no_leaked_tasks`)."""
+    ours, theirs = await introduced(gathering, options(consent_timeout_s=30.0))
+    connecting = asyncio.gather(ours.connect(), theirs.connect())
+    while not ours._check_list_done:
+        await asyncio.sleep(0)
+    await ours.close()
+    await connecting
+    assert ours._query_consent_task is not None
+    await asyncio.wait_for(ours._query_consent_task, 0.1)
+    assert gathering.lost == 0
 
 
 async def test_a_peer_that_answers_no_check_is_lost_in_time(
@@ -196,5 +214,5 @@ def test_contract_the_seams_are_where_they_were() -> None:
     assert "asyncio.create_task(self.query_consent())" in inspect.getsource(Connection.connect)
     assert list(inspect.signature(StunProtocol.__init__).parameters) == ["self", "receiver"]
     made = vars(Connection(ice_controlling=False))
-    assert {"_protocols", "_nominated", "_query_consent_task", "_local_candidates"} <= set(made)
+    assert {"_protocols", "_nominated", "_query_consent_task", "_local_candidates", "_closing"} <= set(made)
     assert asyncio.iscoroutinefunction(RTCPeerConnection.close)
