@@ -18,7 +18,7 @@ from tests.fuzz.server import IS_DEEP, under_fire
 pytestmark = pytest.mark.timeout(900)
 
 HERE = Path(__file__).parent
-EXAMPLES = 40 if IS_DEEP else 8
+EXAMPLES = 40 if IS_DEEP else 5
 """Requests of each kind, right and wrong, for each route."""
 
 PHASES = "examples,coverage,fuzzing" if IS_DEEP else "examples,fuzzing"
@@ -57,5 +57,5 @@ def test_the_server_keeps_what_its_document_promises(tmp_path: Path) -> None:
     with under_fire(tmp_path, max_sessions=64) as server:
         url = str(server.server.make_url("/openapi.json"))
         status, told = server.loop.run_until_complete(run_schemathesis(url, tmp_path))
-        server.loop.run_until_complete(asyncio.sleep(0))
         assert status == 0, told
+        print("".join(line for line in told.splitlines() if "generated" in line))  # noqa: T201 - how many requests
