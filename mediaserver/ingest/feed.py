@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 AHEAD_S = 30.0
 """So much audio may wait for its finals before its source is held back: 2 MB a channel, an utterance or two."""
 
+AHEAD_UTTERANCES = 16
+"""So many may wait too: a session gives the oldest of 32 up, and in what is still unjudged there may be a dozen more
+of the shortest."""
+
 UNJUDGED_AHEAD_S = 4.0
 """So much may wait for the VAD: far less than sessions keep of the past: nothing is overwritten unheard."""
 
@@ -175,15 +179,16 @@ class Feed:
             self.channels.push(samples[:, start : start + BLOCK_SAMPLES])
 
     async def _room(self) -> None:
-        while self._closing is None and (
-            self.channels.unjudged_s > UNJUDGED_AHEAD_S or self.channels.backlog_s > AHEAD_S
-        ):
-            if self.channels.backlog_s > AHEAD_S and not self._has_warned:
+        while self._closing is None:
+            is_ahead = self.channels.backlog_s > AHEAD_S or self.channels.undecoded_utterances > AHEAD_UTTERANCES
+            if not is_ahead and self.channels.unjudged_s <= UNJUDGED_AHEAD_S:
+                return
+            if is_ahead and not self._has_warned:
                 self._has_warned = True
                 self.channels.warn(
                     MediaError(
                         "AUDIO_AHEAD",
-                        f"Audio comes faster than it is decoded: {AHEAD_S:g} s of it wait.",
+                        f"Audio comes faster than it is decoded: {self.channels.backlog_s:.0f} s of it wait.",
                         "Nothing is lost, but no more is read for now. Recordings go faster by the recordings API.",
                         retryable=True,
                     )

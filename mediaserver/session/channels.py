@@ -103,6 +103,11 @@ class Channels:
         return max(session.unjudged_s + session.undecoded_s for session in self._sessions)
 
     @property
+    def undecoded_utterances(self) -> int:
+        """How many utterances are over whose finals are still to come, in the channel that has most of them."""
+        return max(session.undecoded_utterances for session in self._sessions)
+
+    @property
     def on_close_stream(self) -> Callable[[], None] | None:
         """Called when the client asks to end the connection."""
         return self._sessions[0].on_close_stream

@@ -75,6 +75,11 @@ class Finals:
         return sum(len(pending.window.samples) for pending in (*self._waiting, *self._decoding))
 
     @property
+    def waiting_utterances(self) -> int:
+        """How many utterances are over whose finals are still to come."""
+        return len(self._waiting) + len(self._decoding)
+
+    @property
     def is_busy(self) -> bool:
         """Whether a final is still to come."""
         return self._finalizer is not None and not self._finalizer.done()

@@ -165,6 +165,11 @@ class Session:
         return seconds(self._finals.waiting_samples)
 
     @property
+    def undecoded_utterances(self) -> int:
+        """How many utterances are over whose finals are still to come; a session keeps `MAX_WAITING`."""
+        return self._finals.waiting_utterances
+
+    @property
     def config(self) -> SessionConfig:
         """What the client asked for so far."""
         return self._config

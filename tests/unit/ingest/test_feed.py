@@ -27,6 +27,7 @@ class FakeChannels:
     def __init__(self) -> None:
         self.samples = 0
         self.unjudged_s = self.backlog_s = self.stream_time_s = 0.0
+        self.undecoded_utterances = 0
         self.warnings: list[str] = []
         self.closed: list[str] = []
 
@@ -66,7 +67,7 @@ async def test_all_that_was_given_is_heard_before_the_end() -> None:
     assert channels.samples == pytest.approx(16_500, abs=1)
 
 
-@pytest.mark.parametrize("bound", ["unjudged_s", "backlog_s"])
+@pytest.mark.parametrize("bound", ["unjudged_s", "backlog_s", "undecoded_utterances"])
 async def test_a_source_that_is_too_fast_is_held_back_and_told_once(bound: str) -> None:
     channels = FakeChannels()
     feed = made(channels)
@@ -74,8 +75,8 @@ async def test_a_source_that_is_too_fast_is_held_back_and_told_once(bound: str) 
     pushing = asyncio.create_task(feed.push(SECOND))
     await asyncio.sleep(0.1)
     assert channels.samples == 0
-    assert channels.warnings == (["AUDIO_AHEAD"] if bound == "backlog_s" else [])
-    setattr(channels, bound, 0.0)
+    assert channels.warnings == ([] if bound == "unjudged_s" else ["AUDIO_AHEAD"])
+    setattr(channels, bound, 0)
     await pushing
     assert channels.samples == 16_000
     await feed.close("client")

@@ -29,6 +29,7 @@ class FakeSession:
         self.on_inner: Callable[[Event], None] | None = None
         self.heard: list[Samples] = []
         self.stream_time_s = self.concealed_s = self.unjudged_s = self.undecoded_s = 0.0
+        self.undecoded_utterances = 0
         self.calls: list[str] = []
 
     def start(self) -> None:
@@ -155,6 +156,8 @@ def test_the_backlog_is_that_of_the_channel_furthest_behind(told: Told) -> None:
     right.unjudged_s = 2.5
     assert channels.unjudged_s == 2.5
     assert channels.backlog_s == 3.0
+    left.undecoded_utterances, right.undecoded_utterances = 1, 2
+    assert channels.undecoded_utterances == 2
 
 
 @pytest.mark.parametrize(("count", "labelled"), [(2, True), (1, False)])

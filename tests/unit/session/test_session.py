@@ -29,8 +29,11 @@ from mediaserver.events import (
     UtteranceSettled,
     Warned,
 )
+from mediaserver.ingest.bytestream import AudioFormat, Encoding
+from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
-from mediaserver.session import Session
+from mediaserver.session import Session, Sink
+from mediaserver.session.channels import Channels
 from mediaserver.session.interims import FIRST_SPEECH_MS, OFFER_MS
 from mediaserver.session.messages import handle_message
 from mediaserver.session_config import SessionConfig
@@ -840,3 +843,52 @@ async def test_totals_are_told_at_the_end() -> None:
     assert totals.duration == pytest.approx(3.1, abs=0.05)
     assert totals.concealed_duration == pytest.approx(0.1)
     assert totals.utterances == 1
+
+
+class Ear:
+    """The outlet of a connection."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        self.events.append(event)
+
+
+async def test_short_words_that_come_faster_than_they_are_decoded_are_all_told() -> None:
+    """Seconds of audio alone would let more utterances wait than a session keeps."""
+    decoder, ear = ScriptedDecoder(), Ear()
+    decoder.gate = asyncio.Event()
+    decoder.outcome = lambda _window: Hypothesis(words=[HypothesisWord(" yes", 0.0, 0.5, 0.9)], language="en")
+
+    def make_session(sink: Sink) -> Session:
+        return Session(
+            session_id="s1",
+            config=SessionConfig(endpointing_ms=100),
+            settings=Settings(),
+            decoder=decoder,
+            vad=ScriptedVad(),  # type: ignore[arg-type]
+            metrics=Metrics(),
+            sink=sink,
+        )
+
+    feed = Feed(
+        session_id="s1",
+        audio_format=AudioFormat(Encoding.LINEAR16, SAMPLE_RATE),
+        open_channels=lambda: Channels(make_session, outlet=ear),
+        settings=Settings(),
+        metrics=Metrics(),
+    )
+    word = np.concatenate((np.full(FRAME_SAMPLES * 16, 16_000), np.zeros(FRAME_SAMPLES * 5))).astype("<i2").tobytes()
+
+    async def send() -> None:
+        for _ in range(50):
+            await feed.push(word)
+        await feed.finish()
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0.1)
+    decoder.gate.set()
+    await asyncio.wait_for(sending, 10.0)
+    assert sum(isinstance(event, Final) for event in ear.events) == 50
+    assert [event.error["code"] for event in ear.events if isinstance(event, Warned)] == ["AUDIO_AHEAD"]
