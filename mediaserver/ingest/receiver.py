@@ -183,8 +183,10 @@ class AudioReceiver:
         now_s = self._loop.time()
         ssrc = packet.ssrc
         if not stream.receive(packet, now_s):
-            # aiortc remembers every SSRC that it routes, without bound; one that is not heard is forgotten again.
-            self._receiver.transport._rtp_router.ssrc_table.pop(ssrc, None)
+            # aiortc remembers every SSRC that it routes, without bound; one that is not heard is forgotten again. Not
+            # one that was left: its late packets are refused too, and it may come back.
+            if not stream.knows(ssrc):
+                self._receiver.transport._rtp_router.ssrc_table.pop(ssrc, None)
             return
         self.last_packet_s = now_s
         if self._reception is None or ssrc != self._reception_ssrc:

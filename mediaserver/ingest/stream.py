@@ -134,6 +134,10 @@ class AudioStream:
         """The source that is heard; None before the first packet."""
         return self._ssrc
 
+    def knows(self, ssrc: int) -> bool:
+        """Whether a source is heard, or has been."""
+        return ssrc == self._ssrc or ssrc in self._left
+
     @property
     def clock_rate(self) -> int:
         """Of the RTP timestamps of that source, in Hz."""

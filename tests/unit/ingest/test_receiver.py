@@ -17,6 +17,7 @@ from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtpPacket
 
 from mediaserver.audio.clock import Samples
+from mediaserver.ingest import stream
 from mediaserver.ingest.jitter import MAX_GAP_S
 from mediaserver.ingest.receiver import AudioReceiver
 from mediaserver.ingest.reception import Reception
@@ -101,6 +102,25 @@ async def test_the_receiver_has_the_attributes_that_the_seam_uses() -> None:
     assert bench.aiortc._RTCRtpReceiver__started is False  # type: ignore[attr-defined]
     assert bench.aiortc._enabled is True
     assert isinstance(bench.transport._rtp_router.ssrc_table, dict)
+
+
+async def test_a_late_packet_does_not_make_its_source_unknown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tracks share payload types: only the table of sources tells them apart, and a call comes back off hold."""
+    router = bench.transport._rtp_router
+    router.register_receiver(RTCRtpReceiver("audio", bench.transport), ssrcs=[9], payload_types=[0], mid="b")
+    router.ssrc_table |= {5: bench.aiortc, 6: bench.aiortc}
+    for ssrc in (5, 6):
+        for n in range(10):
+            await bench.send(n, ssrc=ssrc)
+    await bench.send(10, ssrc=5)  # overtaken by the other source's
+    assert bench.receiver.status().packets.late == 1
+    monkeypatch.setattr(stream, "STRAGGLER_S", 0.0)
+    before = bench.total()
+    for n in range(11, 21):
+        await bench.send(n, ssrc=5)
+    bench.receiver.flush()
+    assert bench.receiver.status().ssrc == 5
+    assert bench.total() - before >= 10 * 320
 
 
 async def test_rtp_becomes_samples(bench: Bench) -> None:
