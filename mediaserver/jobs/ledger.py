@@ -10,17 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, false, or_, select, update
 
 from mediaserver.jobs.database import Database
 from mediaserver.jobs.deliveries import ended_event, owe
-from mediaserver.jobs.models import Job, Result, Stage, State
+from mediaserver.jobs.models import Job, Priority, Result, Stage, State
 
 LEASE_S = 15.0
 """A worker that has not been heard of for so long is dead: several times what a busy machine may hold one up."""
 
 ATTEMPTS_MAX = 2
 """A job whose worker died is run once more: a recording that kills its worker should not kill one after another."""
+
+RECLAIMED_AT_ONCE = 100
+"""Databases bound the length of a question."""
+
+RISES_AFTER_S = 1800.0
+"""A job that has waited so long is taken for one of the next priority, and after twice as long for an express one:
+a stream of urgent jobs delays the others, and does not keep them out."""
 
 REANNOUNCED_AFTER_S = 900.0
 """A broker that has lost a job's message is told of it again after this; a worker that gets both runs it once."""
@@ -44,18 +51,22 @@ class Ledger:
         async with self._database.reading() as session:
             return await session.scalar(select(Job.number).where(Job.state == State.QUEUED).limit(1)) is not None
 
-    async def has_abandoned(self, *, now_s: float) -> bool:
-        """Whether any job's worker seems to be gone."""
-        query = select(Job.number).where(Job.state == State.RUNNING, Job.lease_until < now_s).limit(1)
+    async def overdue(self, *, now_s: float) -> dict[int, float]:
+        """Jobs whose workers seem to be gone, and until when they had them; 0: one that is known to be dead.
+
+        A clock that was set, or one that differs from the worker's, makes it seem so too: a worker that lives renews
+        its claim all the same, so that this changes.
+        """
+        query = select(Job.number, Job.lease_until).where(Job.state == State.RUNNING, Job.lease_until < now_s)
         async with self._database.reading() as session:
-            return await session.scalar(query) is not None
+            return {row.number: row.lease_until for row in await session.execute(query.limit(RECLAIMED_AT_ONCE))}
 
     async def claim(self, owner: str, *, now_s: float, job_id: str | None = None) -> Job | None:
         """Take the job whose turn is next, or a certain one; None where there is none that waits."""
         waiting = select(Job.number).where(Job.state == State.QUEUED)
         if job_id is not None:
             waiting = waiting.where(Job.id == job_id)
-        following = waiting.order_by(Job.priority, Job.number).limit(1).with_for_update(skip_locked=True)
+        following = waiting.order_by(_rank(now_s), Job.number).limit(1).with_for_update(skip_locked=True)
         async with self._database.writing() as session:
             return await session.scalar(
                 update(Job)
@@ -123,9 +134,15 @@ class Ledger:
             )
         return released is not None or await self.cancelled(job, owner, now_s=now_s)
 
-    async def reclaim(self, *, now_s: float) -> list[str]:
-        """Jobs whose workers are gone: run again, or failed at the second time; the ids of those that wait again."""
-        gone = (Job.state == State.RUNNING, Job.lease_until < now_s)
+    async def reclaim(self, overdue: Mapping[int, float], *, now_s: float) -> list[str]:
+        """Jobs whose workers are gone: run again, or failed at the second time; the ids of those that wait again.
+
+        Args:
+            overdue: of `overdue`; what was renewed since is left alone.
+            now_s: seconds since 1970.
+        """
+        unchanged = ((Job.number == number) & (Job.lease_until == until_s) for number, until_s in overdue.items())
+        gone = (Job.state == State.RUNNING, or_(false(), *unchanged))
         ended = {"owner": None, "lease_until": None, "stage": None, "finished_at": now_s}
         async with self._database.writing() as session:
             for state, which, values in (
@@ -200,6 +217,15 @@ _WAITING: Mapping[str, Any] = {
     "started_at": None,
     "announced_at": None,
 }
+
+
+def _rank(now_s: float) -> Any:
+    """A waiting job's priority, risen by how long it has waited."""
+    return case(
+        (Job.created_at <= now_s - 2 * RISES_AFTER_S, Priority.EXPRESS),
+        ((Job.created_at <= now_s - RISES_AFTER_S) & (Job.priority > Priority.EXPRESS), Job.priority - 1),
+        else_=Job.priority,
+    )
 
 
 def _held(number: int, owner: str) -> Any:

@@ -35,7 +35,7 @@ class Stage(StrEnum):
 
 
 class Priority(IntEnum):
-    """Whose turn is next; within one, who came first. A stream of express jobs keeps low ones waiting."""
+    """Whose turn is next; within one, who came first. Who waits long rises (`ledger.RISES_AFTER_S`)."""
 
     EXPRESS = 0
     NORMAL = 1

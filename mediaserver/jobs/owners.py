@@ -1,7 +1,7 @@
 """What workers are called, so that one that was killed can be told from one that lives.
 
 A name says which system, which process and which start of it. Processes are asked for only where their numbers mean
-the same: on the same host, and in the same container. Of the others the lease tells.
+the same: on the same host since its last start, and in the same container. Of the others the lease tells.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _SEPARATOR = "/"
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Each start of each machine has its own: hosts that were cloned have the same name."""
 
 
 def this_process(nonce: str) -> str:
@@ -42,8 +45,10 @@ def is_dead(owner: str, mine: str) -> bool:
 
 
 def _system() -> str:
-    """The host, and the namespace that its process numbers are in."""
-    namespace = "-"
+    """The host, its start, and the namespace that its process numbers are in."""
+    namespace = boot = "-"
+    with suppress(OSError):
+        boot = _BOOT.read_text().strip().replace(_SEPARATOR, "-")
     with suppress(OSError):
         namespace = Path("/proc/self/ns/pid").readlink().name.replace(_SEPARATOR, "-")
-    return f"{socket.gethostname().replace(_SEPARATOR, '-')}:{namespace}"
+    return f"{socket.gethostname().replace(_SEPARATOR, '-')}:{boot}:{namespace}"

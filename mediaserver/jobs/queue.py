@@ -60,6 +60,7 @@ class OwnQueue:
         self._worker = worker
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Begin; what waits already is run."""
@@ -79,16 +80,17 @@ class OwnQueue:
 
     async def close(self) -> None:
         """Stop; what runs here is put back."""
+        self._closed = True
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task  # cancelled in a claim, it would leave a job to nobody
         await self._worker.close()
 
     async def _work(self) -> None:
-        while True:
+        while not self._closed:
             self._wake.clear()
             try:
-                while self._worker.has_room and await self._ledger.has_waiting():
+                while not self._closed and self._worker.has_room and await self._ledger.has_waiting():
                     task = await self._worker.claim()
                     if task is None:
                         break

@@ -19,6 +19,10 @@ RECLAIM_PERIOD_S = 2.0
 EXPIRE_PERIOD_S = 30.0
 SWEEP_PERIOD_S = 600.0
 
+SILENT_S = 5.0
+"""A worker that lives says so every second, whatever its clock says; one whose claim is over and that says nothing for
+so long is gone. Clocks are set, differ, and go on while a machine sleeps."""
+
 STRAY_AGE_S = 3600.0
 """A file of an id that no row has may be of a submission under way; after this it is what a crash left."""
 
@@ -52,6 +56,7 @@ class Upkeep:
         self._on_reclaimed = on_reclaimed
         self._wall_s = wall_s
         self._task: asyncio.Task[None] | None = None
+        self._seen_s: dict[tuple[int, float], float] = {}  # since when, by the loop's clock, a claim is overdue
 
     def start(self) -> None:
         """Begin."""
@@ -65,9 +70,16 @@ class Upkeep:
 
     async def reclaim(self) -> None:
         """Take back the jobs of workers that are gone."""
-        now_s = self._wall_s()
-        if await self._ledger.has_abandoned(now_s=now_s):
-            again = await self._ledger.reclaim(now_s=now_s)
+        now_s, at_s = self._wall_s(), asyncio.get_running_loop().time()
+        overdue = await self._ledger.overdue(now_s=now_s)
+        self._seen_s = {claim: self._seen_s.get(claim, at_s) for claim in overdue.items()}
+        gone = {
+            number: until_s
+            for (number, until_s), seen_s in self._seen_s.items()
+            if until_s == 0.0 or at_s - seen_s >= SILENT_S
+        }
+        if gone:
+            again = await self._ledger.reclaim(gone, now_s=now_s)
             log.warning("jobs of a dead worker taken back", waiting_again=len(again))
             for tell in self._on_reclaimed:
                 tell()

@@ -145,7 +145,10 @@ class Worker:
         job = await self._ledger.claim(self.owner, now_s=self._wall_s(), job_id=job_id)
         if job is None:
             return None
-        if self._closed:
+        before = self._runs.get(job.id)
+        if before is not None and before.stop is None:
+            return before.task  # it was thought dead and takes its own job: two runs could not be told apart
+        if self._closed or before is not None:
             await self._ledger.release(job, self.owner, now_s=self._wall_s())
             return None
         run = _Run(job)

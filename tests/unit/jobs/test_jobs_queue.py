@@ -177,6 +177,45 @@ def test_who_comes_later_but_is_more_urgent_goes_before_who_waits() -> None:
     virtually(main)
 
 
+def test_a_worker_that_takes_its_own_job_again_goes_on_with_it() -> None:
+    async def main() -> None:
+        bench = Bench(2)
+        bench.add(takes_s=10.0)
+        (job,) = bench.ledger.waiting
+        bench.queue.start()
+        await asyncio.sleep(1.0)
+        del bench.ledger.owned[job.number]  # another server thought this one dead
+        bench.ledger.waiting.append(job)
+        bench.queue.wake()
+        await bench.until_done()
+        assert bench.most_at_once == 1
+        assert [how for how, _ in bench.ledger.ended.values()] == ["completed"]
+        await bench.queue.close()
+
+    virtually(main)
+
+
+def test_a_job_that_is_being_claimed_while_the_queue_closes_is_put_back() -> None:
+    async def main() -> None:
+        bench = Bench(1)
+        bench.add()
+        claim = bench.ledger.claim
+
+        async def slowly(owner: str, *, now_s: float, job_id: str | None = None) -> Job | None:
+            job = await claim(owner, now_s=now_s, job_id=job_id)
+            await asyncio.sleep(1.0)  # it is written, and the answer is on its way
+            return job
+
+        bench.ledger.claim = slowly  # type: ignore[method-assign]
+        bench.queue.start()
+        await asyncio.sleep(0.5)
+        await bench.queue.close()
+        assert not bench.ledger.owned
+        assert len(bench.ledger.waiting) == 1
+
+    virtually(main)
+
+
 def test_a_free_place_is_filled_at_once() -> None:
     async def main() -> None:
         bench = Bench(2)

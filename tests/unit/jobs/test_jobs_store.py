@@ -12,7 +12,7 @@ from mediaserver.errors import CapacityError
 from mediaserver.jobs import store as module
 from mediaserver.jobs.database import Database
 from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries
-from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, Ledger
+from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, RISES_AFTER_S, Ledger
 from mediaserver.jobs.models import Job, Priority, Stage, State, Upload
 from mediaserver.jobs.store import NewJob, Store, new_id
 
@@ -40,6 +40,9 @@ class Books:
     async def complete(self, job: Job, owner: str, *, now_s: float) -> bool:
         return await self.ledger.complete(job, owner, body=b"packed", summary={}, size_bytes=5, now_s=now_s)
 
+    async def reclaim(self, *, now_s: float) -> list[str]:
+        return await self.ledger.reclaim(await self.ledger.overdue(now_s=now_s), now_s=now_s)
+
 
 @pytest_asyncio.fixture
 async def books(database: Database) -> Books:
@@ -56,6 +59,40 @@ async def test_who_is_next_goes_by_priority_and_then_by_turn(books: Books) -> No
         claimed.append(job.id)
     assert claimed == [jobs[n].id for n in (2, 5, 1, 3, 0, 4)]
     assert not await books.ledger.has_waiting()
+
+
+async def test_who_waits_long_is_not_kept_out_by_who_is_more_urgent(books: Books) -> None:
+    low, normal = new_job(Priority.LOW), new_job()
+    await books.store.add([low], now_s=0.0)
+    await books.store.add([normal], now_s=RISES_AFTER_S)
+    later = [new_job(), new_job(Priority.EXPRESS)]
+    await books.store.add(later, now_s=2 * RISES_AFTER_S - 2)
+
+    async def following(now_s: float) -> str:
+        job = await books.ledger.claim("a", now_s=now_s)
+        assert job is not None
+        await books.ledger.release(job, "a", now_s=now_s)
+        return job.id
+
+    assert await following(RISES_AFTER_S - 1) == later[1].id
+    await books.store.cancel(later[1].id, now_s=0.0)
+    assert await following(RISES_AFTER_S - 1) == normal.id
+    assert await following(RISES_AFTER_S) == low.id  # as urgent as the others, and before them
+    express = new_job(Priority.EXPRESS)
+    await books.store.add([express], now_s=RISES_AFTER_S)
+    assert await following(2 * RISES_AFTER_S - 1) == express.id
+    assert await following(2 * RISES_AFTER_S) == low.id
+
+
+async def test_a_claim_that_was_renewed_since_it_was_looked_at_is_left_alone(books: Books) -> None:
+    await books.store.add([new_job()], now_s=1.0)
+    job = await books.ledger.claim("a", now_s=2.0)
+    assert job is not None
+    overdue = await books.ledger.overdue(now_s=5000.0)  # a clock that was set, or another machine's
+    assert overdue == {job.number: 2.0 + LEASE_S}
+    await books.ledger.renew("a", {job.number: (Stage.TRANSCRIBING, 1.0)}, now_s=3.0)
+    assert await books.ledger.reclaim(overdue, now_s=5000.0) == []
+    assert (await books.state(job.id)).state == State.RUNNING
 
 
 async def test_two_workers_never_take_the_same_job(books: Books) -> None:
@@ -127,11 +164,9 @@ async def test_a_dead_workers_job_is_run_once_more_and_then_fails(books: Books) 
         job = await books.ledger.claim(f"worker {attempt}", now_s=now_s)
         assert job is not None
         assert job.attempts == attempt
-        assert not await books.ledger.has_abandoned(now_s=now_s + LEASE_S - 1)
-        assert await books.ledger.reclaim(now_s=now_s + LEASE_S - 1) == []
+        assert await books.reclaim(now_s=now_s + LEASE_S - 1) == []
         now_s += LEASE_S + 1
-        assert await books.ledger.has_abandoned(now_s=now_s)
-        again = await books.ledger.reclaim(now_s=now_s)
+        again = await books.reclaim(now_s=now_s)
         assert again == ([added.id] if attempt < ATTEMPTS_MAX else [])
         assert not await books.complete(job, f"worker {attempt}", now_s=now_s)  # it was not dead after all: too late
     failed = await books.state(added.id)
@@ -146,7 +181,7 @@ async def test_a_dead_workers_job_that_was_to_be_cancelled_is_cancelled(books: B
     (added,) = await books.store.add([new_job()], now_s=1.0)
     await books.ledger.claim("a", now_s=2.0)
     await books.store.cancel(added.id, now_s=3.0)
-    assert await books.ledger.reclaim(now_s=100.0) == []
+    assert await books.reclaim(now_s=100.0) == []
     assert (await books.state(added.id)).state == State.CANCELLED
 
 
@@ -155,9 +190,9 @@ async def test_what_is_renewed_is_not_taken_away(books: Books) -> None:
     job = await books.ledger.claim("a", now_s=2.0)
     assert job is not None
     await books.ledger.renew("a", {job.number: (Stage.TRANSCRIBING, 1.0)}, now_s=10.0)
-    assert await books.ledger.reclaim(now_s=2.0 + LEASE_S + 1) == []
+    assert await books.reclaim(now_s=2.0 + LEASE_S + 1) == []
     await books.ledger.forget_dead(lambda owner: owner == "a")
-    assert await books.ledger.reclaim(now_s=11.0) == [added.id]
+    assert await books.reclaim(now_s=11.0) == [added.id]
 
 
 async def test_a_job_put_back_is_as_it_was(books: Books) -> None:
