@@ -150,11 +150,15 @@ class Feed:
         await self.close(reason, deadline_s=deadline_s)
 
     async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
-        """End it: last finals within `deadline_s`, `metadata`, `closed`. Further calls wait for the first."""
-        if self._closing is None:
+        """End it: last finals within `deadline_s`, `metadata`, `closed`. Further calls wait for the first, which then
+        takes no longer than they allow: a server that stops does not wait for the end of a long stream.
+        """
+        total_s = self._settings.shutdown_deadline_s if deadline_s is None else deadline_s
+        if self._closing is not None:
+            await asyncio.gather(self.channels.close(reason, deadline_s=total_s), return_exceptions=True)
+        else:
             self._timer.cancel()
             self.reason = reason
-            total_s = self._settings.shutdown_deadline_s if deadline_s is None else deadline_s
             self._closing = asyncio.create_task(self._close(reason, total_s), name="feed-close")
         await asyncio.shield(self._closing)
 

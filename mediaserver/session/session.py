@@ -8,6 +8,7 @@ order of their utterances.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,6 +144,8 @@ class Session:
         self._flushed = asyncio.Event()
         self._concealed_samples = 0
         self._closing: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Timeout | None = None
+        self._ends_s = math.inf  # of the loop's clock: finals that are out by then are told
 
     @property
     def stream_time_s(self) -> float:
@@ -228,14 +231,18 @@ class Session:
         self._reporter.fail(error)
 
     async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
-        """Flush the finals, say how much there was, say `closed`. Further calls wait for the first.
+        """Flush the finals, say how much there was, say `closed`. Further calls wait for the first, which then takes no
+        longer than they allow.
 
         Args:
             reason: one word, for the client and the metrics.
             deadline_s: how long finals may take; what is not there by then is given up, and the client told.
         """
+        self._ends_s = min(self._ends_s, asyncio.get_running_loop().time() + deadline_s)
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(reason, deadline_s), name=f"close-{self.id}")
+            self._closing = asyncio.create_task(self._close(reason), name=f"close-{self.id}")
+        elif self._flushing is not None and not self._flushing.expired():
+            self._flushing.reschedule(self._ends_s)
         await asyncio.shield(self._closing)
 
     def _languages(self) -> LanguageTracker:
@@ -364,20 +371,19 @@ class Session:
 
     # --- the end
 
-    async def _close(self, reason: str, deadline_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + deadline_s
+    async def _close(self, reason: str) -> None:
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout_at(self._ends_s) as self._flushing:
                 self._vad.finish()
                 self._flushed.clear()
                 self.finalize()
                 await self._flushed.wait()
                 await self._finals.flush()
         except TimeoutError:
-            self._log.warning("finals given up", waiting=self._finals.give_up(), deadline_s=deadline_s)
+            self._log.warning("finals given up", waiting=self._finals.give_up())
+        self._flushing = None
         self._ends.flush()
-        await self._settling.settle(timeout_s=max(0.0, ends_s - loop.time()))
+        await self._settling.settle(timeout_s=max(0.0, self._ends_s - asyncio.get_running_loop().time()))
         await self._turns.close()
         await self._interims.close()
         await self._finals.close()

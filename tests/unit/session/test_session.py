@@ -855,16 +855,13 @@ class Ear:
         self.events.append(event)
 
 
-async def test_short_words_that_come_faster_than_they_are_decoded_are_all_told() -> None:
-    """Seconds of audio alone would let more utterances wait than a session keeps."""
-    decoder, ear = ScriptedDecoder(), Ear()
-    decoder.gate = asyncio.Event()
-    decoder.outcome = lambda _window: Hypothesis(words=[HypothesisWord(" yes", 0.0, 0.5, 0.9)], language="en")
+def feed_of(decoder: ScriptedDecoder, ear: Ear, **config: object) -> Feed:
+    """A connection whose audio comes as bytes."""
 
     def make_session(sink: Sink) -> Session:
         return Session(
             session_id="s1",
-            config=SessionConfig(endpointing_ms=100),
+            config=SessionConfig(**config),
             settings=Settings(),
             decoder=decoder,
             vad=ScriptedVad(),  # type: ignore[arg-type]
@@ -872,13 +869,22 @@ async def test_short_words_that_come_faster_than_they_are_decoded_are_all_told()
             sink=sink,
         )
 
-    feed = Feed(
+    return Feed(
         session_id="s1",
         audio_format=AudioFormat(Encoding.LINEAR16, SAMPLE_RATE),
         open_channels=lambda: Channels(make_session, outlet=ear),
         settings=Settings(),
         metrics=Metrics(),
     )
+
+
+async def test_short_words_that_come_faster_than_they_are_decoded_are_all_told() -> None:
+    """Seconds of audio alone would let more utterances wait than a session keeps."""
+    decoder, ear = ScriptedDecoder(), Ear()
+    decoder.gate = asyncio.Event()
+    decoder.outcome = lambda _window: Hypothesis(words=[HypothesisWord(" yes", 0.0, 0.5, 0.9)], language="en")
+
+    feed = feed_of(decoder, ear, endpointing_ms=100)
     word = np.concatenate((np.full(FRAME_SAMPLES * 16, 16_000), np.zeros(FRAME_SAMPLES * 5))).astype("<i2").tobytes()
 
     async def send() -> None:
@@ -892,3 +898,17 @@ async def test_short_words_that_come_faster_than_they_are_decoded_are_all_told()
     await asyncio.wait_for(sending, 10.0)
     assert sum(isinstance(event, Final) for event in ear.events) == 50
     assert [event.error["code"] for event in ear.events if isinstance(event, Warned)] == ["AUDIO_AHEAD"]
+
+
+async def test_a_server_that_stops_does_not_wait_for_the_end_of_a_stream() -> None:
+    """A connection that is hearing its last finals is closed in order, with what has been decoded by then."""
+    decoder, ear = ScriptedDecoder(), Ear()
+    decoder.gate = asyncio.Event()
+    feed = feed_of(decoder, ear)
+    await feed.push(np.full(SAMPLE_RATE * 2, 16_000, "<i2").tobytes())
+    finishing = asyncio.create_task(feed.finish())
+    await asyncio.sleep(0.05)
+    assert not feed.ended.is_set()
+    await asyncio.wait_for(feed.close("shutdown", deadline_s=0.05), 2.0)
+    await finishing
+    assert [event.type for event in ear.events][-3:] == ["warning", "metadata", "closed"]
