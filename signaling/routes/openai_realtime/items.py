@@ -26,12 +26,14 @@ class Piece:
         text: what will not change; its final, once `is_settled`.
         words: of `text`, and perhaps more.
         told: what the client has of it; of a final, all.
+        is_told: whether the client has anything of it, whatever became of that.
         is_settled: nothing more is told of it.
     """
 
     text: str = ""
     words: Sequence[Word] = ()
     told: str = ""
+    is_told: bool = False
     is_settled: bool = False
 
 
@@ -81,14 +83,14 @@ class Item:
 
         Where a final has corrected what the client has, what comes after that is added still.
         """
-        has_text = any(piece.told for piece in self.pieces.values())
+        has_text = any(piece.is_told for piece in self.pieces.values())
         for piece in self.pieces.values():
             if piece.text.startswith(piece.told) or piece.is_settled:
                 rest = rest_after(piece.told, piece.text)
-                lead = " " if has_text and not piece.told else ""
+                lead = " " if has_text and not piece.is_told else ""
                 piece.told = piece.text
                 if rest:
-                    has_text = True
+                    has_text = piece.is_told = True
                     at = len(spelled(piece.text.removesuffix(rest), piece.words))
                     yield lead + rest, spelled(rest, piece.words[at:], lead=lead)
             if not piece.is_settled:

@@ -105,6 +105,18 @@ def test_a_text_goes_on_after_what_was_told_of_it(told: str, text: str, rest: st
     assert rest_after(told, text) == rest
 
 
+def test_what_follows_a_final_that_took_everything_back_is_a_word_of_its_own() -> None:
+    talk = Talk()
+    talk.begin(1, 0.0)
+    talk.tell(interim(1, "hm"), UtteranceBegan(2))  # long speech is cut into utterances
+    talk.finish(1, "")
+    talk.tell(SpeechStopped(31.0))
+    talk.finish(2, "the quick fox.")
+    item_id = talk.told[0]["item_id"]
+    assert talk.deltas(item_id) == "hm the quick fox."
+    assert talk.told[-1]["transcript"] == "the quick fox."
+
+
 def test_finals_complete_their_items_in_order_while_others_speak() -> None:
     talk = Talk()
     talk.begin(1, 0.0)
