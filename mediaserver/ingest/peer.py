@@ -211,10 +211,11 @@ class Peer:
         channels.on_close_stream = lambda: self._end("client")
         if channels.count > 1:
             channels.name(offer.channel_names)
+        answer = client_answer(offer, pc.localDescription.sdp)
         channels.start()
         if offer.unheard:
             channels.warn(tracks_refused(len(offer.unheard)))
-        return client_answer(offer, pc.localDescription.sdp)
+        return answer
 
     def _on_connection_state(self) -> None:
         if self._pc is None or self._watchdog is None or self._closing is not None:

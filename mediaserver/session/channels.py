@@ -50,7 +50,7 @@ class Channels:
         self._seq = 0
         self._totals: list[Metadata] = []
         self._closed = 0
-        self._is_closing = False
+        self._is_told_of = self._is_closing = False
         self._track_names: tuple[str, ...] = ()
         self.on_finalized: Callable[[int], None] | None = None
         """Told the channel once what a `finalize` ended there has been told."""
@@ -122,6 +122,7 @@ class Channels:
 
     def start(self) -> None:
         """Tell the client that the connection is there."""
+        self._is_told_of = True
         for session in self._sessions:
             session.start()
 
@@ -190,6 +191,8 @@ class Channels:
 
     def _take(self, event: Event, channel: int) -> None:
         """An event of a channel; what concerns the connection is told once."""
+        if isinstance(event, Metadata | Closed) and not self._is_told_of:
+            return  # refused after all: nobody was told that it is there
         if isinstance(event, Metadata):
             self._totals.append(event)
             if len(self._totals) == self.count:

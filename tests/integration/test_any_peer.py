@@ -263,6 +263,24 @@ def pcm(speech: Speech, path: Path) -> Path:
 
 
 @pytest.mark.needs("node")
+async def test_nobody_is_told_of_a_session_that_was_refused(node: Node) -> None:
+    """Refusals that come when everything else is there: the session has been made, and is closed again."""
+    pc = RTCPeerConnection()
+    for _ in range(2):
+        pc.addTransceiver("audio", direction="sendonly")
+    await pc.setLocalDescription(await pc.createOffer())
+    sdp, headers = pc.localDescription.sdp, {"Content-Type": "application/sdp"}
+    labels = {"channel_labels": "agent,customer,third"}
+    async with node.http.post(node.url("/whip"), params=labels, data=sdp, headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "INVALID_CONFIG")
+    async with node.http.post(node.url("/v1/realtime/calls"), data=sdp, headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "too_many_tracks")
+    await pc.close()
+    assert node.sessions == 0
+    await asyncio.sleep(0.3)
+    assert [body for _, body in node.receiver.posts] == []
+
+
 async def test_two_people_in_one_call_have_a_transcript_each(
     node: Node, speeches: dict[str, Speech], tmp_path: Path
 ) -> None:

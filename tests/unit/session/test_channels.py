@@ -119,6 +119,12 @@ async def test_what_is_of_the_connection_is_told_once_and_counted_through(told: 
     assert (totals.duration, totals.speech_duration, totals.utterances, totals.concealed_duration) == (2.0, 3.0, 6, 0.5)
 
 
+async def test_a_connection_that_was_refused_is_told_to_nobody(told: Told) -> None:
+    channels, _ = made(told, 2)
+    await channels.close("error")
+    assert not [event for event, _, _ in told.events if isinstance(event, Metadata | Closed)]
+
+
 def test_commands_reach_every_channel_and_faults_are_told_once(told: Told) -> None:
     channels, (left, right) = made(told, 2)
     channels.configure({})
