@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from structlog.contextvars import bound_contextvars
 
-from mediaserver.errors import CapacityError, VoiceForgeError
+from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.jobs.recording import Recorder, RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import parse_url
@@ -152,6 +152,13 @@ class Rest:
             fetched: str | None = None
             sha256 = ""
             if request.content_type == "application/json":
+                if asked.raw is not None:
+                    raise ConfigError(
+                        "INVALID_PARAMETER",
+                        f"Refused: `encoding`: {asked.raw.encoding} is read from a body; what is fetched must say "
+                        "itself what it is.",
+                        "Send the samples as the body, or the URL of a container (WAV, FLAC, MP3 …) and no `encoding`.",
+                    )
                 fetched = await read_url(request, self._outbound.policy)
             else:
                 sha256 = await save_body(request, path, raw=asked.raw, max_bytes=self._settings.upload_max_bytes)

@@ -452,6 +452,7 @@ async def test_a_recording_of_silence_has_no_words_and_leaves_no_file(node: Node
         ({}, {"json": {"url": "file:///etc/passwd"}}, 400, "INVALID_URL"),
         ({}, {"json": {"url": "http://169.254.169.254/latest"}}, 400, "ADDRESS_NOT_ALLOWED"),
         ({}, {"json": {"url": "http://localhost:1/a.wav"}}, 400, "ADDRESS_NOT_ALLOWED"),
+        (RAW, {"json": {"url": "https://example.org/a.raw"}}, 400, "INVALID_PARAMETER"),
         ({}, {"data": bytes(5000)}, 413, "TOO_LARGE"),
         ({}, {"data": b"x", "headers": {"Authorization": f"Bearer {Grants().issue(9)}"}}, 401, "INVALID_AUTH"),
     ],
