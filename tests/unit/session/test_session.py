@@ -905,6 +905,7 @@ async def test_a_server_that_stops_does_not_wait_for_the_end_of_a_stream() -> No
     decoder, ear = ScriptedDecoder(), Ear()
     decoder.gate = asyncio.Event()
     feed = feed_of(decoder, ear)
+    feed.channels.start()
     await feed.push(np.full(SAMPLE_RATE * 2, 16_000, "<i2").tobytes())
     finishing = asyncio.create_task(feed.finish())
     await asyncio.sleep(0.05)
