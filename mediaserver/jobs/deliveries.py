@@ -6,9 +6,11 @@ its webhooks to whoever comes next: a receiver may get one twice, with the same 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mediaserver.jobs.database import Database
@@ -36,6 +38,11 @@ def ended_event(state: State) -> str:
     return f"transcription.{state}"
 
 
+def receiver_of(url: str) -> str:
+    """What the webhooks of one receiver begin with: scheme, host and port."""
+    return f"{url.partition('://')[0]}://{url.partition('://')[2].partition('/')[0]}/"
+
+
 def owe(session: AsyncSession, job: Job, event: str, *, now_s: float) -> None:
     """Note in this transaction that the job's client is to be told, if it asked for that."""
     if job.webhook_url is not None:
@@ -50,16 +57,23 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def any_due(self, *, now_s: float) -> bool:
-        """Whether any waits that nobody has."""
+    async def any_due(self, *, now_s: float, not_to: Collection[str] = ()) -> bool:
+        """Whether any waits that nobody has; `not_to` as for `take`."""
+        due = select(Delivery.id).where(*_due(now_s, not_to)).limit(1)
         async with self._database.reading() as session:
-            return await session.scalar(select(Delivery.id).where(Delivery.taken_until < now_s).limit(1)) is not None
+            return await session.scalar(due) is not None
 
-    async def take(self, *, limit: int, now_s: float) -> list[Owed]:
-        """Some that nobody has, the oldest first. They are the caller's for `HELD_S`."""
+    async def take(self, *, limit: int, now_s: float, not_to: Collection[str] = ()) -> list[Owed]:
+        """Some that nobody has, the oldest first. They are the caller's for `HELD_S`.
+
+        Args:
+            limit: of them at most.
+            now_s: seconds since 1970.
+            not_to: receivers (`receiver_of`) that have enough under way.
+        """
         due = (
             select(Delivery)
-            .where(Delivery.taken_until < now_s)
+            .where(*_due(now_s, not_to))
             .order_by(Delivery.created_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -92,3 +106,15 @@ class Deliveries:
                 .where(~select(Delivery.id).where(Delivery.job_number == Job.number).exists())
                 .values(webhook_secret=None)
             )
+
+
+def _due(now_s: float, not_to: Collection[str]) -> tuple[Any, ...]:
+    """What a delivery is that nobody has and whose receiver is none of these."""
+    free = (Delivery.taken_until < now_s,)
+    if not not_to:
+        return free
+    theirs = or_(
+        Job.webhook_url.in_([receiver.removesuffix("/") for receiver in not_to]),  # without a path
+        *(Job.webhook_url.startswith(receiver, autoescape=True) for receiver in not_to),
+    )
+    return *free, ~select(Job.number).where(Job.number == Delivery.job_number, theirs).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.bodies import WebhookBody
-from mediaserver.jobs.deliveries import HELD_S, Deliveries, Owed
+from mediaserver.jobs.deliveries import HELD_S, Deliveries, Owed, receiver_of
 from mediaserver.outbound.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -19,8 +20,12 @@ log = structlog.get_logger(__name__)
 LOOK_PERIOD_S = 2.0
 """How often it looks for webhooks that others owe; those of this process wake it at once."""
 
-SENT_AT_ONCE = 64
+SENT_AT_ONCE = 256
 """Deliveries under way, those that wait for another attempt among them; the others stay in the database meanwhile."""
+
+
+SENT_TO_ONE = 8
+"""Of them, to one receiver, or nearly so: one that is away for a day does not keep the others waiting."""
 
 
 class Outbox:
@@ -38,6 +43,7 @@ class Outbox:
         self._wall_s = wall_s
         self._wake = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._receivers: dict[str, str] = {}  # of those
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,10 +76,8 @@ class Outbox:
                 if self._sending and loop.time() - held_s >= HELD_S / 4:
                     await self._deliveries.hold(list(self._sending), now_s=self._wall_s())
                     held_s = loop.time()
-                room = SENT_AT_ONCE - len(self._sending)
-                if room > 0 and await self._deliveries.any_due(now_s=self._wall_s()):
-                    for owed in await self._deliveries.take(limit=room, now_s=self._wall_s()):
-                        self._send(owed)
+                while await self._take_some():
+                    pass
             except VoiceForgeError as exc:
                 log.warning("webhooks cannot be taken up", code=exc.code)
             except Exception:
@@ -84,10 +88,29 @@ class Outbox:
             except TimeoutError:
                 pass
 
+    async def _take_some(self) -> bool:
+        """Begin with a few that are owed, while there is room; whether there were any."""
+        room = min(SENT_AT_ONCE - len(self._sending), SENT_TO_ONE)
+        under_way = Counter(self._receivers.values())
+        busy = [receiver for receiver, count in under_way.items() if count >= SENT_TO_ONE]
+        now_s = self._wall_s()
+        if room <= 0 or not await self._deliveries.any_due(now_s=now_s, not_to=busy):
+            return False
+        taken = await self._deliveries.take(limit=room, now_s=now_s, not_to=busy)
+        for owed in taken:
+            self._send(owed)
+        return bool(taken)
+
     def _send(self, owed: Owed) -> None:
         task = asyncio.create_task(self._deliver(owed), name=f"webhook-{owed.event}")
         self._sending[owed.id] = task
-        task.add_done_callback(lambda _: self._sending.pop(owed.id, None))
+        self._receivers[owed.id] = receiver_of(owed.job.webhook_url or "")
+
+        def forget(_task: asyncio.Task[None]) -> None:
+            del self._sending[owed.id], self._receivers[owed.id]
+            self._wake.set()  # there is room
+
+        task.add_done_callback(forget)
 
     async def _deliver(self, owed: Owed) -> None:
         job = owed.job

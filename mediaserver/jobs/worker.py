@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from mediaserver.decoder.window import Task as DecodeTask
 from mediaserver.errors import CapacityError, VoiceForgeError
 from mediaserver.jobs.database import StorageFullError, is_full
-from mediaserver.jobs.files import Files
+from mediaserver.jobs.files import RESERVE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Job, Stage
 from mediaserver.jobs.owners import this_process
@@ -251,6 +251,7 @@ class Worker:
             path,
             max_bytes=self._max_bytes,
             timeout_s=FETCH_TIMEOUT_S,
+            reserve_bytes=RESERVE_BYTES,
             on_progress=on_fetched,
         )
         run.progress = FETCHED_SHARE
@@ -306,8 +307,7 @@ class Worker:
 
     async def _watch(self) -> None:
         """Keep the jobs that run, and stop those that are not wanted here any more."""
-        renewed_s = float("-inf")
-        loop = asyncio.get_running_loop()
+        renewed_s, loop = float("-inf"), asyncio.get_running_loop()
         while self._runs:
             try:
                 if loop.time() - renewed_s >= RENEW_PERIOD_S:

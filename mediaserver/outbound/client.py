@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -148,6 +149,7 @@ async def fetch_to_file(
     *,
     max_bytes: int,
     timeout_s: float,
+    reserve_bytes: int = 0,
     on_progress: OnFetched | None = None,
 ) -> Fetched:
     """Fetch a URL into a file, following redirects; nothing is left at `path` if that fails.
@@ -158,17 +160,18 @@ async def fetch_to_file(
         path: of the file, made anew.
         max_bytes: beyond which it is given up.
         timeout_s: for all of it.
+        reserve_bytes: to leave free on the disk: how much will come is not always said.
         on_progress: called after each piece.
 
     Raises:
         ConfigError: INVALID_URL.
         OutboundError: ADDRESS_NOT_ALLOWED, FETCH_FAILED, FETCH_REFUSED, FETCH_TOO_LARGE, FETCH_TIMEOUT.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; ENOSPC also where `reserve_bytes` are not free.
     """
     try:
         async with asyncio.timeout(timeout_s):
             async with _followed(session, parse_url(url)) as response:
-                return await _save(response, path, max_bytes, on_progress)
+                return await _save(response, path, max_bytes, reserve_bytes, on_progress)
     except (TimeoutError, aiohttp.ServerTimeoutError) as exc:
         raise OutboundError(
             "FETCH_TIMEOUT",
@@ -211,7 +214,9 @@ async def _followed(session: aiohttp.ClientSession, url: URL) -> AsyncIterator[a
     raise _redirect_refused(url, f"goes on after {REDIRECTS_MAX} steps")
 
 
-async def _save(response: aiohttp.ClientResponse, path: Path, max_bytes: int, on_progress: OnFetched | None) -> Fetched:
+async def _save(
+    response: aiohttp.ClientResponse, path: Path, max_bytes: int, reserve_bytes: int, on_progress: OnFetched | None
+) -> Fetched:
     if response.status != HTTPStatus.OK:
         raise OutboundError(
             "FETCH_REFUSED",
@@ -238,7 +243,7 @@ async def _save(response: aiohttp.ClientResponse, path: Path, max_bytes: int, on
                 raise _too_large(max_bytes)
             pending += piece
             if len(pending) >= WRITE_BYTES:
-                await asyncio.to_thread(file.write, bytes(pending))
+                await asyncio.to_thread(_write, file, bytes(pending), reserve_bytes)
                 pending.clear()
                 if on_progress is not None:
                     on_progress(done, total)
@@ -251,6 +256,12 @@ async def _save(response: aiohttp.ClientResponse, path: Path, max_bytes: int, on
     if on_progress is not None:
         on_progress(done, done)
     return Fetched(done, response.content_type, response.url.name)
+
+
+def _write(file: BinaryIO, data: bytes, reserve_bytes: int) -> None:
+    if shutil.disk_usage(file.fileno()).free - len(data) < reserve_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    file.write(data)
 
 
 def _finish(file: BinaryIO, rest: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest_asyncio
 from mediaserver.errors import CapacityError
 from mediaserver.jobs import store as module
 from mediaserver.jobs.database import Database
-from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries
+from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries, receiver_of
 from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, RISES_AFTER_S, Ledger
 from mediaserver.jobs.models import Job, Priority, Stage, State, Upload
 from mediaserver.jobs.store import NewJob, Store, new_id
@@ -93,6 +93,26 @@ async def test_a_claim_that_was_renewed_since_it_was_looked_at_is_left_alone(boo
     await books.ledger.renew("a", {job.number: (Stage.TRANSCRIBING, 1.0)}, now_s=3.0)
     assert await books.ledger.reclaim(overdue, now_s=5000.0) == []
     assert (await books.state(job.id)).state == State.RUNNING
+
+
+async def test_webhooks_to_a_receiver_that_has_enough_wait_and_the_others_do_not(books: Books) -> None:
+    urls = ["https://a.example", "https://a.example/x", "https://a.example:8443/", "https://b_example/%41?x=_"]
+    jobs = [new_job(webhook_url=url) for url in urls]
+    await books.store.add(jobs, now_s=1.0)
+    for n, job in enumerate(jobs):
+        await books.store.cancel(job.id, now_s=2.0 + n)
+
+    async def owed(*not_to: str) -> list[str | None]:
+        taken = await books.deliveries.take(limit=10, now_s=9.0, not_to=not_to)
+        assert not await books.deliveries.any_due(now_s=9.0, not_to=not_to)
+        await books.deliveries.give_back([one.id for one in taken])
+        return [one.job.webhook_url for one in taken]
+
+    assert await owed() == urls
+    assert await owed(receiver_of(urls[1])) == urls[2:]
+    assert await owed(receiver_of(urls[0]), receiver_of(urls[2])) == urls[3:]
+    assert await owed("https://bXexample/") == urls
+    assert await owed(receiver_of(urls[3])) == urls[:3]
 
 
 async def test_two_workers_never_take_the_same_job(books: Books) -> None:

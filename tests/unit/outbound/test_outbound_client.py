@@ -222,3 +222,12 @@ def test_an_address_that_is_written_out_is_refused_at_once(host: str) -> None:
 def test_logs_see_no_path_and_no_query() -> None:
     assert shown("https://hooks.example.org/T0/secret?sig=secret") == "https://hooks.example.org"
     assert shown("nonsense") == "-"
+
+
+async def test_a_fetch_that_would_fill_the_disk_is_given_up(
+    server: TestServer, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "audio"
+    with pytest.raises(OSError, match="No space left"):
+        await fetched(session, server.make_url("/endless"), path, max_bytes=1 << 40, reserve_bytes=1 << 60)
+    assert not path.exists()
