@@ -1,24 +1,20 @@
-"""Bodies of requests about recordings: bytes while they come, JSON, and forms, all of them bounded."""
+"""Forms with a recording, which is written down as it comes; all of it bounded."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mediaserver.jobs.bodies import FILE_NAME_MAX_LETTERS, JobOptions
 from mediaserver.session_config import config_error
+from signaling.body import next_piece, parsed, validated
 from signaling.problems import HttpError
-
-JSON_MAX_BYTES = 1 << 20
-"""A hundred recordings of a batch, each with a signed URL, a prompt and metadata."""
 
 FIELD_MAX_BYTES = 64 << 10
 FIELDS_MAX = 200
@@ -27,85 +23,9 @@ FIELDS_MAX = 200
 FORM_OVERHEAD_BYTES = 1 << 20
 """What a form may be larger than the recording in it."""
 
-IDLE_TIMEOUT_S = 30.0
-"""A client that sends nothing for so long in the middle of a body is gone."""
-
 CHUNK_BYTES = 256 << 10
 
-Model = TypeVar("Model", bound=BaseModel)
 SaveFile = Callable[[AsyncIterator[bytes]], Awaitable[int]]
-
-
-async def read_json(request: web.Request, model: type[Model]) -> Model:
-    """A JSON body as a model.
-
-    Raises:
-        HttpError: as `read_value`.
-        ConfigError: as `validated`.
-    """
-    return validated(await read_value(request), model)
-
-
-async def read_value(request: web.Request) -> Any:
-    """A JSON body.
-
-    Raises:
-        HttpError: UNSUPPORTED_MEDIA_TYPE, BODY_TOO_LARGE, BODY_TIMEOUT, BODY_BROKEN or INVALID_JSON.
-    """
-    if request.content_type != "application/json":
-        raise HttpError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            "The body is not JSON.",
-            "Send `Content-Type: application/json`.",
-        )
-    body = bytearray()
-    async for piece in pieces(request):
-        body += piece
-        if len(body) > JSON_MAX_BYTES:
-            raise HttpError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "BODY_TOO_LARGE",
-                f"The body is larger than {JSON_MAX_BYTES >> 10} KiB.",
-                "Send fewer recordings at once.",
-            )
-    return parsed(bytes(body), "The body")
-
-
-def parsed(text: bytes | str, what: str) -> Any:
-    """JSON.
-
-    Raises:
-        HttpError: INVALID_JSON.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST, "INVALID_JSON", f"{what} is not JSON.", "Send one object in UTF-8."
-        ) from exc
-
-
-def validated(value: Any, model: type[Model]) -> Model:
-    """A parsed value as a model.
-
-    Raises:
-        ConfigError: INVALID_CONFIG, naming every field that is unknown or wrong.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as exc:
-        raise config_error(exc, known=sorted(model.model_fields)) from exc
-
-
-async def pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """A body as it comes.
-
-    Raises:
-        HttpError: BODY_TIMEOUT or BODY_BROKEN.
-    """
-    while piece := await _next(request.content.readany):
-        yield piece
 
 
 @dataclass(slots=True)
@@ -170,7 +90,7 @@ async def read_form(request: web.Request, save: SaveFile, *, max_bytes: int) -> 
     fields, file_name, size_bytes = _Fields(), None, None
     try:
         reader = await request.multipart()
-        while (part := await _next(reader.next)) is not None:
+        while (part := await next_piece(reader.next)) is not None:
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise _invalid_form("has a part without a name")
             if part.name != "file":
@@ -206,13 +126,13 @@ def recording_too_large(max_bytes: int) -> HttpError:
 
 
 async def _file(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while piece := await _next(lambda: part.read_chunk(CHUNK_BYTES)):
+    while piece := await next_piece(lambda: part.read_chunk(CHUNK_BYTES)):
         yield piece
 
 
 async def _text(part: BodyPartReader) -> str:
     body = bytearray()
-    while piece := await _next(lambda: part.read_chunk(CHUNK_BYTES)):
+    while piece := await next_piece(lambda: part.read_chunk(CHUNK_BYTES)):
         body += piece
         if len(body) > FIELD_MAX_BYTES:
             raise _invalid_form(f"has a field of more than {FIELD_MAX_BYTES >> 10} KiB")
@@ -220,36 +140,6 @@ async def _text(part: BodyPartReader) -> str:
         return body.decode()
     except UnicodeDecodeError as exc:
         raise _invalid_form("has a field that is not UTF-8") from exc
-
-
-T = TypeVar("T")
-
-
-async def _next(get: Callable[[], Awaitable[T]]) -> T:
-    """The next piece of a body.
-
-    Raises:
-        HttpError: BODY_TIMEOUT or BODY_BROKEN.
-    """
-    try:
-        async with asyncio.timeout(IDLE_TIMEOUT_S):
-            return await get()
-    except TimeoutError as exc:
-        raise HttpError(
-            HTTPStatus.REQUEST_TIMEOUT,
-            "BODY_TIMEOUT",
-            f"Nothing of the body arrived for {IDLE_TIMEOUT_S:g} s.",
-            "Send it again, or in pieces (`/api/v1/uploads`), which can be gone on with.",
-            retryable=True,
-        ) from exc
-    except (web.RequestPayloadError, ConnectionError) as exc:
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST,
-            "BODY_BROKEN",
-            "The body is broken off or garbled.",
-            "Send it again.",
-            retryable=True,
-        ) from exc
 
 
 def _invalid_form(problem: str) -> HttpError:

@@ -18,6 +18,7 @@ from mediaserver.jobs.transcript import RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, parse_url
 from mediaserver.settings import Settings
+from signaling.body import read_json, read_value, validated
 from signaling.limits import Admission, shutting_down
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
@@ -25,7 +26,7 @@ from signaling.query import read_query
 from signaling.routes import jobs_described as api
 from signaling.routes.jobs import PATH, json_response
 from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitUpload, SubmitUrl
-from signaling.routes.jobs_reading import read_form, read_json, read_value, recording_too_large, validated
+from signaling.routes.jobs_reading import read_form, recording_too_large
 
 
 class Submissions:

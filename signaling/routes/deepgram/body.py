@@ -17,8 +17,8 @@ from mediaserver.errors import MediaError
 from mediaserver.ingest.codecs import TELEPHONE_RATE
 from mediaserver.jobs.database import StorageFullError, is_full
 from mediaserver.outbound.client import OutboundPolicy, fetch_to_file, parse_url
+from signaling.body import read_json
 from signaling.problems import HttpError
-from signaling.routes.jobs_reading import read_json
 
 IDLE_TIMEOUT_S = 30.0
 """A client that sends nothing for so long in the middle of a body is gone."""

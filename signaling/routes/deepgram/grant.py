@@ -8,12 +8,12 @@ from http import HTTPStatus
 from aiohttp import web
 
 from mediaserver.errors import VoiceForgeError
+from signaling.body import read_json
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.routes.deepgram.credentials import TTL_DEFAULT_S, GrantBody, Granted, Grants, credentials_of
 from signaling.routes.deepgram.door_operations import GRANT
 from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
-from signaling.routes.jobs_reading import read_json
 
 PATH = "/v1/auth/grant"
 

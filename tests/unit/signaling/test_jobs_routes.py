@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from mediaserver.jobs import watch
 from mediaserver.settings import Settings
-from signaling.routes import jobs_reading
+from signaling import body as body_module
 from tests.unit.signaling.jobs_door import Door, FakeRecorder, FakeTranscriber, open_door
 
 
@@ -349,7 +349,7 @@ async def test_so_many_may_watch(door: Door, monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_body_that_stops_coming_is_given_up(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_reading, "IDLE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(body_module, "IDLE_TIMEOUT_S", 0.2)
 
     async def stuck() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
