@@ -53,10 +53,14 @@ class Span:
         self._stops.append(at_s)
 
     def interim(self, event: Interim) -> Piece | None:
-        """All that is not final, with what is new; None where its utterance is final already."""
+        """All that is not final, with what is new; None where its utterance is final already, or while a final before
+        it waits to be told: it would begin where nothing ends yet.
+        """
         if event.utterance_id <= self._last_final:
             return None
         self._open[event.utterance_id] = event
+        if self._held is not None:
+            return None
         if len(self._open) > STOPS_MAX:
             del self._open[next(iter(self._open))]
         shown = [self._open[number] for number in sorted(self._open)]

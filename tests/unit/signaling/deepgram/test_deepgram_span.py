@@ -81,6 +81,18 @@ def test_a_finalize_is_answered_by_the_last_final_that_it_brings() -> None:
     assert span.finalized() is None
 
 
+def test_no_interim_begins_behind_a_final_that_waits_to_be_told() -> None:
+    span = Span()
+    span.finalize(3.0)
+    assert span.final(final(1, "one", 0.0, 2.0)) == []  # it may be what answers the finalize
+    assert span.interim(interim(2, "two", 3.5, 4.0)) is None
+    answer = span.finalized()
+    assert answer is not None
+    told = span.interim(interim(2, "two three", 3.5, 4.5))
+    assert told is not None
+    assert (answer.end, told.start, told.transcript) == (3.0, 3.0, "two three")
+
+
 def test_a_finalize_in_silence_is_answered_without_words() -> None:
     span = Span()
     span.final(final(1, "one", 0.0, 2.0))
