@@ -141,8 +141,10 @@ def test_finals_lie_side_by_side_whatever_happens(steps: list[tuple[str, float]]
         match what:
             case "i":
                 piece = span.interim(interim(number, "some words", now, now + length))
-                assert piece is not None
-                assert piece.start == (told[-1].end if told and not span._finalizes else piece.start)
+                if piece is None:
+                    assert span._held is not None
+                    continue
+                assert piece.start == (told[-1].end if told else 0.0)
                 assert all(piece.start <= said.start <= said.end for said in piece.words)
             case "f":
                 told += span.final(final(number, "some words", now, now + length))
