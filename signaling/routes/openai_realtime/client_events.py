@@ -20,6 +20,13 @@ PIECE_LETTERS = 64 * 1024
 """Of base64 that are decoded at a time, a multiple of four. Python runs nothing else meanwhile, whatever the thread:
 this is half a millisecond, 15 MiB at once were a tenth of a second in which no session heard anything."""
 
+PLAIN_LETTERS = 64 * 1024
+"""Of a message without audio; a session object with the longest prompt and all keywords is 10 KB."""
+
+LONG_COMMAS_MAX = 100
+"""In a longer message: audio has none. A megabyte of values is judged for seconds, and no thread helps: it is Python's
+lock that is held."""
+
 ID_LETTERS = 512
 
 EventId = Annotated[str | None, Field(max_length=ID_LETTERS, description="Given back in an error about this event.")]
@@ -139,6 +146,13 @@ def parse_event(message: str | bytes) -> AnyClientEvent:
     Raises:
         RealtimeError: what is wrong with it, with the client's `event_id` where it has one.
     """
+    comma = "," if isinstance(message, str) else b","
+    if len(message) > PLAIN_LETTERS and message.count(comma) > LONG_COMMAS_MAX:  # type: ignore[arg-type]
+        raise RealtimeError(
+            "INVALID_VALUE",
+            f"The message has {len(message)} letters that are not audio.",
+            f"Send at most {PLAIN_LETTERS} beside audio.",
+        )
     try:
         given = json.loads(message)
     except (ValueError, RecursionError) as exc:

@@ -14,6 +14,9 @@ LOGPROBS: Literal["item.input_audio_transcription.logprobs"] = "item.input_audio
 MODEL_LETTERS = 100
 
 
+Include = Annotated[list[Literal["item.input_audio_transcription.logprobs"]], Field(fail_fast=True)]
+
+
 class Strict(BaseModel):
     """What a client sends: nothing unknown, nothing of a wrong type."""
 
@@ -125,7 +128,7 @@ class Session(Strict):
     """A transcription session as a client asks for it."""
 
     type: Literal["transcription"] = "transcription"
-    include: list[Literal["item.input_audio_transcription.logprobs"]] | None = Field(
+    include: Include | None = Field(
         default=None, description="Log-probabilities of words; a token is a word with what stands before and after it."
     )
     audio: Audio | None = None
@@ -156,7 +159,7 @@ class LegacySecret(Strict):
 class LegacySession(Strict):
     """A transcription session in its legacy, flat shape."""
 
-    include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
+    include: Include | None = None
     input_audio_format: Literal["pcm16", "g711_ulaw", "g711_alaw"] | None = None
     input_audio_noise_reduction: NoiseReduction | None = None
     input_audio_transcription: Transcription | None = None

@@ -46,3 +46,16 @@ def test_what_is_no_base64_is_refused_by_name(audio: str) -> None:
     with pytest.raises(RealtimeError) as caught:
         append(audio).decoded()
     assert (caught.value.code, caught.value.param, caught.value.event_id) == ("INVALID_BASE64", "audio", "e1")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "session.update", "session": {"type": "transcription", "include": [1] * 100_000}},
+        {"type": "input_audio_buffer.append", "audio": "AAAA", "more": list(range(100_000))},
+    ],
+)
+def test_a_long_message_that_is_no_audio_is_refused_before_it_is_judged(event: dict[str, object]) -> None:
+    with pytest.raises(RealtimeError) as caught:
+        parse_event(json.dumps(event))
+    assert "letters that are not audio" in caught.value.message
