@@ -25,6 +25,9 @@ MAX_LABEL_LETTERS = 64
 MAX_ENTRIES = 1000
 """Of a list or an object, known before each of them is judged: what is wrong with a hundred thousand takes seconds."""
 
+MAX_PROBLEMS = 50
+"""Named in one refusal: what is nonsense throughout need not be said of each part."""
+
 MAX_UNKNOWN_NAMED, MAX_NAME_LETTERS = 20, 80
 """So many unknown fields, and so much of a name, are quoted in a refusal."""
 
@@ -157,12 +160,15 @@ class SessionConfig(BaseModel):
 
 
 def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:
-    """A validation failure as one error that names every field and what is wrong with it."""
+    """A validation failure as one error that names every field and what is wrong with it, up to `MAX_PROBLEMS`."""
+    found = exc.errors(include_url=False, include_context=False, include_input=False)
     problems = [
         f"`{'.'.join(str(part)[:MAX_NAME_LETTERS] for part in item['loc'])}`: "
         + ("is not a known field" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:])
-        for item in exc.errors()
+        for item in found[:MAX_PROBLEMS]
     ]
+    if len(found) > MAX_PROBLEMS:
+        problems.append(f"and {len(found) - MAX_PROBLEMS} more")
     return ConfigError(
         "INVALID_CONFIG",
         "Configuration refused: " + "; ".join(problems) + ".",

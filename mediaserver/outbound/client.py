@@ -251,7 +251,7 @@ async def _save(
     except BaseException:
         with suppress(OSError):
             file.close()
-        path.unlink(missing_ok=True)  # noqa: ASYNC240 - cancelled, there is no waiting for a thread
+        await asyncio.shield(asyncio.to_thread(path.unlink, missing_ok=True))  # half a second for a gigabyte
         raise
     if on_progress is not None:
         on_progress(done, done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from mediaserver.errors import CapacityError
+from mediaserver.errors import CapacityError, MediaError
 from mediaserver.jobs import files as files_module
 from mediaserver.jobs.database import StorageFullError
 from mediaserver.jobs.files import WRITE_BYTES, Files
@@ -49,7 +50,9 @@ async def test_an_upload_that_is_submitted_twice_at_once_becomes_one_job(door: D
     assert {body["error"]["code"] for status, body in answers if status == 404} == {"UPLOAD_NOT_FOUND"}
     job = next(body for status, body in answers if status == 201)
     assert (await door.ended(job["id"]))["state"] == "completed"
-    assert not list((door.jobs.files.recording("x").parents[1]).iterdir())
+    async with asyncio.timeout(5):  # the recording goes after the end of its job is written down
+        while list(door.jobs.files.recording("x").parents[1].iterdir()):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_write_that_is_cut_leaves_no_byte_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,3 +174,34 @@ async def test_what_comes_without_saying_how_much_leaves_room_on_the_disk(
     with pytest.raises(StorageFullError):
         await files.append("upl_a", pieces(), at=0, max_bytes=1 << 40)
     assert files.upload("upl_a").stat().st_size < 900 * WRITE_BYTES
+
+
+async def test_a_body_of_very_many_values_is_refused_before_it_is_read(door: Door) -> None:
+    for body in ("[" + "[]," * 300_000 + "[]]", json.dumps({f"f{n}": 1 for n in range(30_000)})):
+        headers = {"Content-Type": "application/json"}
+        status, refused = await door.ask("POST", "/transcriptions", data=body.encode(), headers=headers)
+        assert (status, refused["error"]["code"]) == (413, "BODY_TOO_LARGE")
+    status, refused = await door.ask("POST", "/transcriptions", json={"url": "x", **{f"f{n}": 1 for n in range(9000)}})
+    assert (status, refused["error"]["code"]) == (400, "INVALID_CONFIG")
+    assert "more" in refused["error"]["message"]
+    assert len(refused["error"]["message"]) < 5000
+
+
+async def test_what_failed_is_removed_off_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed_in: list[threading.Thread] = []
+    rmtree = shutil.rmtree
+
+    def noting(path: Path, *, ignore_errors: bool) -> None:
+        removed_in.append(threading.current_thread())
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(files_module.shutil, "rmtree", noting)
+    files = Files(tmp_path)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(10)
+
+    with pytest.raises(MediaError):
+        await files.save("job_a", pieces(), max_bytes=5)
+    assert threading.main_thread() not in removed_in
+    assert not files.recording("job_a").parent.exists()
