@@ -45,6 +45,7 @@ class Item:
         id: its name.
         start_s: stream time at which its audio begins, padding included.
         is_announced: whether the client was told that somebody speaks.
+        stopped_s: stream time at which a silence began that would have ended it, had the client not asked for that.
         end_s: stream time at which its audio ends; None until it is committed.
         is_forgotten: nothing is told of it: the client has deleted it, or cleared its audio.
         error: why it has no text.
@@ -54,6 +55,7 @@ class Item:
     id: str
     start_s: float
     is_announced: bool = False
+    stopped_s: float | None = None
     end_s: float | None = None
     is_forgotten: bool = False
     error: dict[str, object] | None = None

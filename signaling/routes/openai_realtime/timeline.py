@@ -94,6 +94,10 @@ class Timeline:
 
     def speech_started(self, at_s: float) -> list[ServerEvent]:
         """Somebody speaks, from stream time `at_s` on."""
+        before = self._open
+        if before is not None and before.stopped_s is not None and not self.manner.is_manual:
+            # A silence ended it before what the client asked for: a source that is ahead is not heard otherwise.
+            return [*self._end(before, before.stopped_s), *self.speech_started(at_s)]
         if self._open is None:
             padded_s = max(self._committed_s, at_s - self.manner.padding_s)
             self._open = self._new_item(self._committed_s if self.manner.is_manual else padded_s)
@@ -139,8 +143,14 @@ class Timeline:
     def speech_stopped(self, at_s: float) -> list[ServerEvent]:
         """Nobody speaks any more, since stream time `at_s`."""
         item = self._open
-        if self.manner.is_manual or self._requests or item is None:
-            return []  # the client ends the item: its commit or clear is about to take effect
+        if self.manner.is_manual or item is None:
+            return []
+        if self._requests:
+            item.stopped_s = at_s  # the client's commit or clear ends the item, unless somebody speaks before that
+            return []
+        return self._end(item, at_s)
+
+    def _end(self, item: Item, at_s: float) -> list[ServerEvent]:
         told: list[ServerEvent] = []
         if item.is_announced:
             told.append(SpeechStoppedTold(item_id=item.id, audio_end_ms=_ms(at_s)))

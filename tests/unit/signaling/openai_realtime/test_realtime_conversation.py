@@ -117,6 +117,25 @@ def test_what_follows_a_final_that_took_everything_back_is_a_word_of_its_own() -
     assert talk.told[-1]["transcript"] == "the quick fox."
 
 
+@pytest.mark.parametrize("asked", ["commit", "clear"])
+def test_what_the_client_asks_for_later_does_not_join_turns_or_take_one_away(asked: str) -> None:
+    """A client may be seconds ahead of what has been heard."""
+    talk = Talk()
+    talk.begin(1, 1.0)
+    talk.channels.stream_time_s = 5.0
+    talk.say(f"input_audio_buffer.{asked}")
+    talk.tell(SpeechStopped(2.0))
+    talk.begin(2, 3.0)
+    talk.tell(SpeechStopped(4.0), Finalized(5.0))
+    talk.finish(1, "one")
+    talk.finish(2, "two")
+    completed = [event["transcript"] for event in talk.told if event["type"] == COMPLETED]
+    assert completed == (["one", "two"] if asked == "commit" else ["one"])
+    spoken = [event["type"].rpartition(".")[2] for event in talk.told if event["type"].startswith("input_audio_buffer")]
+    assert spoken[:4] == ["speech_started", "speech_stopped", "committed", "speech_started"]
+    assert spoken[4:] == ["committed" if asked == "commit" else "cleared"]
+
+
 def test_finals_complete_their_items_in_order_while_others_speak() -> None:
     talk = Talk()
     talk.begin(1, 0.0)
