@@ -249,7 +249,7 @@ async def test_json_is_refused_by_name(door: Door, body: Any, status: int, code:
     [
         ({"data": b"RIFF", "headers": {"Content-Type": "audio/wav"}}, 415, "UNSUPPORTED_MEDIA_TYPE"),
         ({"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "INVALID_JSON"),
-        ({"data": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 400, "INVALID_JSON"),
+        ({"data": b"[" * 20_000, "headers": {"Content-Type": "application/json"}}, 400, "INVALID_JSON"),
         ({"data": b" " * 1_100_000, "headers": {"Content-Type": "application/json"}}, 413, "BODY_TOO_LARGE"),
         ({"data": b"nonsense", "headers": {"Content-Type": "multipart/form-data"}}, 400, "INVALID_FORM"),
         (
