@@ -235,13 +235,14 @@ async def converse(
         gone: `Outgoing.gone`; without it a client that goes while it is held back is missed until it is read again.
     """
     gone = gone or asyncio.Event()
-    reading = asyncio.create_task(_read(ws, feed, on_message), name="socket-reading")
-    others = [
-        asyncio.create_task(feed.ended.wait(), name="socket-ended"),
-        asyncio.create_task(gone.wait(), name="socket-gone"),
-    ]
+    said_all = asyncio.Event()
+    reading = asyncio.create_task(_read(ws, feed, on_message, said_all), name="socket-reading")
+    ended = asyncio.create_task(feed.ended.wait(), name="socket-ended")
+    others = [ended, asyncio.create_task(gone.wait(), name="socket-gone")]
     try:
         await asyncio.wait({reading, *others}, return_when=asyncio.FIRST_COMPLETED)
+        if said_all.is_set():  # and perhaps left: callbacks and webhooks still hear it out
+            await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         reading.cancel()
         for task in others:
@@ -252,9 +253,10 @@ async def converse(
         raise results[0]
 
 
-async def _read(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage) -> None:
+async def _read(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage, said_all: asyncio.Event) -> None:
     async for message in ws:
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not await on_message(message):
+            said_all.set()
             await feed.finish()
             return
     # A close frame ends the conversation in both directions: what would still come can reach nobody.

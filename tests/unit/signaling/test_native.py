@@ -433,6 +433,33 @@ async def test_a_client_that_goes_while_it_is_held_back_is_missed_at_once(
     writer.close()
 
 
+async def test_who_has_said_all_is_heard_out_also_when_it_has_left(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callbacks and webhooks hear what nobody waits for at the other end."""
+    draining, decoded, finish = asyncio.Event(), asyncio.Event(), Feed.finish
+
+    async def drain(feed: Feed) -> None:
+        draining.set()
+        await decoded.wait()
+        await finish(feed)
+
+    monkeypatch.setattr(Feed, "finish", drain)
+    monkeypatch.setattr(Outgoing, "_cut", lambda _self: None)  # tests' servers, unlike ours, cancel what is cut
+    _, writer = await raw_connection(node)
+    message = b'{"type":"close_stream"}'
+    writer.write(b"\x81" + bytes([0x80 | len(message)]) + bytes(4) + message)
+    await asyncio.wait_for(draining.wait(), 5)
+    (live,) = node.server.app[REGISTRY]._by_secret.values()
+    assert isinstance(live.peer, Feed)
+    monkeypatch.setattr("signaling.socket.STALLED_LETTERS", 0)
+    live.peer.channels.keep_alive()  # what is told now finds that nobody reads
+    await asyncio.sleep(0.05)
+    assert live.peer.is_open
+    decoded.set()
+    await node.empty()
+    assert live.peer.reason == "client"
+    writer.close()
+
+
 async def test_a_close_frame_without_a_code_is_the_clients_end(node: Node) -> None:
     """Browsers send it for `close()`."""
     _, writer = await raw_connection(node)
