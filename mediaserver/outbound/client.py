@@ -25,6 +25,7 @@ from yarl import URL
 
 from mediaserver.errors import ConfigError, MediaError
 from mediaserver.outbound.addresses import Reach, reach_of
+from mediaserver.outbound.names import Names
 
 URL_MAX_LETTERS = 2048
 """Signed addresses of object stores are 500 to 1500 letters; servers refuse what is much longer."""
@@ -93,9 +94,10 @@ def outbound_session(policy: OutboundPolicy) -> aiohttp.ClientSession:
             raise AddressRefusedError
         return socket.socket(family, kind, protocol)
 
+    names = Names()
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            socket_factory=guarded_socket, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX
+        connector=_Connector(
+            names, socket_factory=guarded_socket, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # what is not decompressed cannot be a bomb
@@ -103,6 +105,18 @@ def outbound_session(policy: OutboundPolicy) -> aiohttp.ClientSession:
         headers={"User-Agent": f"VoiceForge/{version('voiceforge')}", "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
     )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """One that lets its resolver go."""
+
+    def __init__(self, names: Names, **given: Any) -> None:
+        super().__init__(resolver=names, **given)
+        self._names = names
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        await self._names.close()
 
 
 def parse_url(text: str, policy: OutboundPolicy | None = None) -> URL:

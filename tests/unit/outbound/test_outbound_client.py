@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,10 +145,10 @@ async def test_a_name_that_answers_differently_the_second_time_is_refused(
 ) -> None:
     answers = ["127.0.0.1", "127.0.0.2", "10.0.0.1"]
 
-    async def getaddrinfo(_host: str, port: int, **_given: object) -> list[Any]:
+    def getaddrinfo(_host: str, port: int, *_given: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     url = server.make_url("/call.wav").with_host("rebinding.example")
     async with outbound_session(OnlyThisHost()) as first, outbound_session(OnlyThisHost()) as second:
         assert (await fetched(first, url, tmp_path / "call")).size_bytes == len(RECORDING)
@@ -231,3 +232,25 @@ async def test_a_fetch_that_would_fill_the_disk_is_given_up(
     with pytest.raises(OSError, match="No space left"):
         await fetched(session, server.make_url("/endless"), path, max_bytes=1 << 40, reserve_bytes=1 << 60)
     assert not path.exists()
+
+
+async def test_names_that_nobody_answers_for_do_not_hold_up_the_threads_of_files(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def silent(*_given: object) -> list[Any]:
+        answered.wait(10)
+        raise socket.gaierror("nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    urls = [f"http://h{n}.example/" for n in range(64)]
+    asked = [asyncio.create_task(fetched(session, url, tmp_path / str(n))) for n, url in enumerate(urls)]
+    await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(str)
+    finally:
+        answered.set()
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert {error.code for error in ended if isinstance(error, OutboundError)} == {"FETCH_FAILED"}
