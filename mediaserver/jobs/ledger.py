@@ -30,7 +30,8 @@ RISES_AFTER_S = 1800.0
 a stream of urgent jobs delays the others, and does not keep them out."""
 
 REANNOUNCED_AFTER_S = 900.0
-"""A broker that has lost a job's message is told of it again after this; a worker that gets both runs it once."""
+"""A broker that has lost a job's message is told of it again after this, then after ever longer:
+a long queue would fill it. A worker that gets both messages runs the job once."""
 
 CRASHED = {
     "code": "WORKER_CRASHED",
@@ -172,7 +173,10 @@ class Ledger:
 
     async def unannounced(self, *, limit: int, now_s: float) -> list[Job]:
         """Waiting jobs of which the broker has not been told, or so long ago that it may have forgotten."""
-        forgotten = (Job.announced_at.is_(None)) | (Job.announced_at < now_s - REANNOUNCED_AFTER_S)
+        forgotten = Job.announced_at.is_(None) | (
+            (Job.announced_at < now_s - REANNOUNCED_AFTER_S)
+            & (Job.announced_at - Job.created_at <= now_s - Job.announced_at)  # as long again as it has waited
+        )
         query = select(Job).where(Job.state == State.QUEUED, forgotten).order_by(Job.priority, Job.number).limit(limit)
         async with self._database.reading() as session:
             return list(await session.scalars(query))

@@ -115,6 +115,17 @@ async def test_webhooks_to_a_receiver_that_has_enough_wait_and_the_others_do_not
     assert await owed(receiver_of(urls[3])) == urls[:3]
 
 
+async def test_a_broker_is_told_again_ever_more_rarely(books: Books) -> None:
+    await books.store.add([new_job()], now_s=0.0)
+    told_s = []
+    for n in range(97):  # a day
+        now_s = n * (REANNOUNCED_AFTER_S + 1)
+        if jobs := await books.ledger.unannounced(limit=10, now_s=now_s):
+            await books.ledger.announced([job.id for job in jobs], now_s=now_s)
+            told_s.append(n)
+    assert told_s == [0, 1, 2, 4, 8, 16, 32, 64]
+
+
 async def test_two_workers_never_take_the_same_job(books: Books) -> None:
     jobs = await books.store.add([new_job() for _ in range(12)], now_s=1.0)
     claims: list[str] = []
