@@ -146,6 +146,7 @@ class Fuzzed:
     def start(self) -> None:
         """Listen, and remember what there was before any client came."""
         self._temporary.mkdir()
+        self._threads = set(threading.enumerate())  # other tests' libraries have left some of their own
         self._tempdir, tempfile.tempdir = tempfile.tempdir, str(self._temporary)
         self._logged = structlog.get_config()["processors"]
         structlog.configure(processors=[structlog.processors.format_exc_info, self._lines])
@@ -164,7 +165,7 @@ class Fuzzed:
         structlog.configure(processors=self._logged)
         tempfile.tempdir = self._tempdir
         assert not left, left
-        threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        threads = [thread.name for thread in threading.enumerate() if thread not in self._threads]
         assert not threads, threads
         files = [str(path.relative_to(self.data_dir)) for path in self._temporary.rglob("*")]
         assert not files, files
