@@ -14,7 +14,6 @@ import structlog
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.jobs.celery_queue import QUEUE, TASK, make_celery
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.files import Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.recording import Recorder
@@ -22,6 +21,7 @@ from mediaserver.jobs.worker import Worker
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, outbound_session
 from mediaserver.settings import Settings
+from mediaserver.storage.database import Database
 from signaling.loading import load_models
 from signaling.telemetry import configure_logging
 

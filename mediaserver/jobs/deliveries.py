@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.models import Delivery, Job, State
 from mediaserver.outbound.webhooks import new_delivery_id
+from mediaserver.storage.database import Database
 
 HELD_S = 60.0
 """For so long one that was taken is nobody else's; it is said again well before."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from mediaserver.errors import MediaError
-from mediaserver.jobs.database import StorageFullError, is_full
+from mediaserver.storage.database import StorageFullError, is_full
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import case, false, or_, select, update
 
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import Job, Priority, Result, Stage, State
+from mediaserver.storage.database import Database
 
 LEASE_S = 15.0
 """A worker that has not been heard of for so long is dead: several times what a busy machine may hold one up."""

@@ -1,15 +1,14 @@
-"""The tables, made by `migrations/`, never by `create_all`. Times are seconds since 1970 by the wall clock."""
+"""The tables of recordings, made by `mediaserver/storage/migrations`. Times are seconds since 1970."""
 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
 
-Number = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up only what it calls INTEGER."""
+from mediaserver.storage.base import Base, Number
 
 
 class State(StrEnum):
@@ -40,19 +39,6 @@ class Priority(IntEnum):
     EXPRESS = 0
     NORMAL = 1
     LOW = 2
-
-
-class Base(DeclarativeBase):
-    """Constraints have names, so that migrations can change them on every database."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
 
 
 class Job(Base):

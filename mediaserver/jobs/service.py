@@ -16,7 +16,6 @@ import structlog
 
 from mediaserver.errors import CapacityError, VoiceForgeError
 from mediaserver.jobs.celery_queue import CeleryQueue, make_celery
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.deliveries import Deliveries
 from mediaserver.jobs.files import Files
 from mediaserver.jobs.ledger import Ledger
@@ -32,6 +31,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, outbound_session
 from mediaserver.outbound.webhooks import Webhooks
 from mediaserver.settings import Settings
+from mediaserver.storage.database import Database
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 
 from mediaserver.errors import CapacityError
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import Job, Priority, Result, State, Upload
+from mediaserver.storage.database import Database
 
 QUEUED_MAX = 10_000
 """Jobs that wait; a further one is refused. At a minute each they take a machine a week."""

@@ -22,7 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from mediaserver.decoder.window import Task as DecodeTask
 from mediaserver.errors import CapacityError, VoiceForgeError
-from mediaserver.jobs.database import StorageFullError, is_full
+from mediaserver.storage.database import StorageFullError, is_full
 from mediaserver.jobs.files import RESERVE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Job, Stage
@@ -31,6 +31,7 @@ from mediaserver.jobs.results import written_down
 from mediaserver.jobs.transcript import RecordingOptions, Transcript
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import fetch_to_file
+from mediaserver.storage.database import StorageFullError, is_full
 
 log = structlog.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from mediaserver.errors import ConfigError
 from mediaserver.jobs.celery_queue import TASK, CeleryQueue, make_celery
-from mediaserver.jobs.database import Database
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Priority
 from mediaserver.jobs.store import NewJob, Store, new_id
+from mediaserver.storage.database import Database
 from signaling.cli import main
 
 OPTIONS = {"language": None, "prompt": None, "hotwords": [], "multichannel": False, "task": "transcribe"}

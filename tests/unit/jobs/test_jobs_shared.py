@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from mediaserver.jobs.database import Database
 from mediaserver.settings import Settings
+from mediaserver.storage.database import Database
 from tests.unit.signaling.jobs_door import Door, FakeTranscriber, open_door
 
 Two = tuple[Door, Door]

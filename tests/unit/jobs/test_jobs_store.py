@@ -10,11 +10,12 @@ import pytest_asyncio
 
 from mediaserver.errors import CapacityError
 from mediaserver.jobs import store as module
-from mediaserver.jobs.database import Database
+from mediaserver.storage.database import Database
 from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries, receiver_of
 from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, RISES_AFTER_S, Ledger
 from mediaserver.jobs.models import Job, Priority, Stage, State, Upload
 from mediaserver.jobs.store import NewJob, Store, new_id
+from mediaserver.storage.database import Database
 
 OPTIONS = {"language": None, "prompt": None, "hotwords": [], "multichannel": False, "task": "transcribe"}
 HOOK = {"webhook_url": "https://example.org/hook", "webhook_secret": "long enough"}

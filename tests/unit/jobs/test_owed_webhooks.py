@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from mediaserver.jobs.database import Database
+from mediaserver.storage.database import Database
 from mediaserver.jobs.deliveries import Deliveries
 from mediaserver.jobs.models import Job
 from mediaserver.jobs.outbox import SENT_AT_ONCE, SENT_TO_ONE, Outbox

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from mediaserver.errors import CapacityError, MediaError
 from mediaserver.jobs import files as files_module
-from mediaserver.jobs.database import StorageFullError
+from mediaserver.storage.database import StorageFullError
 from mediaserver.jobs.files import WRITE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import State

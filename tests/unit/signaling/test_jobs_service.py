@@ -17,12 +17,12 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from mediaserver.jobs import database as database_module
 from mediaserver.jobs import files as files_module
 from mediaserver.jobs import ledger as ledger_module
 from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from mediaserver.storage import database as database_module
 from tests.unit.signaling.jobs_door import Door, FakeTranscriber, open_door
 
 HOOK = {"webhook_secret": "long enough"}

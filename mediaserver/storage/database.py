@@ -1,4 +1,4 @@
-"""The database of recordings, by URL: SQLite on threads of its own, or PostgreSQL. Its failures have names.
+"""The database, by URL: SQLite on threads of its own, or PostgreSQL. Its failures have names.
 
 SQLite writes ahead (WAL), so that readers do not wait for a writer, and syncs at each commit: a job that was taken in
 survives a power cut. A transaction that will write says so at its beginning, or two of them could wait for each other.

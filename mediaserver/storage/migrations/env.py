@@ -1,10 +1,10 @@
-"""What Alembic runs: the migrations on the connection that it is given (`mediaserver/jobs/database.py`)."""
+"""What Alembic runs: the migrations on the connection that it is given (`mediaserver/storage/database.py`)."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from mediaserver.jobs.models import Base
+from mediaserver.storage.base import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

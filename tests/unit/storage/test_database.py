@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
+import mediaserver.jobs.models  # noqa: F401 - its tables
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
-from mediaserver.jobs import database as module
-from mediaserver.jobs.database import Database, StorageFullError, migrate, named_failures
-from mediaserver.jobs.models import Base
+from mediaserver.storage import database as module
+from mediaserver.storage.base import Base
+from mediaserver.storage.database import Database, StorageFullError, migrate, named_failures
 from signaling.cli import main
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from mediaserver.jobs.database import Database
+from mediaserver.storage.database import Database
 from tests.conftest import in_ci
 
 START_S = 20

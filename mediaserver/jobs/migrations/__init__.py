@@ -1,1 +1,0 @@
-"""Alembic's migrations of the recordings' database, run when it is opened."""
