@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from mediaserver.errors import ConfigError
@@ -131,6 +132,19 @@ class SessionConfig(BaseModel):
         description="What the channels are called, in their order; in a URL separated by commas.",
     )
 
+    _fixed: frozenset[str] = PrivateAttr(frozenset())
+
+    def fixed(self, values: Mapping[str, Any]) -> Self:
+        """This configuration with fields that somebody else decides; the client may repeat them, not change them.
+
+        Raises:
+            ConfigError: FIXED_BY_TOKEN, or fields that are unknown or of wrong types.
+        """
+        config = self.merged(dict(values))
+        _require_same(self, config, self.model_fields_set & set(values))
+        config._fixed = self._fixed | frozenset(values)
+        return config
+
     def merged(self, changes: object) -> Self:
         """This configuration with the fields of a `configure` message changed.
 
@@ -154,9 +168,22 @@ class SessionConfig(BaseModel):
         if "custom_vocabulary" in changes:  # another name of `hotwords`: what is kept of these is not a second value
             kept.pop("hotwords", None)
         try:
-            return self.model_validate({**kept, **changes})
+            config = self.model_validate({**kept, **changes})
         except ValidationError as exc:
             raise config_error(exc, known=sorted(type(self).model_fields)) from exc
+        _require_same(self, config, self._fixed)
+        config._fixed = self._fixed
+        return config
+
+
+def _require_same(one: SessionConfig, other: SessionConfig, fields: Iterable[str]) -> None:
+    changed = sorted(name for name in fields if getattr(one, name) != getattr(other, name))
+    if changed:
+        raise ConfigError(
+            "FIXED_BY_TOKEN",
+            f"The join token decides {', '.join(f'`{name}`' for name in changed)}, and not the client.",
+            "Leave that out, or get a token that does not say it.",
+        )
 
 
 def config_error(exc: ValidationError, *, known: list[str]) -> ConfigError:

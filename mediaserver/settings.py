@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,14 @@ class TurnDetection(StrEnum):
 
     SILENCE = "silence"
     SEMANTIC = "semantic"
+
+
+class KeylessAccess(StrEnum):
+    """Who is served without a key."""
+
+    AUTO = "auto"
+    LOOPBACK = "loopback"
+    EVERYONE = "everyone"
 
 
 class WebhookBatch(StrEnum):
@@ -116,6 +124,29 @@ class Settings(BaseSettings):
         [],
         "Origins (scheme://host:port) whose pages may call this server; the page it serves itself always may.",
     )
+    keyless_access: KeylessAccess = _knob(
+        Group.SERVER,
+        KeylessAccess.AUTO,
+        "Who is served without a key: `auto` this machine until the first key is made, then nobody; `loopback` this "
+        "machine always; `everyone` whoever reaches the port.",
+    )
+    trusted_proxies: list[str] = _knob(
+        Group.SERVER,
+        [],
+        "Networks of proxies, as JSON, whose X-Forwarded-For says where a request comes from.",
+    )
+    metrics_need_key: bool = _knob(Group.SERVER, False, "Show /metrics only to who has a key.")
+    token_secret: SecretStr | None = _knob(
+        Group.SERVER,
+        None,
+        "What join tokens and grants are signed with, the same for all servers that take each other's; unset, each "
+        "makes up its own when it starts.",
+        min_length=32,
+    )
+    tls_certificate: Path | None = _knob(
+        Group.SERVER, None, "PEM file of the certificate and those between it and its root: HTTPS, TLS 1.2 or later."
+    )
+    tls_key: Path | None = _knob(Group.SERVER, None, "PEM file of its private key.")
     outbound_allow_private: bool = _knob(
         Group.SERVER,
         False,
@@ -436,6 +467,19 @@ class Settings(BaseSettings):
     def _turn_servers_have_a_secret(self) -> Settings:
         if self.turn_urls and self.turn_secret is None:
             raise ValueError("`turn_urls` needs `turn_secret`: without it clients get no credentials")
+        return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ip_network(network, strict=False)
+        return value
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("`tls_certificate` and `tls_key` belong together: give both, or none")
         return self
 
     @model_validator(mode="after")

@@ -17,8 +17,10 @@ from mediaserver.audio.vad import VadPool
 from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
-from mediaserver.settings import Settings
+from mediaserver.settings import KeylessAccess, Settings
 from signaling.answering import Answering
+from signaling.auth.accounts import Accounts
+from signaling.auth.guard import Guard, require_keys
 from signaling.eventlogs import EventLogs
 from signaling.limits import IDLE_CONNECTION_S, SDP_MAX_BYTES, Admission, Gate, ServedEngine, is_loopback
 from signaling.loading import Loaded, load_models
@@ -49,6 +51,7 @@ from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
 from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
+from signaling.tls import tls_of
 from stun_turn.servers import IceServers
 
 log = structlog.get_logger(__name__)
@@ -65,12 +68,13 @@ ADMISSION = web.AppKey("admission", Admission)
 MODELS = web.AppKey("models", Models)
 JOBS = web.AppKey("jobs", Jobs)
 RECORDINGS = web.AppKey("recordings", Recordings)
+ACCOUNTS = web.AppKey("accounts", Accounts)
 
 Loading = asyncio.Task[Loaded]
 Loader = Callable[[Settings, Metrics], Coroutine[None, None, Loaded]]
 
 
-def make_app(
+def make_app(  # noqa: PLR0915 - a list of what there is, one line each
     settings: Settings,
     *,
     metrics: Metrics,
@@ -93,6 +97,7 @@ def make_app(
     Raises:
         ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL, NOT_A_TURN_URL, or INVALID_URL for `webhook_url`.
     """
+    accounts = Accounts(settings)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
@@ -128,10 +133,18 @@ def make_app(
         admission=admission,
         recordings=recordings,
         outbound=outbound,
+        tokens=accounts.tokens,
         metrics=metrics,
     )
     realtime = OpenAIRealtime(
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
+    )
+    guard = Guard(
+        settings=settings,
+        keys=accounts.keys,
+        tokens=accounts.tokens,
+        secrets=realtime.client_secrets,
+        metrics=metrics,
     )
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
@@ -144,11 +157,12 @@ def make_app(
             *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
             in_dialect(MODELS_PATH, write_model_refusal),
             gate.middleware,  # within the dialects, so that vendors' clients can read its refusals too
+            guard.middleware,
         ],
         client_max_size=SDP_MAX_BYTES,
     )
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
-    app[RECORDINGS] = recordings
+    app[RECORDINGS], app[ACCOUNTS] = recordings, accounts
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
     for door in (whip, native, events, *transcriptions, deepgram, openai_rest, realtime, health, page, docs):
@@ -175,6 +189,7 @@ def make_app(
         await deepgram.close()
         await webhooks.close()
         await outbound.close()
+        await accounts.close()
 
     app.cleanup_ctx.append(monitor)
     app.cleanup_ctx.append(close_outbound)
@@ -206,12 +221,13 @@ async def serve(settings: Settings, *, load: Loader | None = None) -> None:
     )
     await runner.setup()
     try:
+        await require_keys(settings, app[ACCOUNTS].keys)
         url = await _listen(runner, settings)
     except VoiceForgeError:
         await runner.cleanup()
         raise
     signals.install()
-    _announce(url, settings)
+    _announce(url, settings, has_keys=await app[ACCOUNTS].keys.exist())
     loading = asyncio.create_task((load or load_models)(settings, metrics), name="load-models")
     try:
         await _until_stopped(loading, app[MODELS], signals)
@@ -266,14 +282,16 @@ async def _close_models(loading: Loading) -> None:
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:
     """Open the port; returns the URL to look at."""
+    tls = await asyncio.to_thread(tls_of, settings)
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
     except OSError as exc:
         raise _cannot_listen(exc, settings) from exc
     host, port = runner.addresses[0][:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _cannot_listen(exc: OSError, settings: Settings) -> VoiceForgeError:
@@ -297,11 +315,13 @@ def _cannot_listen(exc: OSError, settings: Settings) -> VoiceForgeError:
     )
 
 
-def _announce(url: str, settings: Settings) -> None:
+def _announce(url: str, settings: Settings, *, has_keys: bool) -> None:
     click.echo(f"VoiceForge is listening: open {url}")
-    if not is_loopback(settings.host):
+    if not has_keys and settings.keyless_access is not KeylessAccess.EVERYONE:
+        click.echo("There are no keys: programs of this machine are served, and nobody else.", err=True)
+    if settings.keyless_access is KeylessAccess.EVERYONE and not is_loopback(settings.host):
         click.echo(
-            f"Warning: {settings.host} is reachable from the network, and there are no keys yet: "
-            "whoever reaches this port can open sessions. Put it behind a proxy that asks who is there.",
+            f"Warning: `keyless_access` lets in whoever reaches {settings.host}. "
+            "Put it behind a proxy that asks who is there, or make keys.",
             err=True,
         )

@@ -16,6 +16,7 @@ from mediaserver.session.effective import Effective
 from mediaserver.session.tap import Tap, Tee
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
+from signaling.auth.principal import current_principal
 from signaling.limits import ServedEngine
 from signaling.session_webhooks import SessionWebhooks
 
@@ -64,7 +65,7 @@ class SessionFactory:
             ConfigError: it names a model, a language or an end-of-turn model that is not there.
         """
         engine, _ = self._loaded()
-        Effective.of(config, self.settings, engine)
+        Effective.of(_fixed(config), self.settings, engine)
 
     def channels(self, session_id: str, config: SessionConfig, outlet: Outlet, *, count: int = 1) -> Channels:
         """The sessions of a connection.
@@ -122,6 +123,7 @@ class SessionFactory:
 
     def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:
         engine, vad = self._loaded()
+        config = _fixed(config)
 
         def make_session(sink: Sink) -> Session:
             return Session(
@@ -142,3 +144,13 @@ class SessionFactory:
         if engine is None or vad is None:
             raise RuntimeError("a session was admitted before the models were loaded")
         return engine, vad
+
+
+def _fixed(config: SessionConfig) -> SessionConfig:
+    """A client's configuration with what its join token decides.
+
+    Raises:
+        ConfigError: FIXED_BY_TOKEN.
+    """
+    pinned = current_principal().pinned
+    return config if pinned is None else config.fixed(pinned)

@@ -47,7 +47,10 @@ class StreamConfig(SessionConfig):
 class StreamQuery(StreamConfig):
     """The query of the native WebSocket."""
 
-    api_key: str | None = Field(None, repr=False, max_length=512, description="Accepted; nothing asks for keys yet.")
+    api_key: str | None = Field(
+        None, repr=False, max_length=512, description="A key, for clients that cannot send `Authorization`."
+    )
+    token: str | None = Field(None, repr=False, max_length=8192, description="A join token, likewise.")
 
 
 def stream_query(query: MultiMapping[str]) -> StreamQuery:

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from mediaserver.storage.base import Base, Number
 
+NO_TENANT = "local"
+"""Whose recordings are that came without a key."""
+
 
 class State(StrEnum):
     """Where a job is: `queued → running → completed | failed | cancelled`."""
@@ -53,11 +56,13 @@ class Job(Base):
         Index("ix_jobs_next", "state", "priority", "number"),
         Index("ix_jobs_expires_at", "expires_at"),
         Index("ix_jobs_batch_id", "batch_id"),
+        Index("ix_jobs_tenant_number", "tenant", "number"),
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
     batch_id: Mapped[str | None] = mapped_column(String(64))
+    tenant: Mapped[str] = mapped_column(String(64), default=NO_TENANT, server_default=NO_TENANT)
     state: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str | None] = mapped_column(String(16))
     priority: Mapped[int]
@@ -115,6 +120,7 @@ class Upload(Base):
     __table_args__ = (Index("ix_uploads_expires_at", "expires_at"),)
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), default=NO_TENANT, server_default=NO_TENANT)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     file_name: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]

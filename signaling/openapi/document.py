@@ -12,7 +12,20 @@ from aiohttp import web
 from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 
-from signaling.openapi.operation import FOREIGN, JSON, NATIVE_ERRORS, Answer, ErrorShape, Operation, Refusal, Tag
+from signaling.openapi.operation import (
+    FOREIGN,
+    JSON,
+    NATIVE_ERRORS,
+    NOT_PERMITTED,
+    UNKNOWN,
+    UNKNOWN_TO_DEEPGRAM,
+    Access,
+    Answer,
+    ErrorShape,
+    Operation,
+    Refusal,
+    Tag,
+)
 from signaling.openapi.schemas import JsonSchema, Mode, Schemas, without_null
 from signaling.openapi.walk import DescribedRoute, described_routes
 
@@ -29,6 +42,23 @@ Live and recorded speech to text, on your own machine.
 Refusals of the native interfaces are `{"error": {code, message, hint, retryable}}`; clients may branch on `code`.
 What is said over WebSockets and data channels is in `/asyncapi.json`.
 """
+
+SECURITY: Mapping[str, Mapping[str, str]] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key (`vf_…`), or a token that was given out for one. Until the first key is made, this "
+        "machine's programs need none.",
+    },
+    "keyOfDeepgram": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`Token <key>`, as Deepgram's SDKs send it.",
+    },
+    "keyInQuery": {"type": "apiKey", "in": "query", "name": "api_key", "description": "A key, in the URL."},
+    "tokenInQuery": {"type": "apiKey", "in": "query", "name": "token", "description": "A join token, in the URL."},
+}
 
 TAGS: Mapping[Tag, str] = {
     Tag.NATIVE: "VoiceForge's own protocol.",
@@ -63,6 +93,7 @@ def openapi_document(app: web.Application) -> bytes:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
+            "securitySchemes": SECURITY,
             "responses": {FOREIGN_NAME: _refused(FOREIGN, NATIVE_ERRORS, schemas)},
         },
     }
@@ -70,6 +101,15 @@ def openapi_document(app: web.Application) -> bytes:
     return json.dumps(
         checked.model_dump(mode="json", by_alias=True, exclude_unset=True), ensure_ascii=False, separators=(",", ":")
     ).encode()
+
+
+def _is_guarded(operation: Operation) -> bool:
+    return operation.access not in (Access.OPEN, Access.URL)
+
+
+def _schemes(operation: Operation) -> list[str]:
+    own = {Tag.NATIVE: ["key", "keyInQuery", "tokenInQuery"], Tag.DEEPGRAM: ["key", "keyOfDeepgram"]}
+    return own.get(operation.tag, ["key"])
 
 
 def _want(schemas: Schemas, operation: Operation) -> None:
@@ -82,7 +122,7 @@ def _want(schemas: Schemas, operation: Operation) -> None:
         for written in (*answer.content.values(), *answer.headers.values()):
             schemas.want(written, "serialization")
     schemas.want(operation.errors.model, "serialization")
-    for refusal in operation.refusals:
+    for refusal in (*operation.refusals, UNKNOWN):
         for written in refusal.headers.values():
             schemas.want(written, "serialization")
 
@@ -110,6 +150,8 @@ def _operation(route: DescribedRoute, schemas: Schemas) -> dict[str, Any]:
             "content": _content(operation.body.content, schemas, is_request=True),
         }
     described["responses"] = _responses(operation, schemas)
+    if _is_guarded(operation):
+        described["security"] = [{name: []} for name in _schemes(operation)]
     return described
 
 
@@ -184,19 +226,32 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         if key in responses:
             raise ValueError(f"{operation.summary!r} describes the status {key} twice")
         responses[key] = _refused(refusal, operation.errors, schemas)
-    key, foreign = str(FOREIGN.status.value), _refused(_foreign(operation.errors), operation.errors, schemas)
+    key, foreign = str(FOREIGN.status.value), _refused(_foreign(operation), operation.errors, schemas)
+    if _is_guarded(operation):
+        unknown = str(UNKNOWN.status.value)
+        refused = _refused(_unknown(operation), operation.errors, schemas)
+        responses[unknown] = _either(responses[unknown], refused) if unknown in responses else refused
     if key in responses:
         responses[key] = _either(responses[key], foreign)
-    elif operation.errors is NATIVE_ERRORS:
+    elif operation.errors is NATIVE_ERRORS and not _is_guarded(operation):
         responses[key] = {"$ref": f"#/components/responses/{FOREIGN_NAME}"}
     else:
         responses[key] = foreign
     return dict(sorted(responses.items()))
 
 
-def _foreign(shape: ErrorShape) -> Refusal:
-    codes = [code.lower() for code in FOREIGN.codes] if shape.in_small_letters else FOREIGN.codes
-    return Refusal(FOREIGN.status, codes)
+def _foreign(operation: Operation) -> Refusal:
+    codes = [*FOREIGN.codes, *([NOT_PERMITTED] if _is_guarded(operation) else [])]
+    return Refusal(FOREIGN.status, _written(codes, operation.errors))
+
+
+def _unknown(operation: Operation) -> Refusal:
+    refusal = UNKNOWN_TO_DEEPGRAM if operation.tag is Tag.DEEPGRAM else UNKNOWN
+    return Refusal(refusal.status, _written(refusal.codes, operation.errors), refusal.headers)
+
+
+def _written(codes: Sequence[str], shape: ErrorShape) -> Sequence[str]:
+    return [code.lower() for code in codes] if shape.in_small_letters else codes
 
 
 def _response(answer: Answer, schemas: Schemas) -> dict[str, Any]:

@@ -46,6 +46,22 @@ class Tag(StrEnum):
     SERVER = "Server"
 
 
+class Access(StrEnum):
+    """Who may call a route (`signaling.auth.guard`). The first three are scopes of keys."""
+
+    STREAM = "stream"
+    JOBS = "jobs"
+    ADMIN = "admin"
+    ANY = "any"
+    """Whoever comes with a key or token that is good for something."""
+    METRICS = "metrics"
+    """Anybody, or only keys, by the setting `metrics_need_key`."""
+    URL = "url"
+    """Whoever knows the URL, which nobody guesses."""
+    OPEN = "open"
+    """Anybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """What a request carries.
@@ -112,6 +128,13 @@ class Refusal:
 FOREIGN = Refusal(HTTPStatus.FORBIDDEN, ("HOST_NOT_ALLOWED", "ORIGIN_NOT_ALLOWED"))
 """What every route says to a page of elsewhere (`signaling.limits.Gate`)."""
 
+UNKNOWN = Refusal(HTTPStatus.UNAUTHORIZED, ("INVALID_API_KEY",), headers={"WWW-Authenticate": str})
+UNKNOWN_TO_DEEPGRAM = Refusal(HTTPStatus.UNAUTHORIZED, ("INVALID_AUTH",), headers={"WWW-Authenticate": str})
+"""What a route says to who has no key, or one that is good for nothing (`signaling.auth.guard`)."""
+
+NOT_PERMITTED = "INSUFFICIENT_PERMISSIONS"
+"""What it says beside `FOREIGN` to who has one that is good for something else."""
+
 NO_SESSION_NOW = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     ("MODEL_LOADING", "ENGINE_DOWN", "OVERLOADED", "SERVER_FULL", "SHUTTING_DOWN"),
@@ -167,6 +190,7 @@ class Operation:
     Args:
         summary: a few words; the handler's docstring is for readers of the code.
         tag: which protocol it belongs to.
+        access: who may call it.
         description: what a client needs to know beyond the types; CommonMark.
         query: the model that the handler reads the query with.
         lists: how the query writes an array: `a=1,2` or `a=1&a=2`.
@@ -181,6 +205,7 @@ class Operation:
 
     summary: str
     tag: Tag
+    access: Access
     description: str = ""
     query: type[BaseModel] | None = None
     lists: Literal["commas", "repeated"] = "commas"

@@ -15,7 +15,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from signaling.openapi.async_document import asyncapi_document
 from signaling.openapi.document import openapi_document
-from signaling.openapi.operation import JSON, Answer, Operation, Tag, Undescribed, described
+from signaling.openapi.operation import JSON, Access, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler
 from signaling.routes.page import PAGE_HEADERS
 
@@ -52,6 +52,7 @@ def _document_operation(summary: str, description: str) -> Operation:
     return Operation(
         summary=summary,
         tag=Tag.SERVER,
+        access=Access.OPEN,
         description=description,
         headers=IfNoneMatch,
         answers={

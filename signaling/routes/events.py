@@ -22,6 +22,7 @@ from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.native_events import NATIVE_EVENTS
 from signaling.openapi.native_messages import PEER_MESSAGES
 from signaling.openapi.operation import (
+    Access,
     Answer,
     Conversation,
     Operation,
@@ -78,6 +79,7 @@ class EventsHeaders(BaseModel):
 EVENTS = Operation(
     summary="What a session tells",
     tag=Tag.WHIP,
+    access=Access.URL,
     description="Events of the native protocol, as server-sent events (`id` is `seq`, `data` is the JSON object) or, "
     "where the request is a WebSocket handshake, one a message. Begins with what is kept, ends after `closed`. An "
     "`EVENTS_LOST` warning without an `id` says that older events are kept no more. Over the WebSocket the messages of "
@@ -110,6 +112,7 @@ EVENTS = Operation(
 PREFLIGHT = Operation(
     summary="Whether a page of another origin may read a session's events",
     tag=Tag.WHIP,
+    access=Access.OPEN,
     description="CORS. The same whether or not there is a session.",
     path=PATH,
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from mediaserver.metrics import Metrics
 from signaling.limits import LOADING_RETRY_AFTER_S, Admission
-from signaling.openapi.operation import JSON, Answer, Operation, RetryAfter, Tag, described
+from signaling.openapi.operation import JSON, Access, Answer, Operation, RetryAfter, Tag, described
 
 
 class Alive(BaseModel):
@@ -30,6 +30,7 @@ class Readiness(BaseModel):
 ALIVE = Operation(
     summary="Whether the process lives",
     tag=Tag.SERVER,
+    access=Access.OPEN,
     description="A restart helps if this does not answer.",
     answers={HTTPStatus.OK: Answer("The event loop turns.", {JSON: Alive})},
 )
@@ -37,6 +38,7 @@ ALIVE = Operation(
 READY = Operation(
     summary="Whether sessions are taken",
     tag=Tag.SERVER,
+    access=Access.OPEN,
     description="For load balancers. A node that is full is still ready: it refuses a session by itself.",
     answers={
         HTTPStatus.OK: Answer("Sessions are taken.", {JSON: Readiness}),
@@ -49,6 +51,7 @@ READY = Operation(
 METRICS = Operation(
     summary="What has been counted",
     tag=Tag.SERVER,
+    access=Access.METRICS,
     description="For Prometheus, in its text format or in OpenMetrics, whichever `Accept` asks for.",
     answers={HTTPStatus.OK: Answer("All metrics.", {"text/plain": str, "application/openmetrics-text": str})},
 )

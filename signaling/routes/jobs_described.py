@@ -12,6 +12,7 @@ from mediaserver.jobs.bodies import JobBody
 from mediaserver.jobs.results import TranscriptBody
 from signaling.openapi.operation import (
     JSON,
+    Access,
     Answer,
     Body,
     BytesOfFile,
@@ -65,6 +66,7 @@ OPTION_CODES = (
 PREFLIGHT = Operation(
     summary="What pages of other origins may do",
     tag=Tag.RECORDINGS,
+    access=Access.OPEN,
     path=ANY,
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
 )
@@ -72,6 +74,7 @@ PREFLIGHT = Operation(
 SUBMIT = Operation(
     summary="Transcribe a recording",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="In a form, by its URL, or as an upload that is complete. The job waits for its turn: ask for it, "
     "watch its events, or give a `webhook_url`.",
     query=NoQuery,
@@ -92,6 +95,7 @@ SUBMIT = Operation(
 BATCH = Operation(
     summary="Transcribe several recordings",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="By their URLs; all are taken in, or none.",
     query=NoQuery,
     body=Body("The recordings and the options.", {JSON: BatchBody}),
@@ -111,6 +115,7 @@ JOB_PREFLIGHT = replace(PREFLIGHT, path=ONE_JOB)
 LIST = Operation(
     summary="List jobs",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="The newest first, by pages.",
     query=ListQuery,
     answers={HTTPStatus.OK: Answer("A page of jobs.", {JSON: JobListBody})},
@@ -120,6 +125,7 @@ LIST = Operation(
 SHOW = Operation(
     summary="Look at a job",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     path=ONE_JOB,
     query=NoQuery,
     answers={HTTPStatus.OK: Answer("The job.", {JSON: JobBody})},
@@ -129,6 +135,7 @@ SHOW = Operation(
 DELETE = Operation(
     summary="Delete a job",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="With its recording and its result. One that runs is stopped; a webhook that is owed is not sent.",
     path=ONE_JOB,
     answers={HTTPStatus.NO_CONTENT: Answer("It is gone.")},
@@ -142,6 +149,7 @@ DELETE = Operation(
 CANCEL = Operation(
     summary="Cancel a job",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     path=ONE_JOB,
     answers={
         HTTPStatus.OK: Answer("It waited, and is cancelled.", {JSON: JobBody}),
@@ -158,6 +166,7 @@ CANCEL = Operation(
 RESULT = Operation(
     summary="Fetch a result",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="As JSON with words, as text, as subtitles (SRT, WebVTT) or as a table (TSV).",
     path=ONE_JOB,
     query=ResultQuery,
@@ -185,6 +194,7 @@ RESULT = Operation(
 EVENTS = Operation(
     summary="Watch a job",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="Server-sent events: `progress` with the job at each change, at its end one that is called as its "
     "state is; then the stream ends. A stream that ends without that tells of a job that was deleted, or of a "
     "server that stops: ask again.",
@@ -229,6 +239,7 @@ OTHER_TUS = Refusal(HTTPStatus.PRECONDITION_FAILED, ("TUS_VERSION_UNSUPPORTED",)
 UPLOAD_OPTIONS = Operation(
     summary="What of tus is there",
     tag=Tag.RECORDINGS,
+    access=Access.OPEN,
     path=ANY,
     answers={
         HTTPStatus.NO_CONTENT: Answer(
@@ -242,6 +253,7 @@ ONE_UPLOAD_OPTIONS = replace(UPLOAD_OPTIONS, path=ANY)
 UPLOAD_CREATE = Operation(
     summary="Begin an upload",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     description="The tus protocol 1.0.0 (https://tus.io/protocols/resumable-upload): a recording in pieces, which can "
     "be gone on with after a break.",
     headers=CreateHeaders,
@@ -262,6 +274,7 @@ UPLOAD_CREATE = Operation(
 UPLOAD_HEAD = Operation(
     summary="How much of an upload is there",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     path=ONE_UPLOAD,
     headers=TusHeaders,
     answers={
@@ -276,6 +289,7 @@ UPLOAD_HEAD = Operation(
 UPLOAD_APPEND = Operation(
     summary="Bring more of an upload",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     path=ONE_UPLOAD,
     headers=AppendHeaders,
     body=Body("Bytes of the recording.", {"application/offset+octet-stream": BytesOfFile}),
@@ -301,6 +315,7 @@ UPLOAD_APPEND = Operation(
 UPLOAD_DELETE = Operation(
     summary="Delete an upload",
     tag=Tag.RECORDINGS,
+    access=Access.JOBS,
     path=ONE_UPLOAD,
     headers=TusHeaders,
     answers={HTTPStatus.NO_CONTENT: Answer("It is gone.", headers=TUS)},

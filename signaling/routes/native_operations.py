@@ -12,6 +12,7 @@ from signaling.openapi.native_events import NATIVE_EVENTS
 from signaling.openapi.native_messages import SOCKET_MESSAGES
 from signaling.openapi.operation import (
     NO_SESSION_NOW,
+    Access,
     Answer,
     Conversation,
     Operation,
@@ -34,6 +35,7 @@ class StreamHeaders(BaseModel):
 CONNECT = Operation(
     summary="Stream audio over a WebSocket",
     tag=Tag.NATIVE,
+    access=Access.STREAM,
     description="The query is the session's configuration. What is said over it is in `/asyncapi.json`.",
     query=StreamQuery,
     headers=StreamHeaders,

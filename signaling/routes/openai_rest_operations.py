@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from signaling.openapi.operation import JSON, Answer, Body, ErrorShape, Operation, Refusal, RetryAfter, Tag
+from signaling.openapi.operation import JSON, Access, Answer, Body, ErrorShape, Operation, Refusal, RetryAfter, Tag
 from signaling.routes.openai_errors import RestRefusal
 from signaling.routes.openai_rest_answers import TextDelta, TextDone, Transcription, VerboseTranscription
 from signaling.routes.openai_rest_form import TranscriptionForm, TranslationForm
@@ -61,6 +61,7 @@ def _answer(*, streams: bool) -> Answer:
 TRANSCRIBE = Operation(
     summary="Transcribe a recording",
     tag=Tag.OPENAI,
+    access=Access.JOBS,
     description="As OpenAI's. The recording is decoded in pieces cut at pauses, several at once, and gives way to live "
     "sessions. A client that hangs up stops it.",
     body=Body("The recording and parameters.", {FORM: TranscriptionForm}),
@@ -72,6 +73,7 @@ TRANSCRIBE = Operation(
 TRANSLATE = Operation(
     summary="Translate a recording into English",
     tag=Tag.OPENAI,
+    access=Access.JOBS,
     description="As OpenAI's. Needs a multilingual model.",
     body=Body("The recording and parameters.", {FORM: TranslationForm}),
     answers={HTTPStatus.OK: _answer(streams=False)},

@@ -16,7 +16,7 @@ from mediaserver.session.effective import Effective, EffectiveConfig
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings, TurnDetection
 from signaling.limits import ServedEngine
-from signaling.openapi.operation import JSON, Answer, Operation, Tag, Undescribed, described
+from signaling.openapi.operation import JSON, Access, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler, HttpError
 from stun_turn.servers import IceServer, IceServers, newcomer
 
@@ -77,6 +77,7 @@ class ServerConfig(BaseModel):
 CONFIG = Operation(
     summary="What a page needs to know of this server",
     tag=Tag.SERVER,
+    access=Access.ANY,
     answers={HTTPStatus.OK: Answer("Model, languages, ICE servers, limits and defaults.", {JSON: ServerConfig})},
 )
 

@@ -15,6 +15,7 @@ from signaling.openapi.native_messages import PEER_MESSAGES
 from signaling.openapi.operation import (
     JSON,
     NO_SESSION_NOW,
+    Access,
     Answer,
     Body,
     Conversation,
@@ -95,6 +96,7 @@ class TrickleHeaders(BaseModel):
 CREATE = Operation(
     summary="Open a session with an offer",
     tag=Tag.WHIP,
+    access=Access.STREAM,
     description="RFC 9725 section 4.2. The query is the session's configuration. Transcripts come over the data "
     "channel `transcripts`, and for others at `Location` + `/events`.",
     query=WhipQuery,
@@ -162,6 +164,7 @@ CREATE = Operation(
 NOTHING = Operation(
     summary="Nothing to see",
     tag=Tag.WHIP,
+    access=Access.ANY,
     description="The endpoint has no representation (RFC 9725 section 4.1).",
     answers={HTTPStatus.NO_CONTENT: Answer("No content.")},
 )
@@ -169,6 +172,7 @@ NOTHING = Operation(
 PREFLIGHT = Operation(
     summary="What may be sent here, and the ICE servers",
     tag=Tag.WHIP,
+    access=Access.ANY,
     description="ICE servers are `Link` headers (`rel=ice-server`), for clients that need them before their offer. "
     "Also the preflight of a page of another origin (CORS), which is told of none.",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.", headers=PREFLIGHT_HEADERS)},
@@ -177,6 +181,7 @@ PREFLIGHT = Operation(
 SESSION_PREFLIGHT = Operation(
     summary="What may be sent to a session",
     tag=Tag.WHIP,
+    access=Access.OPEN,
     description="Also the preflight of a page of another origin (CORS). The same whether or not there is a session.",
     path=PATH,
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.", headers=PREFLIGHT_HEADERS)},
@@ -185,6 +190,7 @@ SESSION_PREFLIGHT = Operation(
 DESCRIBE = Operation(
     summary="The state of a session",
     tag=Tag.WHIP,
+    access=Access.URL,
     description="For a person who looks for a fault.",
     path=PATH,
     answers={HTTPStatus.OK: Answer("Its state.", {JSON: PeerState})},
@@ -194,6 +200,7 @@ DESCRIBE = Operation(
 TRICKLE = Operation(
     summary="Trickle candidates into a session",
     tag=Tag.WHIP,
+    access=Access.URL,
     description="RFC 9725 section 4.3.1. ICE restarts are refused.",
     path=PATH,
     headers=TrickleHeaders,
@@ -214,6 +221,7 @@ TRICKLE = Operation(
 DELETE = Operation(
     summary="End a session",
     tag=Tag.WHIP,
+    access=Access.URL,
     description="Answered once its finals are out and it is closed.",
     path=PATH,
     answers={HTTPStatus.OK: Answer("It has ended.")},

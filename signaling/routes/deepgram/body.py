@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.errors import MediaError
 from mediaserver.ingest.codecs import TELEPHONE_RATE
 from mediaserver.outbound.client import OutboundPolicy, fetch_to_file, parse_url
-from signaling.body import read_json
 from mediaserver.storage.database import StorageFullError, is_full
+from signaling.body import read_json
 from signaling.problems import HttpError
 
 IDLE_TIMEOUT_S = 30.0

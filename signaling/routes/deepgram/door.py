@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from mediaserver.metrics import Metrics
+from signaling.auth.tokens import Tokens
 from signaling.limits import Admission
 from signaling.outbound import Outbound
 from signaling.recordings import Recordings
 from signaling.registry import Registry
-from signaling.routes.deepgram.credentials import Grants
 from signaling.routes.deepgram.grant import PATH as GRANT_PATH
 from signaling.routes.deepgram.grant import Grant
 from signaling.routes.deepgram.listen import Listen
@@ -34,6 +34,7 @@ class Deepgram:
         admission: whether one more may come in.
         recordings: the pipeline of what is no live speech.
         outbound: the way to callbacks and to recordings by URL.
+        tokens: makes temporary tokens.
         metrics: refusals by code.
     """
 
@@ -45,26 +46,24 @@ class Deepgram:
         admission: Admission,
         recordings: Recordings,
         outbound: Outbound,
+        tokens: Tokens,
         metrics: Metrics,
     ) -> None:
-        grants = Grants()
         self._listen = Listen(
             sessions=sessions,
             registry=registry,
             admission=admission,
-            grants=grants,
             outbound=outbound,
             metrics=metrics,
         )
         self._rest = Rest(
             recordings=recordings,
             engine=lambda: sessions.engine,
-            grants=grants,
             outbound=outbound,
             settings=sessions.settings,
             metrics=metrics,
         )
-        self._grant = Grant(grants=grants)
+        self._grant = Grant(tokens=tokens)
         self._models = Models(engine=lambda: sessions.engine, settings=sessions.settings)
 
     def routes(self) -> list[web.RouteDef]:

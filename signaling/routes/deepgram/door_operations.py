@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from signaling.openapi.operation import (
     JSON,
+    Access,
     Answer,
     Body,
     BytesOfFile,
@@ -82,6 +83,7 @@ FROM_SERVER = tuple(
 LIVE = Operation(
     summary="Transcribe live speech",
     tag=Tag.DEEPGRAM,
+    access=Access.STREAM,
     description="As Deepgram's. Every parameter works or is refused by its name. What is said over it is in "
     "`/asyncapi.json`.",
     query=LiveQuery,
@@ -114,6 +116,7 @@ LIVE = Operation(
 RECORDED = Operation(
     summary="Transcribe a recording",
     tag=Tag.DEEPGRAM,
+    access=Access.JOBS,
     description="As Deepgram's. The body is the recording, or JSON with its URL. With `callback` the answer is only "
     "the request's id, and the transcript is posted there.",
     query=RecordedQuery,
@@ -150,6 +153,7 @@ RECORDED = Operation(
 GRANT = Operation(
     summary="Get a temporary token",
     tag=Tag.DEEPGRAM,
+    access=Access.STREAM,
     description="A JWT for a browser or a phone that should not have the key; good for opening connections.",
     headers=Authorized,
     body=Body("How long it is to live.", {JSON: GrantBody}, is_required=False),
@@ -168,6 +172,7 @@ GRANT = Operation(
 MODELS = Operation(
     summary="The models",
     tag=Tag.SERVER,
+    access=Access.ANY,
     description="The one that is loaded, for clients of OpenAI in `data` and for those of Deepgram in `stt`.",
     answers={HTTPStatus.OK: Answer("The list.", {JSON: ModelList})},
     refusals=[_later(HTTPStatus.SERVICE_UNAVAILABLE, "MODEL_LOADING")],
@@ -177,6 +182,7 @@ MODELS = Operation(
 MODEL = Operation(
     summary="One model",
     tag=Tag.SERVER,
+    access=Access.ANY,
     description="By its name, its UUID, or a name that the setting `model_aliases` lets stand for it.",
     path={"model": Annotated[str, Field(description="Its name, its UUID, or a name that stands for it.")]},
     answers={HTTPStatus.OK: Answer("The loaded model, under its real name.", {JSON: ServedModel})},

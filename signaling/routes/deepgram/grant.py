@@ -8,10 +8,12 @@ from http import HTTPStatus
 from aiohttp import web
 
 from mediaserver.errors import VoiceForgeError
+from signaling.auth.principal import TokenKind, principal_of
+from signaling.auth.tokens import Tokens
 from signaling.body import read_json
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
-from signaling.routes.deepgram.credentials import TTL_DEFAULT_S, GrantBody, Granted, Grants, credentials_of
+from signaling.routes.deepgram.credentials import TTL_DEFAULT_S, GrantBody, Granted
 from signaling.routes.deepgram.door_operations import GRANT
 from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
 
@@ -22,11 +24,11 @@ class Grant:
     """The endpoint.
 
     Args:
-        grants: tokens of this process.
+        tokens: makes them.
     """
 
-    def __init__(self, *, grants: Grants) -> None:
-        self._grants = grants
+    def __init__(self, *, tokens: Tokens) -> None:
+        self._tokens = tokens
 
     def routes(self) -> list[web.RouteDef]:
         """What the application adds to its router."""
@@ -37,7 +39,7 @@ class Grant:
         """POST `{"ttl_seconds": 30}`, or nothing: a token."""
         request_id = str(uuid.uuid4())
         try:
-            if self._grants.check(credentials_of(request)):
+            if principal_of(request).token is not None:
                 raise HttpError(
                     HTTPStatus.FORBIDDEN,
                     "INSUFFICIENT_PERMISSIONS",
@@ -48,6 +50,8 @@ class Grant:
         except VoiceForgeError as exc:
             return refusal_response(exc, request_id)
         ttl_s = TTL_DEFAULT_S if body.ttl_seconds is None else body.ttl_seconds
-        granted = Granted(access_token=self._grants.issue(ttl_s), expires_in=ttl_s)
+        granted = Granted(
+            access_token=self._tokens.issue(principal_of(request), kind=TokenKind.GRANT, ttl_s=ttl_s), expires_in=ttl_s
+        )
         headers = {"Cache-Control": "no-store", REQUEST_ID: request_id}
         return web.json_response(text=granted.model_dump_json(), headers=headers)

@@ -29,7 +29,7 @@ from signaling.outbound import Outbound
 from signaling.problems import HttpError
 from signaling.registry import Registry
 from signaling.routes.deepgram.callbacks import CallbackPost
-from signaling.routes.deepgram.credentials import Grants, credentials_of
+from signaling.routes.deepgram.credentials import credentials_of
 from signaling.routes.deepgram.door_operations import LIVE
 from signaling.routes.deepgram.query import LiveQuery
 from signaling.routes.deepgram.reading import languages_of, parse_query
@@ -82,7 +82,6 @@ class Listen:
         sessions: makes the sessions.
         registry: where they live.
         admission: whether one more may come in.
-        grants: temporary tokens.
         outbound: the way to callbacks.
         metrics: refusals by code.
     """
@@ -93,14 +92,12 @@ class Listen:
         sessions: SessionFactory,
         registry: Registry,
         admission: Admission,
-        grants: Grants,
         outbound: Outbound,
         metrics: Metrics,
     ) -> None:
         self._sessions = sessions
         self._registry = registry
         self._admission = admission
-        self._grants = grants
         self._outbound = outbound
         self._metrics = metrics
 
@@ -118,7 +115,6 @@ class Listen:
 
     def _admitted(self, request: web.Request) -> _Asked:
         credentials = credentials_of(request)
-        self._grants.check(credentials)
         protocols = [credentials.subprotocol] if credentials.subprotocol else []  # known, or aiohttp logs the key
         if not is_handshake(request, protocols=protocols):
             raise HttpError(

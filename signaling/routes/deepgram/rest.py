@@ -28,7 +28,6 @@ from signaling.outbound import Outbound
 from signaling.recordings import Recordings
 from signaling.routes.deepgram.body import WAV_FORMATS, Raw, fetch, read_url, save_body
 from signaling.routes.deepgram.callbacks import EVENT
-from signaling.routes.deepgram.credentials import Grants, credentials_of
 from signaling.routes.deepgram.door_operations import RECORDED
 from signaling.routes.deepgram.query import RecordedQuery
 from signaling.routes.deepgram.reading import languages_of, parse_query
@@ -67,7 +66,6 @@ class Rest:
     Args:
         recordings: the pipeline.
         engine: what is loaded, None until then.
-        grants: temporary tokens.
         outbound: the way to recordings by URL and to callbacks.
         settings: of the node.
         metrics: refusals by code.
@@ -78,14 +76,12 @@ class Rest:
         *,
         recordings: Recordings,
         engine: Callable[[], ServedEngine | None],
-        grants: Grants,
         outbound: Outbound,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
         self._recordings = recordings
         self._engine = engine
-        self._grants = grants
         self._outbound = outbound
         self._settings = settings
         self._metrics = metrics
@@ -113,7 +109,6 @@ class Rest:
         return web.Response(text=body, content_type="application/json", headers={REQUEST_ID: request_id})
 
     def _admitted(self, request: web.Request, request_id: str) -> _Asked:
-        self._grants.check(credentials_of(request))
         query = parse_query(RecordedQuery, request.query)
         if query.callback is not None:
             parse_url(query.callback, self._outbound.policy)

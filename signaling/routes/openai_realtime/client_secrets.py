@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from mediaserver.errors import CapacityError
+from signaling.auth.principal import LOCAL, Principal
 from signaling.problems import HttpError
 from signaling.routes.openai_realtime.session_state import SessionState
 
@@ -47,18 +48,19 @@ class ClientSecrets:
 
     def __init__(self, *, now: Now = time.time) -> None:
         self._now = now
-        self._by_hash: dict[bytes, tuple[int, SessionState]] = {}  # bound: SECRETS_MAX
+        self._by_hash: dict[bytes, tuple[int, SessionState, Principal]] = {}  # bound: SECRETS_MAX
         self._expiries: list[tuple[int, bytes]] = []  # a heap, of the same
 
     def __len__(self) -> int:
         return len(self._by_hash)
 
-    def issue(self, state: SessionState, *, seconds: int) -> IssuedSecret:
+    def issue(self, state: SessionState, *, seconds: int, issuer: Principal = LOCAL) -> IssuedSecret:
         """Make a secret.
 
         Args:
             state: what its sessions begin with.
             seconds: how long it opens sessions.
+            issuer: whom it stands for.
 
         Raises:
             CapacityError: TOO_MANY_SECRETS.
@@ -76,7 +78,7 @@ class ClientSecrets:
         value = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         expires_at = int(now_s) + seconds
         digest = _digest(value)
-        self._by_hash[digest] = (expires_at, state)
+        self._by_hash[digest] = (expires_at, state, issuer)
         heapq.heappush(self._expiries, (expires_at, digest))
         return IssuedSecret(value, expires_at)
 
@@ -87,7 +89,7 @@ class ClientSecrets:
             HttpError: INVALID_API_KEY (401): a client secret that is unknown or has expired.
         """
         if key is None or not key.startswith(PREFIX):
-            return None  # until there are keys, every other one passes
+            return None  # the guard has seen to it
         self._forget_expired(self._now())
         found = self._by_hash.get(_digest(key))
         if found is None:
@@ -99,6 +101,12 @@ class ClientSecrets:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return found[1]
+
+    def issuer_of(self, value: str) -> Principal | None:
+        """For whom a secret was made; None: it is unknown or has expired."""
+        self._forget_expired(self._now())
+        found = self._by_hash.get(_digest(value))
+        return None if found is None else found[2]
 
     def _forget_expired(self, now_s: float) -> None:
         while self._expiries and self._expiries[0][0] <= now_s:

@@ -39,7 +39,8 @@ class OpenAIRealtime:
         admission: Admission,
         metrics: Metrics,
     ) -> None:
-        client_secrets = ClientSecrets()
+        self.client_secrets = client_secrets = ClientSecrets()
+        """Which secrets there are; the guard asks."""
         access = Access(sessions=sessions, admission=admission, client_secrets=client_secrets)
         self._doors = (
             SocketDoor(sessions=sessions, registry=registry, access=access, metrics=metrics),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from signaling.openapi.operation import (
     JSON,
     NO_SESSION_NOW,
+    Access,
     Answer,
     Body,
     Conversation,
@@ -89,6 +90,7 @@ ORDER = (
 CONNECT = Operation(
     summary="Transcribe over a WebSocket",
     tag=Tag.OPENAI,
+    access=Access.STREAM,
     description="OpenAI's Realtime API for transcription. Keys come by `Authorization: Bearer` or the subprotocol "
     "`openai-insecure-api-key.<key>` after `realtime`. What is said over it is in `/asyncapi.json`.",
     query=RealtimeQuery,
@@ -116,6 +118,7 @@ CONNECT = Operation(
 CALL = Operation(
     summary="Transcribe over WebRTC",
     tag=Tag.OPENAI,
+    access=Access.STREAM,
     description="OpenAI's Realtime calls for transcription. Events come over the data channel `oai-events`.",
     query=RealtimeQuery,
     body=Body(
@@ -167,6 +170,7 @@ CALL = Operation(
 HANG_UP = Operation(
     summary="End a call",
     tag=Tag.OPENAI,
+    access=Access.STREAM,
     description="Answered once its last texts are out and it is closed.",
     path={"call_id": CallId},
     answers={HTTPStatus.OK: Answer("It has ended.")},
@@ -177,6 +181,7 @@ HANG_UP = Operation(
 SECRET = Operation(
     summary="Make a client secret",
     tag=Tag.OPENAI,
+    access=Access.STREAM,
     description="A browser opens sessions with it, as often as it likes until it expires.",
     body=Body("The session that it opens.", {JSON: ClientSecretRequest}, is_required=False),
     answers={HTTPStatus.OK: Answer("The secret, told once.", {JSON: ClientSecretResponse})},
@@ -193,6 +198,7 @@ SECRET = Operation(
 LEGACY_SESSION = Operation(
     summary="Make a client secret, the legacy way",
     tag=Tag.OPENAI,
+    access=Access.STREAM,
     description="The parameters are flat; so are those of its sessions in events.",
     body=Body("The session that it opens.", {JSON: LegacySessionRequest}, is_required=False),
     answers={HTTPStatus.OK: Answer("The session, with a secret.", {JSON: LegacyTranscriptionSession})},
@@ -203,6 +209,7 @@ LEGACY_SESSION = Operation(
 PREFLIGHT = Operation(
     summary="What may be sent here",
     tag=Tag.OPENAI,
+    access=Access.OPEN,
     description="The preflight of a page of another origin (CORS).",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
     errors=ERRORS,
@@ -211,6 +218,7 @@ PREFLIGHT = Operation(
 CALL_PREFLIGHT = Operation(
     summary="What may be sent to a call",
     tag=Tag.OPENAI,
+    access=Access.OPEN,
     description="The preflight of a page of another origin (CORS). The same whether or not there is a call.",
     path={"call_id": CallId},
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},

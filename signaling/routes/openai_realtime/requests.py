@@ -11,19 +11,16 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, Field, ValidationError
 
+from signaling.auth.credentials import credentials_of
 from signaling.limits import SDP_MAX_BYTES, read_text
 from signaling.problems import HttpError
 from signaling.routes.openai_realtime.errors import RealtimeError, invalid
 from signaling.routes.openai_realtime.session_models import MODEL_LETTERS, Strict
-from signaling.socket import offered_protocols
 
 SESSION_MAX_BYTES = 64 * 1024
 """A session object with the longest prompt and all keywords is 10 KB."""
 
 OFFER_MAX_BYTES = SDP_MAX_BYTES + SESSION_MAX_BYTES
-
-KEY_PROTOCOL = "openai-insecure-api-key."
-"""How a browser, which cannot set headers of a WebSocket, sends its key: as a subprotocol."""
 
 PROTOCOL = "realtime"
 
@@ -68,10 +65,7 @@ def key_of(request: web.Request) -> str | None:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return key.strip()
-    for protocol in offered_protocols(request):
-        if protocol.startswith(KEY_PROTOCOL):
-            return protocol.removeprefix(KEY_PROTOCOL)
-    return None
+    return credentials_of(request).value or None
 
 
 def read_query(query: MultiMapping[str]) -> RealtimeQuery:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
+from signaling.auth.principal import principal_of
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.routes.openai_realtime.access import Access, load_denoiser
@@ -80,7 +81,9 @@ class SecretsDoor:
         asked = read_model(ClientSecretRequest, given)
         state = SessionState() if asked.session is None else SessionState().updated(asked.session)
         await self._check(state)
-        issued = self._secrets.issue(state, seconds=(asked.expires_after or ExpiresAfter()).seconds)
+        issued = self._secrets.issue(
+            state, seconds=(asked.expires_after or ExpiresAfter()).seconds, issuer=principal_of(request)
+        )
         session = state.told(
             _session_id(), settings=self._access.settings, model=self._access.loaded_model, expires_at=None
         )
@@ -93,7 +96,7 @@ class SecretsDoor:
         await self._check(state)
         wanted = asked.client_secret
         expires = (wanted.expires_at or wanted.expires_after) if wanted else None
-        issued = self._secrets.issue(state, seconds=(expires or ExpiresAfter()).seconds)
+        issued = self._secrets.issue(state, seconds=(expires or ExpiresAfter()).seconds, issuer=principal_of(request))
         return _told(
             state.told_legacy(
                 _session_id(),

@@ -13,7 +13,7 @@ from signaling.engine_order import Order
 
 
 def test_an_order_is_read_as_it_was_written_without_the_secrets() -> None:
-    secret = "a-secret-of-the-test"
+    secret = "a-secret-of-the-test-of-32-letters"
     given = {knob.name: SecretStr(secret) for knob in knobs() if knob.is_secret}
     assert given
     settings = Settings(

@@ -12,7 +12,7 @@ from documented import followed, openapi_of, references, whole_app
 from pydantic import BaseModel, Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from signaling.openapi.operation import JSON, Answer, Body, Operation, Refusal, Tag, described
+from signaling.openapi.operation import JSON, Access, Answer, Body, Operation, Refusal, Tag, described
 from signaling.openapi.walk import described_routes, left_out_routes, undescribed_routes
 
 SOURCES = Path(__file__).parents[3]
@@ -131,6 +131,7 @@ def one_route(operation: Operation, path: str = "/things/{name}") -> dict[str, A
 THING = Operation(
     summary="Make a thing",
     tag=Tag.SERVER,
+    access=Access.OPEN,
     query=Query,
     path={"name": Annotated[str, Field(description="Its name.", pattern="^[a-z]+$")]},
     body=Body("A thing.", {JSON: Thing}),
@@ -194,6 +195,7 @@ async def test_a_status_is_described_once() -> None:
     twice = Operation(
         summary="Twice",
         tag=Tag.SERVER,
+        access=Access.OPEN,
         answers={HTTPStatus.OK: Answer("It.")},
         refusals=[Refusal(HTTPStatus.OK, ("NOT_REALLY",))],
     )

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -278,15 +279,15 @@ async def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error() ->
 
 
 @pytest.mark.usefixtures("quiet_logging")
-async def test_the_network_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_server_without_keys_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def load(_settings: Settings, _metrics: Metrics) -> Any:
         raise ModelError("MODEL_MISSING", "It is not here.", "Fetch it.")
 
     with pytest.raises(ModelError):
-        await serve(Settings(host="0.0.0.0", port=0), load=load)
+        await serve(Settings(host="0.0.0.0", port=0, data_dir=tmp_path, keyless_access="everyone"), load=load)
     said = capsys.readouterr()
     assert "open http://127.0.0.1:" in said.out
-    assert "no keys yet" in said.err
+    assert "lets in whoever reaches 0.0.0.0" in said.err
 
 
 @pytest.mark.usefixtures("quiet_logging")
@@ -302,7 +303,14 @@ def test_a_port_in_use_is_a_sentence_and_exit_code_1(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("quiet_logging")
-async def test_an_address_of_another_machine_is_a_sentence() -> None:
+async def test_an_address_of_another_machine_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(VoiceForgeError) as caught:
-        await serve(Settings(host="192.0.2.1", port=0))
+        await serve(Settings(host="192.0.2.1", port=0, data_dir=tmp_path, keyless_access="everyone"))
     assert caught.value.code == "ADDRESS_UNAVAILABLE"
+
+
+@pytest.mark.usefixtures("quiet_logging")
+async def test_a_server_for_the_network_does_not_start_without_keys(tmp_path: Path) -> None:
+    with pytest.raises(VoiceForgeError, match="voiceforge keys create") as caught:
+        await serve(Settings(host="0.0.0.0", port=0, data_dir=tmp_path))
+    assert caught.value.code == "NO_KEYS"

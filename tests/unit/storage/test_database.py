@@ -16,6 +16,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
 import mediaserver.jobs.models  # noqa: F401 - its tables
+import signaling.auth.tables  # noqa: F401 - its tables
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.storage import database as module
 from mediaserver.storage.base import Base

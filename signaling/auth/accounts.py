@@ -1,0 +1,31 @@
+"""Keys and tokens of one node over one database."""
+
+from __future__ import annotations
+
+from mediaserver.settings import Settings
+from mediaserver.storage.database import Database
+from signaling.auth.keys import Keys
+from signaling.auth.tokens import Tokens
+
+
+class Accounts:
+    """What tells who somebody is. The database is opened where it is there; nothing is written until a key is made.
+
+    Args:
+        settings: of the node.
+
+    Raises:
+        ConfigError: DATABASE_URL_INVALID, or DATABASE_DRIVER_MISSING.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.database = Database(settings.jobs_database_url)
+        self.keys = Keys(self.database)
+        secret = settings.token_secret
+        self.tokens = Tokens(
+            keys=self.keys, database=self.database, secret=None if secret is None else secret.get_secret_value()
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.database.close()

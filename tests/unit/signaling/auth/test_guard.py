@@ -1,0 +1,354 @@
+"""Who is let in, at the door of a whole application, before anything is opened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from front_door import OFFER, SDP, Node, StartNode
+
+from mediaserver.errors import ConfigError
+from mediaserver.settings import Settings
+from signaling.app import ACCOUNTS, REGISTRY
+from signaling.auth.accounts import Accounts
+from signaling.auth.guard import require_keys
+from signaling.auth.keys import NewKey
+from signaling.auth.principal import LOCAL, Scope, TokenKind
+from signaling.auth.tokens import is_token
+from signaling.telemetry import configure_logging
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def bearer(value: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {value}"}
+
+
+async def new_key(node: Node, *scopes: Scope, **others: Any) -> str:
+    _, value = await node.app[ACCOUNTS].keys.create(NewKey("test", "acme", scopes=scopes or tuple(Scope), **others))
+    return value
+
+
+@pytest.fixture
+async def guarded(start_node: StartNode, tmp_path: Path) -> Node:
+    """A server that has a key."""
+    node = await start_node(data_dir=tmp_path / "data")
+    await new_key(node)
+    return node
+
+
+DOORS = [
+    ("POST", "/whip", {"data": OFFER, "headers": SDP}),
+    ("GET", "/ws/v1/transcribe?encoding=linear16&sample_rate=16000", {"headers": UPGRADE}),
+    ("GET", "/v1/listen?encoding=linear16&sample_rate=16000", {"headers": UPGRADE}),
+    ("POST", "/v1/listen", {"data": b"x"}),
+    ("POST", "/v1/auth/grant", {}),
+    ("GET", "/v1/realtime?intent=transcription", {"headers": UPGRADE}),
+    ("POST", "/v1/realtime/calls", {"data": OFFER, "headers": SDP}),
+    ("POST", "/v1/realtime/client_secrets", {}),
+    ("POST", "/v1/audio/transcriptions", {"data": b"x"}),
+    ("POST", "/api/v1/transcriptions", {"data": b"x"}),
+    ("GET", "/api/v1/transcriptions", {}),
+    ("GET", "/api/v1/config", {}),
+    ("OPTIONS", "/whip", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "sent"), DOORS)
+@pytest.mark.parametrize("wrong", [None, "vf_00000000_" + "x" * 43, "sk-abc", "ek_abc", "eyJhbGciOiJIUzI1NiJ9.e30.x"])
+async def test_no_door_opens_without_a_key(
+    guarded: Node, method: str, path: str, sent: dict[str, Any], wrong: str | None
+) -> None:
+    headers = {**sent.get("headers", {}), **({} if wrong is None else bearer(wrong))}
+    async with guarded.client.request(method, path, **{**sent, "headers": headers}) as response:
+        assert response.status == 401
+        challenge = response.headers["WWW-Authenticate"]
+        assert challenge.startswith("Bearer")
+        assert ("invalid_token" in challenge) is (wrong is not None)
+        body = await response.json()
+    if path.startswith("/v1/listen") or path.startswith("/v1/auth"):
+        assert body["err_code"] == "INVALID_AUTH"
+    elif path.startswith("/v1/"):
+        assert body["error"]["code"] == "invalid_api_key"
+        assert body["error"]["type"] == "invalid_request_error"
+    else:
+        assert body["error"]["code"] == "INVALID_API_KEY"
+    assert guarded.peers == []
+    assert len(guarded.app[REGISTRY]) == 0
+
+
+@pytest.mark.parametrize(("method", "path", "sent"), DOORS)
+async def test_every_door_opens_with_a_key(guarded: Node, method: str, path: str, sent: dict[str, Any]) -> None:
+    headers = {**sent.get("headers", {}), **bearer(await new_key(guarded))}
+    async with guarded.client.request(method, path, **{**sent, "headers": headers}) as response:
+        assert response.status not in (401, 403)
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/", "/whip/unknown", "/nowhere"]
+)
+async def test_what_is_open_needs_no_key(guarded: Node, path: str) -> None:
+    async with guarded.client.get(path) as response:
+        assert response.status in (200, 404)
+
+
+async def test_a_preflight_needs_no_key(guarded: Node) -> None:
+    asked = {"Access-Control-Request-Method": "POST"}
+    async with guarded.client.options("/whip", headers=asked) as response:
+        assert response.status == 204
+        assert "Link" not in response.headers
+
+
+async def test_metrics_by_setting(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", metrics_need_key=True)
+    key = await new_key(node, Scope.JOBS)
+    assert (await node.client.get("/metrics")).status == 401
+    assert (await node.client.get("/metrics", headers=bearer(key))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "method", "path"),
+    [
+        (Scope.JOBS, "POST", "/whip"),
+        (Scope.ADMIN, "GET", "/v1/listen"),
+        (Scope.STREAM, "POST", "/v1/listen"),
+        (Scope.STREAM, "GET", "/api/v1/transcriptions"),
+        (Scope.JOBS, "POST", "/v1/realtime/client_secrets"),
+        (Scope.JOBS, "POST", "/v1/auth/grant"),
+    ],
+)
+async def test_a_key_does_what_its_scopes_say(guarded: Node, scope: Scope, method: str, path: str) -> None:
+    key = await new_key(guarded, scope)
+    async with guarded.client.request(method, path, headers=bearer(key)) as response:
+        assert response.status == 403
+        assert "insufficient_permissions" in (await response.text()).lower()
+    assert guarded.refused("INSUFFICIENT_PERMISSIONS") == 1
+
+
+async def test_without_keys_this_machine_is_served_with_anything(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data")
+    for headers in ({}, bearer("anything"), bearer("vf_00000000_" + "x" * 43)):
+        assert (await node.client.post("/whip", data=OFFER, headers={**SDP, **headers})).status == 201
+
+
+async def test_without_keys_strangers_are_refused(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", trusted_proxies=["127.0.0.0/8"])
+    forwarded = {"X-Forwarded-For": "198.51.100.7"}
+    async with node.client.post("/whip", data=OFFER, headers={**SDP, **forwarded}) as response:
+        assert response.status == 401
+        assert "no keys yet" in await response.text()
+    assert node.peers == []
+
+
+async def test_who_is_no_trusted_proxy_is_not_believed(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data")
+    key = await new_key(node, networks=["192.0.2.0/24"])
+    forged = {**bearer(key), "X-Forwarded-For": "192.0.2.9"}
+    async with node.client.get("/api/v1/config", headers=forged) as response:
+        assert response.status == 401
+        assert "from this address" in await response.text()
+
+
+async def test_a_trusted_proxy_is_believed_for_its_own_hop(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"])
+    key = await new_key(node, networks=["192.0.2.0/24"])
+    for told, status in (
+        ("192.0.2.9", 200),
+        ("192.0.2.9, 10.0.0.1", 200),
+        ("192.0.2.9:4711", 200),
+        ("192.0.2.9, 198.51.100.7", 401),  # what stands before an untrusted hop is that one's invention
+        ("nonsense", 401),
+        ("", 401),
+    ):
+        headers = {**bearer(key), "X-Forwarded-For": told}
+        assert (await node.client.get("/api/v1/config", headers=headers)).status == status, told
+
+
+async def test_keyless_access_of_this_machine(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", keyless_access="loopback")
+    key = await new_key(node, Scope.JOBS)
+    assert (await node.client.get("/api/v1/config")).status == 200
+    assert (await node.client.post("/whip", data=OFFER, headers=SDP)).status == 201
+    assert (await node.client.post("/whip", data=OFFER, headers={**SDP, **bearer(key)})).status == 403
+    assert (await node.client.post("/whip", data=OFFER, headers={**SDP, **bearer(key[:-1])})).status == 401
+
+
+async def test_keyless_access_of_everyone(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", keyless_access="everyone", trusted_proxies=["127.0.0.1"])
+    await new_key(node)
+    stranger = {"X-Forwarded-For": "198.51.100.7"}
+    assert (await node.client.post("/whip", data=OFFER, headers={**SDP, **stranger})).status == 201
+
+
+@pytest.mark.parametrize(
+    ("settings", "starts"),
+    [({}, True), ({"host": "0.0.0.0"}, False), ({"host": "0.0.0.0", "keyless_access": "everyone"}, True)],
+)
+async def test_a_server_for_strangers_starts_with_keys_only(
+    tmp_path: Path, settings: dict[str, Any], starts: bool
+) -> None:
+    node = Settings(data_dir=tmp_path, **settings)
+    accounts = Accounts(node)
+    if starts:
+        await require_keys(node, accounts.keys)
+    else:
+        with pytest.raises(ConfigError, match="voiceforge keys create") as refused:
+            await require_keys(node, accounts.keys)
+        assert refused.value.code == "NO_KEYS"
+    await accounts.keys.create(NewKey("first", "acme"))
+    await require_keys(node, accounts.keys)
+    await accounts.close()
+
+
+async def test_revoking_ends_a_key(guarded: Node) -> None:
+    key = await new_key(guarded)
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(key))).status == 200
+    await guarded.app[ACCOUNTS].keys.revoke(key.split("_")[1])
+    async with guarded.client.get("/api/v1/config", headers=bearer(key)) as response:
+        assert response.status == 401
+        assert "revoked" in await response.text()
+
+
+# --- tokens
+
+
+async def join_token(node: Node, *, ttl_s: float = 60, **config: Any) -> str:
+    principal, _ = await node.app[ACCOUNTS].keys.find(await new_key(node))
+    assert principal is not None
+    return node.app[ACCOUNTS].tokens.issue(principal, kind=TokenKind.JOIN, ttl_s=ttl_s, config=config or None)
+
+
+async def offer(node: Node, token: str, query: str = "") -> tuple[int, str]:
+    async with node.client.post(f"/whip{query}", data=OFFER, headers={**SDP, **bearer(token)}) as response:
+        return response.status, await response.text()
+
+
+async def test_a_join_token_opens_one_session(guarded: Node) -> None:
+    token = await join_token(guarded)
+    assert is_token(token)
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(token))).status == 200, "a page looks first"
+    assert (await offer(guarded, token))[0] == 201
+    status, said = await offer(guarded, token)
+    assert status == 401
+    assert "has been used" in said
+    assert len(guarded.peers) == 1
+
+
+async def test_a_token_is_used_once_without_keys_too(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data")
+    token = node.app[ACCOUNTS].tokens.issue(LOCAL, kind=TokenKind.JOIN, ttl_s=60)
+    assert [(await offer(node, token))[0] for _ in range(2)] == [201, 401]
+    token = node.app[ACCOUNTS].tokens.issue(LOCAL, kind=TokenKind.JOIN, ttl_s=60)
+    await new_key(node)
+    node.app[ACCOUNTS].keys._exist = None
+    assert (await offer(node, token))[0] == 401, "it was given out when nobody needed a key"
+
+
+async def test_a_token_whose_session_was_refused_stays_good(guarded: Node) -> None:
+    token = await join_token(guarded)
+    guarded.engine.retry_after_s = 3
+    assert (await offer(guarded, token))[0] == 503
+    guarded.engine.retry_after_s = None
+    assert (await offer(guarded, token))[0] == 201
+
+
+async def test_a_token_opens_no_other_protocol_and_no_other_scope(guarded: Node) -> None:
+    token = await join_token(guarded)
+    for path in ("/v1/listen", "/v1/realtime"):
+        assert (await guarded.client.get(path, headers={**UPGRADE, **bearer(token)})).status == 403
+    assert (await guarded.client.get("/api/v1/transcriptions", headers=bearer(token))).status == 403
+
+
+async def test_a_token_ends_with_its_key(guarded: Node) -> None:
+    token = await join_token(guarded)
+    for row in await guarded.app[ACCOUNTS].keys.all():
+        await guarded.app[ACCOUNTS].keys.revoke(row.id)
+    status, said = await offer(guarded, token)
+    assert status == 401
+    assert "key no longer works" in said
+
+
+async def test_tokens_that_expired_or_are_forged_are_refused(guarded: Node) -> None:
+    claims = {"iss": "voiceforge", "exp": time.time() + 60, "jti": "1", "kind": "join"}
+    good = await join_token(guarded)
+    for wrong in (
+        await join_token(guarded, ttl_s=-1),
+        good[:-4] + "AAAA",
+        jwt.encode(claims, "x" * 32, algorithm="HS256"),
+        jwt.encode(claims, "", algorithm="none"),
+        "eyJhbGciOiJIUzI1NiJ9..",
+    ):
+        assert (await offer(guarded, wrong))[0] == 401
+    assert guarded.peers == []
+
+
+async def test_a_grant_opens_deepgrams_door_only(guarded: Node) -> None:
+    key = await new_key(guarded, Scope.STREAM)
+    async with guarded.client.post("/v1/auth/grant", headers={"Authorization": f"Token {key}"}) as response:
+        grant = (await response.json())["access_token"]
+    assert (await guarded.client.get("/v1/listen", headers=bearer(grant))).status == 426
+    assert (await guarded.client.post("/v1/listen", headers=bearer(grant))).status == 403, "the key has no scope jobs"
+    assert (await offer(guarded, grant))[0] == 403
+    assert (await guarded.client.post("/v1/auth/grant", headers=bearer(grant))).status == 403
+
+
+async def test_a_client_secret_carries_its_key(guarded: Node) -> None:
+    key = await new_key(guarded, Scope.STREAM)
+    async with guarded.client.post("/v1/realtime/client_secrets", headers=bearer(key)) as response:
+        secret = (await response.json())["value"]
+    assert (await guarded.client.get("/v1/realtime?intent=transcription", headers=bearer(secret))).status == 426
+    assert (await offer(guarded, secret))[0] == 403
+    await guarded.app[ACCOUNTS].keys.revoke(key.split("_")[1])
+    assert (await guarded.client.get("/v1/realtime", headers=bearer(secret))).status == 401
+
+
+async def test_keys_come_in_each_protocols_form(guarded: Node) -> None:
+    key = await new_key(guarded)
+    for path, headers in (
+        ("/v1/listen?encoding=nonsense", {"Sec-WebSocket-Protocol": f"token, {key}"}),
+        ("/v1/listen?encoding=nonsense", {"Authorization": f"Token {key}"}),
+        ("/v1/realtime?model=nonsense", {"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{key}"}),
+        (f"/ws/v1/transcribe?encoding=nonsense&api_key={key}", {}),
+        (f"/ws/v1/transcribe?encoding=nonsense&token={key}", {}),
+    ):
+        async with guarded.client.get(path, headers={**UPGRADE, **headers}) as response:
+            assert response.status in (400, 404), path  # it was let in, and refused for what it asks
+    async with guarded.client.get(f"/api/v1/config?api_key={key}") as response:
+        assert response.status == 401, "in a URL only where there is no other way"
+
+
+async def test_neither_keys_nor_tokens_are_logged(
+    guarded: Node, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    configure_logging(level="debug", log_format="json")
+    logging.getLogger().addHandler(caplog.handler)
+    logging.getLogger("aiohttp").setLevel(logging.DEBUG)
+    try:
+        key, token = await new_key(guarded), await join_token(guarded)
+        for value in (key, token, key[:-1] + "!", token[:-2]):
+            for method, path, sent in DOORS:
+                forms = (bearer(value), {"Sec-WebSocket-Protocol": f"token, {value}"}, {})
+                for headers in forms:
+                    query = ("&" if "?" in path else "?") + f"api_key={value}&token={value}"
+                    both = {**sent, "headers": {**sent.get("headers", {}), **headers}}
+                    async with guarded.client.request(method, path + query, **both) as response:
+                        assert value not in (await response.text() if response.status >= 400 else "")
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(level)
+    out, err = capfd.readouterr()
+    told = caplog.text + out + err
+    assert told
+    for value in (key, token):
+        assert value.rpartition("_")[2][:30] not in told
+        assert value[-30:] not in told
