@@ -19,7 +19,7 @@ from mediaserver.jobs.celery_queue import CeleryQueue, make_celery
 from mediaserver.jobs.deliveries import Deliveries
 from mediaserver.jobs.files import Files
 from mediaserver.jobs.ledger import Ledger
-from mediaserver.jobs.models import Job, State, Upload
+from mediaserver.jobs.models import NO_TENANT, Job, State, Upload
 from mediaserver.jobs.outbox import Outbox
 from mediaserver.jobs.owners import is_dead, this_process
 from mediaserver.jobs.queue import OwnQueue, Queue
@@ -146,7 +146,7 @@ class Jobs:
         await self.files.remove(job_id)
         return True
 
-    async def add_upload(self, *, size_bytes: int, file_name: str | None) -> Upload:
+    async def add_upload(self, *, size_bytes: int, file_name: str | None, tenant: str = NO_TENANT) -> Upload:
         """Begin an upload in pieces.
 
         Raises:
@@ -158,6 +158,7 @@ class Jobs:
         now_s = self._wall_s()
         upload = Upload(
             id=new_id("upl"),
+            tenant=tenant,
             size_bytes=size_bytes,
             file_name=file_name,
             created_at=now_s,

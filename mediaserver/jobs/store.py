@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 
 from mediaserver.errors import CapacityError
 from mediaserver.jobs.deliveries import ended_event, owe
-from mediaserver.jobs.models import Job, Priority, Result, State, Upload
+from mediaserver.jobs.models import NO_TENANT, Job, Priority, Result, State, Upload
 from mediaserver.storage.database import Database
 
 QUEUED_MAX = 10_000
@@ -40,6 +40,7 @@ class NewJob:
         metadata: the client's own fields.
         webhook_url, webhook_secret: who is told of its end, and what signs that.
         batch_id: those submitted together have the same.
+        tenant: whose it is.
     """
 
     id: str
@@ -53,6 +54,7 @@ class NewJob:
     webhook_url: str | None = None
     webhook_secret: str | None = None
     batch_id: str | None = None
+    tenant: str = NO_TENANT
 
 
 def new_id(prefix: str) -> str:
@@ -98,14 +100,20 @@ class Store:
             return {job.id: job for job in await session.scalars(select(Job).where(Job.id.in_(job_ids)))}
 
     async def listed(
-        self, *, limit: int, before: int | None = None, state: State | None = None, batch_id: str | None = None
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        state: State | None = None,
+        batch_id: str | None = None,
+        tenant: str | None = None,
     ) -> list[Job]:
         """Jobs, the newest first.
 
         Args:
             limit: of them at most.
             before: the number of the last one of the page before, which may be deleted meanwhile.
-            state, batch_id: only those.
+            state, batch_id, tenant: only those.
         """
         query = select(Job).order_by(Job.number.desc()).limit(limit)
         if before is not None:
@@ -114,6 +122,8 @@ class Store:
             query = query.where(Job.state == state)
         if batch_id is not None:
             query = query.where(Job.batch_id == batch_id)
+        if tenant is not None:
+            query = query.where(Job.tenant == tenant)
         async with self._database.reading() as session:
             return list(await session.scalars(query))
 
@@ -199,6 +209,7 @@ def _row(job: NewJob, now_s: float) -> Job:
     return Job(
         id=job.id,
         batch_id=job.batch_id,
+        tenant=job.tenant,
         state=State.QUEUED,
         stage=None,
         priority=int(job.priority),

@@ -22,7 +22,6 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from mediaserver.decoder.window import Task as DecodeTask
 from mediaserver.errors import CapacityError, VoiceForgeError
-from mediaserver.storage.database import StorageFullError, is_full
 from mediaserver.jobs.files import RESERVE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Job, Stage

@@ -66,6 +66,15 @@ class Principal:
     pinned: Mapping[str, Any] | None = None
     token: TokenKind | None = None
 
+    @property
+    def own_tenant(self) -> str | None:
+        """Whose recordings and usage it sees; None is everybody's."""
+        return None if Scope.ADMIN in self.scopes else self.tenant
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether it sees what is a tenant's."""
+        return self.own_tenant in (None, tenant)
+
 
 LOCAL_TENANT = "local"
 """Whose recordings and usage those are that came without a key."""

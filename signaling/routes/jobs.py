@@ -17,6 +17,7 @@ from mediaserver.jobs.models import Job, State
 from mediaserver.jobs.results import rendered, unpack
 from mediaserver.jobs.service import Jobs
 from mediaserver.text.subtitles import Format
+from signaling.auth.principal import principal_of
 from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
@@ -92,6 +93,7 @@ class Transcriptions:
             before=None if query.before is None else int(query.before),
             state=None if query.state is None else State(query.state),
             batch_id=query.batch_id,
+            tenant=principal_of(request).own_tenant,
         )
         page = jobs[: query.limit]
         body = JobListBody(
@@ -108,6 +110,7 @@ class Transcriptions:
     @described(api.DELETE)
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE a job with all that came of it; one that runs is stopped."""
+        await self._find(request)
         if not await self._jobs.delete(_id_of(request)):
             raise not_found()
         return web.Response(status=HTTPStatus.NO_CONTENT)
@@ -115,6 +118,7 @@ class Transcriptions:
     @described(api.CANCEL)
     async def cancel(self, request: web.Request) -> web.Response:
         """POST: a job that waits is cancelled, 200; one that runs will be within half a second, 202."""
+        await self._find(request)
         job = await self._jobs.cancel(_id_of(request))
         if job is None:
             ended = await self._find(request)
@@ -171,7 +175,7 @@ class Transcriptions:
 
     async def _find(self, request: web.Request) -> Job:
         job = await self._jobs.store.get(_id_of(request))
-        if job is None:
+        if job is None or not principal_of(request).may_see(job.tenant):
             raise not_found()
         return job
 

@@ -18,6 +18,7 @@ from mediaserver.jobs.transcript import RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, parse_url
 from mediaserver.settings import Settings
+from signaling.auth.principal import current_principal
 from signaling.body import read_json, read_value, validated
 from signaling.limits import Admission, shutting_down
 from signaling.openapi.operation import described
@@ -141,7 +142,7 @@ class Submissions:
         body = validated(value, SubmitUpload)
         self._check(body)
         found = await self._jobs.get_upload(body.upload_id)
-        if found is None:
+        if found is None or not current_principal().may_see(found[0].tenant):
             raise upload_not_found()
         upload, size_bytes = found
         if size_bytes < upload.size_bytes:
@@ -203,6 +204,7 @@ class Submissions:
             webhook_url=None if options.webhook_url is None else str(parse_url(options.webhook_url)),
             webhook_secret=options.webhook_secret,
             batch_id=batch_id,
+            tenant=current_principal().tenant,
         )
 
 

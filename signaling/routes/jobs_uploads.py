@@ -19,6 +19,7 @@ from aiohttp import web
 from mediaserver.jobs.models import Upload
 from mediaserver.jobs.service import Jobs
 from mediaserver.settings import Settings
+from signaling.auth.principal import principal_of
 from signaling.body import pieces
 from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, shutting_down
 from signaling.openapi.operation import described
@@ -92,7 +93,9 @@ class Uploads:
             raise recording_too_large(self._max_bytes)
         if size_bytes == 0:
             raise empty_recording()
-        upload = await self._jobs.add_upload(size_bytes=size_bytes, file_name=_file_name(request))
+        upload = await self._jobs.add_upload(
+            size_bytes=size_bytes, file_name=_file_name(request), tenant=principal_of(request).tenant
+        )
         headers = {"Location": f"{PATH}/{upload.id}", "Upload-Offset": "0", "Upload-Expires": _expires(upload)}
         return self._response(HTTPStatus.CREATED, headers)
 
@@ -161,14 +164,15 @@ class Uploads:
         """DELETE an upload: 204."""
         _require_version(request)
         upload_id = request.match_info["id"]
-        if not is_id(upload_id) or not await self._jobs.delete_upload(upload_id):
+        await self._find(request)
+        if not await self._jobs.delete_upload(upload_id):
             raise upload_not_found()
         return self._response(HTTPStatus.NO_CONTENT, {})
 
     async def _find(self, request: web.Request) -> tuple[Upload, int]:
         upload_id = request.match_info["id"]
         found = await self._jobs.get_upload(upload_id) if is_id(upload_id) else None
-        if found is None:
+        if found is None or not principal_of(request).may_see(found[0].tenant):
             raise upload_not_found()
         return found
 

@@ -196,6 +196,7 @@ MODEL = Operation(
 PREFLIGHT = Operation(
     summary="What pages of other origins may send",
     tag=Tag.DEEPGRAM,
+    access=Access.OPEN,
     description="The preflight of a browser (CORS), for pages that the setting `cors_origins` lets in.",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
     errors=DEEPGRAM_ERRORS,

@@ -352,3 +352,45 @@ async def test_neither_keys_nor_tokens_are_logged(
     for value in (key, token):
         assert value.rpartition("_")[2][:30] not in told
         assert value[-30:] not in told
+
+
+# --- whose recordings they are
+
+
+async def test_a_tenant_sees_its_own_recordings_only(guarded: Node) -> None:
+    keys = guarded.app[ACCOUNTS].keys
+    _, one = await keys.create(NewKey("one", "one", scopes=[Scope.JOBS]))
+    _, other = await keys.create(NewKey("other", "other", scopes=[Scope.JOBS]))
+    admin = await new_key(guarded)
+    sent = {"json": {"url": "https://recordings.invalid/a.wav"}, "headers": bearer(one)}
+    async with guarded.client.post("/api/v1/transcriptions", **sent) as response:
+        assert response.status == 201, await response.text()
+        job = f"/api/v1/transcriptions/{(await response.json())['id']}"
+    tus = {"Tus-Resumable": "1.0.0"}
+    sized = {**bearer(one), **tus, "Upload-Length": "9"}
+    async with guarded.client.post("/api/v1/uploads", headers=sized) as response:
+        assert response.status == 201
+        upload = response.headers["Location"]
+    for method, path in (
+        ("GET", job),
+        ("GET", f"{job}/result"),
+        ("GET", f"{job}/events"),
+        ("POST", f"{job}/cancel"),
+        ("DELETE", job),
+        ("HEAD", upload),
+        ("PATCH", upload),
+        ("DELETE", upload),
+    ):
+        headers = {**bearer(other), **tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        async with guarded.client.request(method, path, headers=headers) as response:
+            assert response.status == 404, (method, path)
+    sent = {"json": {"upload_id": upload.rpartition("/")[2]}, "headers": bearer(other)}
+    async with guarded.client.post("/api/v1/transcriptions", **sent) as response:
+        assert response.status == 404
+    seen = {}
+    for name, key in (("one", one), ("other", other), ("admin", admin)):
+        async with guarded.client.get("/api/v1/transcriptions", headers=bearer(key)) as response:
+            seen[name] = len((await response.json())["jobs"])
+    assert seen == {"one": 1, "other": 0, "admin": 1}
+    assert (await guarded.client.delete(job, headers=bearer(one))).status == 204
+    assert (await guarded.client.delete(upload, headers={**bearer(one), **tus})).status == 204
