@@ -28,6 +28,7 @@ from signaling.outbound import Outbound
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
+from signaling.routes.admin import Admin
 from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
 from signaling.routes.deepgram.door import Deepgram
 from signaling.routes.deepgram.models import PATH as MODELS_PATH
@@ -139,6 +140,7 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
     realtime = OpenAIRealtime(
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
+    admin = Admin(accounts=accounts)
     guard = Guard(
         settings=settings,
         keys=accounts.keys,
@@ -165,7 +167,7 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
     app[RECORDINGS], app[ACCOUNTS] = recordings, accounts
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
-    for door in (whip, native, events, *transcriptions, deepgram, openai_rest, realtime, health, page, docs):
+    for door in (whip, native, events, *transcriptions, deepgram, openai_rest, realtime, admin, health, page, docs):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
 

@@ -27,6 +27,7 @@ from yarl import URL
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, OPUS_RATE, OnWarning, read_opus_frames
 from mediaserver.ingest.ice import LOOPBACK_ADDRESSES, IceOptions, configure_ice, new_peer_connection
+from signaling.client_key import key_headers
 
 CHANNEL = "transcripts"
 
@@ -156,7 +157,7 @@ class Call:
                 not come about (CALL_FAILED) or is lost (CALL_LOST), or the last finals do not come (CALL_TIMEOUT).
             MediaError: NOT_AUDIO.
         """
-        async with aiohttp.ClientSession(timeout=HTTP_TIMEOUT) as http:
+        async with aiohttp.ClientSession(timeout=HTTP_TIMEOUT, headers=key_headers()) as http:
             pc = new_peer_connection()
             resource: URL | None = None
             try:

@@ -39,7 +39,8 @@ async def own_server(arguments: Sequence[str], *, on_line: OnLine | None = None)
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "signaling.cli", "serve", "--host", "127.0.0.1", "--port", "0"),
-        *("--log-level", "warning", "--jobs-concurrency", "0", *arguments),  # it is gone before a job would be done
+        *("--log-level", "warning", "--keyless-access", "loopback"),
+        *("--jobs-concurrency", "0", *arguments),  # it is gone before a job would be done
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -63,10 +63,16 @@ class HttpError(VoiceForgeError):
         self.headers = dict(headers or {})
 
 
+class LimitError(CapacityError):
+    """A key has used up what it may; others come in. 429, with the time after which it may try again."""
+
+
 def status_of(error: VoiceForgeError) -> HTTPStatus:
     """The HTTP status that tells a client what class of failure this is."""
     if isinstance(error, HttpError):
         return error.status
+    if isinstance(error, LimitError):
+        return HTTPStatus.TOO_MANY_REQUESTS
     if error.code in STATUS_OF_CODE:
         return STATUS_OF_CODE[error.code]
     if isinstance(error, CapacityError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -17,6 +18,8 @@ import structlog
 
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
+from signaling.auth.limiter import Limiter
+from signaling.auth.principal import LOCAL, Principal, current_principal
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,9 @@ SESSION_ID_BYTES = 6
 
 FULL_RETRY_AFTER_S = 10
 """Sessions last minutes, so one of a full node's ends within seconds."""
+
+FLUSH_S = 10.0
+"""How long the last finals of a session may take that has lasted as long as its key may: the longest decodes."""
 
 CUT_GRACE_S = 2.5
 """What a peer may take beyond its deadline to close its sockets before it is left behind."""
@@ -68,6 +74,7 @@ class LiveSession:
         session_id: its name in logs and events.
         door: which protocol it came in by.
         peer: its other end.
+        principal: whose it is.
         secret: the last part of its URL.
         etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it never changes.
         closing: the task that closes it, once that has begun.
@@ -77,6 +84,7 @@ class LiveSession:
     session_id: str
     door: str
     peer: LivePeer
+    principal: Principal = LOCAL
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(SECRET_BYTES), repr=False)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
@@ -94,6 +102,7 @@ class Registry:
     def __init__(self, *, max_sessions: int, metrics: Metrics) -> None:
         self._max_sessions = max_sessions
         self._metrics = metrics
+        self._limiter = Limiter()
         self._by_secret: dict[str, LiveSession] = {}  # bounded by max_sessions
 
     def __len__(self) -> int:
@@ -104,7 +113,9 @@ class Registry:
 
         Raises:
             CapacityError: SERVER_FULL.
+            LimitError: TOO_MANY_SESSIONS or TOO_MANY_NEW_SESSIONS of who asks.
         """
+        self._limiter.check(current_principal(), now_s=time.monotonic())
         if len(self) >= self._max_sessions:
             raise CapacityError(
                 "SERVER_FULL",
@@ -117,13 +128,18 @@ class Registry:
         """Take a session in; it leaves when its peer ends or when it is closed here.
 
         Raises:
-            CapacityError: SERVER_FULL.
+            CapacityError: as `require_room`.
         """
         self.require_room()
-        live = LiveSession(session_id, door, peer)
+        live = LiveSession(session_id, door, peer, current_principal())
+        self._limiter.opened(live.principal, now_s=time.monotonic())
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()
         peer.on_ended = lambda reason: self._ended(live, reason)
+        limit_s = live.principal.limits.session_s
+        if limit_s is not None:
+            timer = asyncio.get_running_loop().call_later(limit_s, self._time_is_up, live)
+            live.on_gone.append(timer.cancel)
         return live
 
     def find(self, secret: str) -> LiveSession | None:
@@ -168,12 +184,17 @@ class Registry:
         finally:
             self._forget(live, reason)
 
+    def _time_is_up(self, live: LiveSession) -> None:
+        """The key's own limit; the node's is each peer's own matter."""
+        self._begin_close(live, "session_max", FLUSH_S)
+
     def _ended(self, live: LiveSession, reason: str) -> None:
         if live.closing is None:
             self._forget(live, reason)
 
     def _forget(self, live: LiveSession, reason: str) -> None:
         if self._by_secret.pop(live.secret, None) is not None:
+            self._limiter.closed(live.principal)
             self._metrics.sessions.labels(live.door).dec()
             self._metrics.sessions_ended_total.labels(live.door, reason).inc()
             log.info("session closed", session=live.session_id, reason=reason, live=len(self))

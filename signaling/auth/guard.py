@@ -86,7 +86,7 @@ class Guard:
             raise
         assert found.principal is not None
         set_principal(request, found.principal)
-        if found.token is None or operation.access is not Access.STREAM:
+        if found.token is None or not operation.opens_session:
             return await handler(request)
         return await self._with_token(request, handler, operation, found.token)
 

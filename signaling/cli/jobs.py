@@ -17,6 +17,7 @@ from rich.table import Table
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.text.subtitles import Format
+from signaling.client_key import key_headers
 from signaling.jobs_client import JobsClient
 
 T = TypeVar("T")
@@ -43,7 +44,10 @@ output_option = click.option(
 
 @click.group()
 def jobs() -> None:
-    """Have recordings transcribed by a server: faster than they take to play, many at once, also later."""
+    """Have recordings transcribed by a server: faster than they take to play, many at once, also later.
+
+    A server that asks for a key finds it in VOICEFORGE_API_KEY.
+    """
 
 
 @jobs.command()
@@ -206,7 +210,9 @@ def _ask(server: str, work: Callable[[JobsClient], Awaitable[T]]) -> T:
         raise click.UsageError("--url begins with http:// or https://.")
 
     async def ask() -> T:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)) as http:
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10), headers=key_headers()
+        ) as http:
             return await work(JobsClient(http, server))
 
     return asyncio.run(ask())

@@ -12,6 +12,7 @@ from mediaserver.errors import VoiceForgeError
 from signaling.cli.doctor import doctor
 from signaling.cli.engine import engine
 from signaling.cli.jobs import jobs
+from signaling.cli.keys import keys
 from signaling.cli.models import models
 from signaling.cli.serve import serve
 from signaling.cli.settings import settings
@@ -82,5 +83,5 @@ def main() -> None:
     """
 
 
-for command in (doctor, engine, jobs, models, serve, settings, transcribe, turn, worker):
+for command in (doctor, engine, jobs, keys, models, serve, settings, transcribe, turn, worker):
     main.add_command(command)

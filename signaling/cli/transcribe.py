@@ -39,7 +39,8 @@ def transcribe(
     """Send FILE to a server through a real WebRTC call, and write what was said.
 
     The call takes as long as the recording: what is measured and seen is what a live speaker would get. Ctrl-C ends
-    it early and writes what is final by then; a second one ends it at once.
+    it early and writes what is final by then; a second one ends it at once. A server that asks for a key finds it in
+    VOICEFORGE_API_KEY.
     """
     if url is not None and model is not None:
         raise click.UsageError("--model chooses the model of a server that is started here; with --url there is none.")

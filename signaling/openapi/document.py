@@ -17,6 +17,7 @@ from signaling.openapi.operation import (
     JSON,
     NATIVE_ERRORS,
     NOT_PERMITTED,
+    TOO_MANY,
     UNKNOWN,
     UNKNOWN_TO_DEEPGRAM,
     Access,
@@ -231,6 +232,14 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         unknown = str(UNKNOWN.status.value)
         refused = _refused(_unknown(operation), operation.errors, schemas)
         responses[unknown] = _either(responses[unknown], refused) if unknown in responses else refused
+    if operation.opens_session:
+        many = str(TOO_MANY.status.value)
+        refused = _refused(
+            Refusal(TOO_MANY.status, _written(TOO_MANY.codes, operation.errors), TOO_MANY.headers),
+            operation.errors,
+            schemas,
+        )
+        responses[many] = _either(responses[many], refused) if many in responses else refused
     if key in responses:
         responses[key] = _either(responses[key], foreign)
     elif operation.errors is NATIVE_ERRORS and not _is_guarded(operation):

@@ -135,6 +135,13 @@ UNKNOWN_TO_DEEPGRAM = Refusal(HTTPStatus.UNAUTHORIZED, ("INVALID_AUTH",), header
 NOT_PERMITTED = "INSUFFICIENT_PERMISSIONS"
 """What it says beside `FOREIGN` to who has one that is good for something else."""
 
+TOO_MANY = Refusal(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    ("TOO_MANY_SESSIONS", "TOO_MANY_NEW_SESSIONS"),
+    headers={"Retry-After": RetryAfter},
+)
+"""What such a route says to a key that has used up what it may (`signaling.auth.limiter`)."""
+
 NO_SESSION_NOW = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     ("MODEL_LOADING", "ENGINE_DOWN", "OVERLOADED", "SERVER_FULL", "SHUTTING_DOWN"),
@@ -191,6 +198,7 @@ class Operation:
         summary: a few words; the handler's docstring is for readers of the code.
         tag: which protocol it belongs to.
         access: who may call it.
+        opens_session: whether it opens one: it counts for its key, and uses a join token up.
         description: what a client needs to know beyond the types; CommonMark.
         query: the model that the handler reads the query with.
         lists: how the query writes an array: `a=1,2` or `a=1&a=2`.
@@ -206,6 +214,7 @@ class Operation:
     summary: str
     tag: Tag
     access: Access
+    opens_session: bool = False
     description: str = ""
     query: type[BaseModel] | None = None
     lists: Literal["commas", "repeated"] = "commas"

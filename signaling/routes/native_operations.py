@@ -36,6 +36,7 @@ CONNECT = Operation(
     summary="Stream audio over a WebSocket",
     tag=Tag.NATIVE,
     access=Access.STREAM,
+    opens_session=True,
     description="The query is the session's configuration. What is said over it is in `/asyncapi.json`.",
     query=StreamQuery,
     headers=StreamHeaders,

@@ -97,6 +97,7 @@ CREATE = Operation(
     summary="Open a session with an offer",
     tag=Tag.WHIP,
     access=Access.STREAM,
+    opens_session=True,
     description="RFC 9725 section 4.2. The query is the session's configuration. Transcripts come over the data "
     "channel `transcripts`, and for others at `Location` + `/events`.",
     query=WhipQuery,

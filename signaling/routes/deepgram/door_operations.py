@@ -84,6 +84,7 @@ LIVE = Operation(
     summary="Transcribe live speech",
     tag=Tag.DEEPGRAM,
     access=Access.STREAM,
+    opens_session=True,
     description="As Deepgram's. Every parameter works or is refused by its name. What is said over it is in "
     "`/asyncapi.json`.",
     query=LiveQuery,

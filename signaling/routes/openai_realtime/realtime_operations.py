@@ -91,6 +91,7 @@ CONNECT = Operation(
     summary="Transcribe over a WebSocket",
     tag=Tag.OPENAI,
     access=Access.STREAM,
+    opens_session=True,
     description="OpenAI's Realtime API for transcription. Keys come by `Authorization: Bearer` or the subprotocol "
     "`openai-insecure-api-key.<key>` after `realtime`. What is said over it is in `/asyncapi.json`.",
     query=RealtimeQuery,
@@ -119,6 +120,7 @@ CALL = Operation(
     summary="Transcribe over WebRTC",
     tag=Tag.OPENAI,
     access=Access.STREAM,
+    opens_session=True,
     description="OpenAI's Realtime calls for transcription. Events come over the data channel `oai-events`.",
     query=RealtimeQuery,
     body=Body(

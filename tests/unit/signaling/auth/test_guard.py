@@ -12,6 +12,7 @@ import pytest
 from front_door import OFFER, SDP, Node, StartNode
 
 from mediaserver.errors import ConfigError
+from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.app import ACCOUNTS, REGISTRY
 from signaling.auth.accounts import Accounts
@@ -394,3 +395,87 @@ async def test_a_tenant_sees_its_own_recordings_only(guarded: Node) -> None:
     assert seen == {"one": 1, "other": 0, "admin": 1}
     assert (await guarded.client.delete(job, headers=bearer(one))).status == 204
     assert (await guarded.client.delete(upload, headers={**bearer(one), **tus})).status == 204
+
+
+# --- keys and tokens over HTTP
+
+
+async def test_an_admin_makes_rotates_lists_and_revokes_keys(guarded: Node) -> None:
+    headers, path = bearer(await new_key(guarded)), "/api/v1/admin/keys"
+    wanted = {"name": "shop", "tenant": "shop", "scopes": ["stream"], "limits": {"sessions": 2}}
+    async with guarded.client.post(path, json=wanted, headers=headers) as response:
+        assert response.status == 201
+        made = await response.json()
+    assert made["key"]["limits"]["sessions"] == 2
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(made["value"]))).status == 200
+    one = f"{path}/{made['key']['id']}"
+    async with guarded.client.post(f"{one}/rotate", json={"overlap_s": 0}, headers=headers) as response:
+        assert response.status == 201
+        follower = await response.json()
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(made["value"]))).status == 401
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(follower["value"]))).status == 200
+    async with guarded.client.get(path, headers=headers) as response:
+        told = await response.text()
+    assert follower["key"]["id"] in told
+    assert follower["value"] not in told
+    assert "digest" not in told
+    assert (await guarded.client.post(f"{one}/rotate", headers=headers)).status == 409
+    assert (await guarded.client.delete(f"{path}/{follower['key']['id']}", headers=headers)).status == 200
+    assert (await guarded.client.get("/api/v1/config", headers=bearer(follower["value"]))).status == 401
+    assert (await guarded.client.delete(f"{path}/00000000", headers=headers)).status == 404
+    assert (await guarded.client.post(f"{path}/00000000/rotate", headers=headers)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/admin/keys"),
+        ("POST", "/api/v1/admin/keys"),
+        ("POST", "/api/v1/admin/keys/x/rotate"),
+        ("DELETE", "/api/v1/admin/keys/x"),
+    ],
+)
+async def test_only_an_admin_does(guarded: Node, method: str, path: str) -> None:
+    key = await new_key(guarded, Scope.STREAM, Scope.JOBS)
+    assert (await guarded.client.request(method, path, headers=bearer(key))).status == 403
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"name": "x", "tenant": "a b"},
+        {"name": "x", "tenant": "a", "scopes": []},
+        {"name": "x", "tenant": "a", "networks": ["no"]},
+        {"name": "x", "tenant": "a", "limits": {"hours": 1}},
+    ],
+)
+async def test_a_key_that_makes_no_sense_is_refused(guarded: Node, wanted: dict[str, Any]) -> None:
+    headers = bearer(await new_key(guarded))
+    assert (await guarded.client.post("/api/v1/admin/keys", json=wanted, headers=headers)).status == 400
+
+
+async def test_a_join_token_decides_its_sessions_configuration(guarded: Node) -> None:
+    headers = bearer(await new_key(guarded, Scope.STREAM))
+    wanted = {"ttl_s": 60, "config": {"language": "en"}}
+    async with guarded.client.post("/api/v1/tokens", json=wanted, headers=headers) as response:
+        assert response.status == 201
+        token = (await response.json())["token"]
+    assert (await guarded.client.post("/api/v1/tokens", headers=bearer(token))).status == 403, "tokens make no tokens"
+    for wrong in ({"ttl_s": 59}, {"ttl_s": 601}, {"config": {"nonsense": 1}}, {"more": 1}):
+        assert (await guarded.client.post("/api/v1/tokens", json=wrong, headers=headers)).status == 400
+    query = f"?encoding=linear16&sample_rate=16000&language=de&token={token}"
+    async with guarded.client.get(f"/ws/v1/transcribe{query}", headers=UPGRADE) as response:
+        assert response.status != 401
+
+
+def test_what_a_token_decides_the_client_cannot_change() -> None:
+    config = SessionConfig(language="en").fixed({"language": "en", "interim_results": False})
+    assert config.interim_results is False
+    assert config.merged({"language": "en", "prompt": "x"}).prompt == "x"
+    for changes in ({"language": "de"}, {"interim_results": True}):
+        with pytest.raises(ConfigError) as refused:
+            config.merged({"prompt": "x"}).merged(changes)
+        assert refused.value.code == "FIXED_BY_TOKEN"
+    with pytest.raises(ConfigError, match="`language`"):
+        SessionConfig(language="de").fixed({"language": "en"})
