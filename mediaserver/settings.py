@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         "makes up its own when it starts.",
         min_length=32,
     )
+    price_per_minute: dict[str, float] = _knob(
+        Group.SERVER,
+        {},
+        "What a minute of audio costs, by model, as JSON; `*` is any other. /api/v1/usage reckons with it.",
+    )
     tls_certificate: Path | None = _knob(
         Group.SERVER, None, "PEM file of the certificate and those between it and its root: HTTPS, TLS 1.2 or later."
     )

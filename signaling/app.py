@@ -47,12 +47,14 @@ from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.openai_rest import PREFIX as OPENAI_AUDIO
 from signaling.routes.openai_rest import OpenAIRest
 from signaling.routes.page import STATIC_DIR, Page
+from signaling.routes.usage import UsageReport
 from signaling.routes.whip import PeerFactory, Whip
 from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
 from signaling.shutdown import StopSignals, shut_down
 from signaling.telemetry import AccessLogger, configure_logging, run_monitor
 from signaling.tls import tls_of
+from signaling.usage.meter import Meter
 from stun_turn.servers import IceServers
 
 log = structlog.get_logger(__name__)
@@ -101,11 +103,13 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
     accounts = Accounts(settings)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
+    meter = Meter(accounts.database)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
     outbound = Outbound(settings=settings, metrics=metrics)
     webhooks = SessionWebhooks(settings=settings, outbound=outbound, metrics=metrics)
-    sessions = SessionFactory(settings=settings, models=models, metrics=metrics, webhooks=webhooks)
+    sessions = SessionFactory(settings=settings, models=models, metrics=metrics, webhooks=webhooks, meter=meter)
+    registry.on_added.append(meter.opened)
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
@@ -119,7 +123,9 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
         metrics=metrics,
     )
     events = Events(logs=logs)
-    recordings = Recordings(settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad)
+    recordings = Recordings(
+        settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad, meter=meter
+    )
     native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
     openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
     jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
@@ -141,11 +147,13 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
     admin = Admin(accounts=accounts)
+    usage = UsageReport(database=accounts.database, prices=settings.price_per_minute)
     guard = Guard(
         settings=settings,
         keys=accounts.keys,
         tokens=accounts.tokens,
         secrets=realtime.client_secrets,
+        meter=meter,
         metrics=metrics,
     )
     health = Health(admission=admission, metrics=metrics)
@@ -167,7 +175,20 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
     app[RECORDINGS], app[ACCOUNTS] = recordings, accounts
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
-    for door in (whip, native, events, *transcriptions, deepgram, openai_rest, realtime, admin, health, page, docs):
+    for door in (
+        whip,
+        native,
+        events,
+        *transcriptions,
+        deepgram,
+        openai_rest,
+        realtime,
+        admin,
+        usage,
+        health,
+        page,
+        docs,
+    ):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
 
@@ -191,8 +212,19 @@ def make_app(  # noqa: PLR0915 - a list of what there is, one line each
         await deepgram.close()
         await webhooks.close()
         await outbound.close()
+
+    async def count(_app: web.Application) -> AsyncIterator[None]:
+        counting = asyncio.create_task(meter.run(), name="usage")
+        yield
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+        try:
+            await meter.flush()
+        except VoiceForgeError as exc:
+            log.error("usage not written", code=exc.code)
         await accounts.close()
 
+    app.cleanup_ctx.append(count)
     app.cleanup_ctx.append(monitor)
     app.cleanup_ctx.append(close_outbound)
     app.cleanup_ctx.append(run_jobs)

@@ -103,6 +103,8 @@ class Registry:
         self._max_sessions = max_sessions
         self._metrics = metrics
         self._limiter = Limiter()
+        self.on_added: list[Callable[[LiveSession], None]] = []
+        """Called with each session that has got its place."""
         self._by_secret: dict[str, LiveSession] = {}  # bounded by max_sessions
 
     def __len__(self) -> int:
@@ -140,6 +142,8 @@ class Registry:
         if limit_s is not None:
             timer = asyncio.get_running_loop().call_later(limit_s, self._time_is_up, live)
             live.on_gone.append(timer.cancel)
+        for callback in self.on_added:
+            callback(live)
         return live
 
     def find(self, secret: str) -> LiveSession | None:

@@ -19,6 +19,7 @@ from mediaserver.settings import Settings
 from signaling.auth.principal import current_principal
 from signaling.limits import ServedEngine
 from signaling.session_webhooks import SessionWebhooks
+from signaling.usage.meter import Meter
 
 
 @dataclass(slots=True)
@@ -38,15 +39,23 @@ class SessionFactory:
         models: filled in once they are loaded.
         metrics: shared by all sessions.
         webhooks: who is told of sessions, beside their clients.
+        meter: counts them.
     """
 
     def __init__(
-        self, *, settings: Settings, models: Models, metrics: Metrics, webhooks: SessionWebhooks | None = None
+        self,
+        *,
+        settings: Settings,
+        models: Models,
+        metrics: Metrics,
+        webhooks: SessionWebhooks | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self._models = models
         self._webhooks = webhooks
+        self._meter = meter
 
     @property
     def engine(self) -> ServedEngine | None:
@@ -80,7 +89,7 @@ class SessionFactory:
             ConfigError: the configuration names what is not there.
             VoiceForgeError: a noise suppressor that is not installed.
         """
-        tee = Tee(outlet, self._taps(session_id))
+        tee = Tee(outlet, [*self._taps(session_id), *self._counting(session_id)])
         channels = Channels(self._maker(session_id, config), outlet=tee, count=count)
         tee.begin(channels)
         return channels
@@ -113,12 +122,17 @@ class SessionFactory:
             metrics=self.metrics,
             make_session=self._maker(session_id, config),
             dialect=dialect,
-            taps=self._taps(session_id) if taps is None else taps,
+            taps=[*(self._taps(session_id) if taps is None else taps), *self._counting(session_id)],
             is_stereo=is_stereo,
         )
 
     def _taps(self, session_id: str) -> list[Tap]:
         tap = None if self._webhooks is None else self._webhooks.tap(session_id)
+        return [] if tap is None else [tap]
+
+    def _counting(self, session_id: str) -> list[Tap]:
+        engine, _ = self._loaded()
+        tap = None if self._meter is None else self._meter.tap(session_id, current_principal(), model=engine.model_name)
         return [] if tap is None else [tap]
 
     def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:

@@ -8,6 +8,7 @@ the job.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import case, false, or_, select, update
@@ -15,6 +16,7 @@ from sqlalchemy import case, false, or_, select, update
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import Job, Priority, Result, Stage, State
 from mediaserver.storage.database import Database
+from mediaserver.storage.usage import Usage
 
 LEASE_S = 15.0
 """A worker that has not been heard of for so long is dead: several times what a busy machine may hold one up."""
@@ -208,8 +210,27 @@ class Ledger:
                 return False
             if body is not None:
                 session.add(Result(job_number=job.number, body=body))
+                if ended.key_id is not None:
+                    session.add(_usage(ended, now_s=now_s))
             owe(session, ended, ended_event(state), now_s=now_s)
             return True
+
+
+def _usage(job: Job, *, now_s: float) -> Usage:
+    """What a completed job used, written with its end: once, whatever becomes of its worker."""
+    summary = job.summary or {}
+    return Usage(
+        id=job.id,
+        tenant=job.tenant,
+        key_id=job.key_id,
+        door="jobs",
+        model=str(summary.get("model", "")),
+        day=datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d"),
+        began_at=job.created_at,
+        updated_at=now_s,
+        audio_s=float(summary.get("duration_s", 0.0)) * int(summary.get("channels", 1)),
+        speech_s=0.0,
+    )
 
 
 _WAITING: Mapping[str, Any] = {

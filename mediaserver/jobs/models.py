@@ -63,6 +63,7 @@ class Job(Base):
     id: Mapped[str] = mapped_column(String(64), unique=True)
     batch_id: Mapped[str | None] = mapped_column(String(64))
     tenant: Mapped[str] = mapped_column(String(64), default=NO_TENANT, server_default=NO_TENANT)
+    key_id: Mapped[str | None] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
     stage: Mapped[str | None] = mapped_column(String(16))
     priority: Mapped[int]

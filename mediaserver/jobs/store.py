@@ -41,6 +41,7 @@ class NewJob:
         webhook_url, webhook_secret: who is told of its end, and what signs that.
         batch_id: those submitted together have the same.
         tenant: whose it is.
+        key_id: by which key it came.
     """
 
     id: str
@@ -55,6 +56,7 @@ class NewJob:
     webhook_secret: str | None = None
     batch_id: str | None = None
     tenant: str = NO_TENANT
+    key_id: str | None = None
 
 
 def new_id(prefix: str) -> str:
@@ -210,6 +212,7 @@ def _row(job: NewJob, now_s: float) -> Job:
         id=job.id,
         batch_id=job.batch_id,
         tenant=job.tenant,
+        key_id=job.key_id,
         state=State.QUEUED,
         stage=None,
         priority=int(job.priority),

@@ -88,6 +88,11 @@ class Channels:
         return max(session.stream_time_s for session in self._sessions)
 
     @property
+    def speech_s(self) -> float:
+        """Seconds of speech that have been judged as such, in all channels."""
+        return sum(session.speech_s for session in self._sessions)
+
+    @property
     def concealed_s(self) -> float:
         """Seconds of audio that were lost on the way and made up, in all channels."""
         return sum(session.concealed_s for session in self._sessions)

@@ -148,6 +148,11 @@ class Session:
         self._ends_s = math.inf  # of the loop's clock: finals that are out by then are told
 
     @property
+    def speech_s(self) -> float:
+        """Seconds of speech in the utterances so far."""
+        return seconds(self._finals.speech_samples)
+
+    @property
     def stream_time_s(self) -> float:
         """Seconds of audio received, concealed ones included."""
         return seconds(self._hearing.received_samples)

@@ -22,7 +22,8 @@ from signaling.auth.principal import ANYBODY, LOCAL, Principal, Scope, TokenKind
 from signaling.auth.tokens import Token, Tokens, is_token
 from signaling.limits import is_loopback
 from signaling.openapi.operation import Access, Operation, Tag, Undescribed, description_of
-from signaling.problems import Handler, HttpError
+from signaling.problems import Handler, HttpError, LimitError
+from signaling.usage.meter import Meter
 
 NOBODY = Principal("", None, frozenset())
 """Who asks for what is open to anybody."""
@@ -62,14 +63,18 @@ class Guard:
         keys: of the node.
         tokens: of the node.
         secrets: OpenAI's.
+        meter: how much keys have used.
         metrics: refusals by code.
     """
 
-    def __init__(self, *, settings: Settings, keys: Keys, tokens: Tokens, secrets: Secrets, metrics: Metrics) -> None:
+    def __init__(
+        self, *, settings: Settings, keys: Keys, tokens: Tokens, secrets: Secrets, meter: Meter, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._tokens = tokens
         self._secrets = secrets
+        self._meter = meter
         self._metrics = metrics
 
     @web.middleware
@@ -81,7 +86,7 @@ class Guard:
             return await handler(request)
         try:
             found = await self._admitted(request, operation)
-        except HttpError as exc:
+        except (HttpError, LimitError) as exc:
             self._metrics.refused_total.labels(exc.code).inc()
             raise
         assert found.principal is not None
@@ -121,6 +126,8 @@ class Guard:
         if found.token is not None and found.principal.key_id is None and keyless is None:
             raise _unauthorized(operation, given, "The temporary token was given out without a key.", exist=exist)
         _require(found.principal, operation)
+        if operation.opens_session or (operation.access is Access.JOBS and request.method == hdrs.METH_POST):
+            await self._meter.require_minutes(found.principal)
         return found
 
     def _keyless(self, address: str, *, exist: bool) -> Principal | None:

@@ -137,7 +137,7 @@ NOT_PERMITTED = "INSUFFICIENT_PERMISSIONS"
 
 TOO_MANY = Refusal(
     HTTPStatus.TOO_MANY_REQUESTS,
-    ("TOO_MANY_SESSIONS", "TOO_MANY_NEW_SESSIONS"),
+    ("TOO_MANY_SESSIONS", "TOO_MANY_NEW_SESSIONS", "MINUTES_USED_UP"),
     headers={"Retry-After": RetryAfter},
 )
 """What such a route says to a key that has used up what it may (`signaling.auth.limiter`)."""

@@ -205,6 +205,7 @@ class Submissions:
             webhook_secret=options.webhook_secret,
             batch_id=batch_id,
             tenant=current_principal().tenant,
+            key_id=current_principal().key_id,
         )
 
 

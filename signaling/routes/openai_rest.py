@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,13 +90,14 @@ class OpenAIRest:
         try:
             recorder = self._recordings.recorder()
             recorder.require_room()
+            transcribe = partial(self._recordings.transcribe, recorder, door="openai")
             with tempfile.TemporaryDirectory(prefix="voiceforge-", ignore_cleanup_errors=True) as folder:
                 path = Path(folder) / "recording"
                 form = await read_form(request, model, path, max_bytes=self._settings.upload_max_bytes)
                 options = self._checked(form, task, recorder)
                 if isinstance(form, TranscriptionForm) and form.stream:
-                    return await _stream(request, recorder, path, options, with_logprobs=bool(form.include))
-                transcript = await _while_there(request, recorder.transcribe(path, options))
+                    return await _stream(request, transcribe, path, options, with_logprobs=bool(form.include))
+                transcript = await _while_there(request, transcribe(path, options))
                 return _whole(form, task, transcript)
         except MediaError as exc:
             self._metrics.refused_total.labels(exc.code).inc()
@@ -153,12 +155,17 @@ def _whole(form: SpeechForm, task: Task, transcript: Transcript) -> web.Response
 
 
 async def _stream(
-    request: web.Request, recorder: Recorder, path: Path, options: RecordingOptions, *, with_logprobs: bool
+    request: web.Request,
+    transcribe: Callable[..., Coroutine[None, None, Transcript]],
+    path: Path,
+    options: RecordingOptions,
+    *,
+    with_logprobs: bool,
 ) -> web.StreamResponse:
     """The answer as server-sent events. What goes wrong before anything is sent is a refusal like any other."""
     queue: asyncio.Queue[Segment | None] = asyncio.Queue()  # bound: the recording's text; None is the end
     work = asyncio.create_task(
-        recorder.transcribe(path, options, on_segment=lambda _, segment: queue.put_nowait(segment)),
+        transcribe(path, options, on_segment=lambda _, segment: queue.put_nowait(segment)),
         name="openai-stream",
     )
     work.add_done_callback(lambda _: queue.put_nowait(None))

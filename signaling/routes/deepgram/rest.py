@@ -160,7 +160,7 @@ class Rest:
 
             async def work() -> Recorded:
                 digest = sha256 if fetched is None else await self._fetch(fetched, path)
-                transcript = await asked.recorder.transcribe(path, asked.options)
+                transcript = await self._recordings.transcribe(asked.recorder, path, asked.options, door="deepgram")
                 received = Received(asked.request_id, asked.created, digest)
                 return await asyncio.to_thread(recorded, transcript, received, asked.query)
 

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
-import mediaserver.jobs.models  # noqa: F401 - its tables
+import mediaserver.jobs.models
+import mediaserver.storage.usage  # noqa: F401 - its tables
 import signaling.auth.tables  # noqa: F401 - its tables
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.storage import database as module

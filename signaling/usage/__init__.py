@@ -1,0 +1,1 @@
+"""How much was used: by whom, through which door, with which model."""

@@ -1,0 +1,204 @@
+"""Counts the audio of live sessions into the database: every few seconds, so that a crash loses no more than those.
+
+Sessions without a key are not counted: a server that only its own machine uses writes nothing to disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import func, select
+
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import Event
+from mediaserver.session.channels import Channels
+from mediaserver.storage.database import Database
+from mediaserver.storage.usage import Usage
+from signaling.auth.principal import Principal
+from signaling.problems import LimitError
+from signaling.registry import LiveSession
+
+log = structlog.get_logger(__name__)
+
+FLUSH_S = 3.0
+"""How often: with the write itself well below the 5 s of audio that a crash may lose."""
+
+WAITING_MAX = 1000
+"""Sessions whose doors are not through yet; one that was refused in between is dropped when so many are there."""
+
+KEPT_MAX = 50_000
+"""Ended sessions kept while the database does not answer, 300 bytes each; the oldest is given up first, and logged."""
+
+
+RECORDING_ID_BYTES = 12
+"""Of a recording that is no job and so has no id of its own: no two are the same in a database's lifetime."""
+
+
+@dataclass(slots=True, eq=False)
+class _Counted:
+    """One session."""
+
+    session_id: str
+    principal: Principal
+    model: str
+    began_at: float
+    door: str = ""
+    channels: Channels | None = None
+    audio_s: float = 0.0
+    speech_s: float = 0.0
+    written_s: float = -1.0
+    has_ended: bool = False
+
+    def begin(self, channels: Channels) -> None:
+        """As `Tap.begin`."""
+        self.channels = channels
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """As `Tap.send`: nothing of what is said is of interest here."""
+
+    def look(self) -> None:
+        """Take the present totals."""
+        if self.channels is not None and not self.has_ended:
+            self.audio_s = self.channels.stream_time_s * self.channels.count
+            self.speech_s = self.channels.speech_s
+
+
+class Meter:
+    """Counts sessions.
+
+    Args:
+        database: where usage is written down.
+        wall_s: seconds since 1970.
+    """
+
+    def __init__(self, database: Database, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._wall_s = wall_s
+        self._waiting: dict[str, _Counted] = {}  # bound: WAITING_MAX
+        self._counted: dict[str, _Counted] = {}  # bound: live sessions and KEPT_MAX
+        self._ended = asyncio.Event()
+        self._flushing = asyncio.Lock()
+
+    def tap(self, session_id: str, principal: Principal, *, model: str) -> _Counted | None:
+        """What hears of a new session; None where it is not counted."""
+        if principal.key_id is None:
+            return None
+        while len(self._waiting) >= WAITING_MAX:
+            del self._waiting[next(iter(self._waiting))]
+        counted = self._waiting[session_id] = _Counted(session_id, principal, model, self._wall_s())
+        return counted
+
+    def opened(self, live: LiveSession) -> None:
+        """A session has its place in the registry."""
+        counted = self._waiting.pop(live.session_id, None)
+        if counted is not None:
+            counted.door = live.door
+            self._counted[live.session_id] = counted
+            live.on_gone.append(lambda: self._end(counted))
+
+    def recorded(self, principal: Principal, *, door: str, model: str, audio_s: float) -> None:
+        """A recording has been transcribed."""
+        if principal.key_id is not None:
+            name = f"rec_{secrets.token_hex(RECORDING_ID_BYTES)}"
+            counted = _Counted(name, principal, model, self._wall_s(), door, audio_s=audio_s, has_ended=True)
+            self._counted[name] = counted
+            self._ended.set()
+
+    async def used_s(self, key_id: str) -> float:
+        """Seconds of audio that a key has used in this month. Raises what `Database.reading` does."""
+        if not self._database.exists:
+            return 0.0
+        month = datetime.fromtimestamp(self._wall_s(), UTC).strftime("%Y-%m-01")
+        async with self._database.reading() as session:
+            query = select(func.sum(Usage.audio_s)).where(Usage.key_id == key_id, Usage.day >= month)
+            return float(await session.scalar(query) or 0.0)
+
+    async def require_minutes(self, principal: Principal) -> None:
+        """Refuse a key that has used up its month.
+
+        Raises:
+            LimitError: MINUTES_USED_UP.
+            VoiceForgeError: what `Database.reading` raises.
+        """
+        minutes = principal.limits.minutes_per_month
+        if minutes is None or principal.key_id is None or await self.used_s(principal.key_id) < minutes * 60:
+            return
+        raise LimitError(
+            "MINUTES_USED_UP",
+            f"The key's {minutes:g} minutes of this month are used up.",
+            "Wait for the next month, by UTC, or ask for more.",
+            retry_after_s=math.ceil(_next_month_s(self._wall_s()) - self._wall_s()),
+        )
+
+    async def run(self) -> None:
+        """Write until cancelled; what failed is tried again."""
+        while True:
+            try:
+                async with asyncio.timeout(FLUSH_S):
+                    await self._ended.wait()
+            except TimeoutError:
+                pass
+            self._ended.clear()
+            try:
+                await self.flush()
+            except VoiceForgeError as exc:
+                log.warning("usage not written yet", code=exc.code, sessions=len(self._counted))
+                self._forget_oldest()
+                await asyncio.sleep(FLUSH_S)
+
+    async def flush(self) -> None:
+        """Write down what has changed. Raises what `Database.writing` does."""
+        async with self._flushing:
+            changed = []
+            for counted in self._counted.values():
+                counted.look()
+                if counted.audio_s != counted.written_s:
+                    changed.append((counted, counted.audio_s))
+            ended = [counted for counted in self._counted.values() if counted.has_ended]
+            if changed:
+                now_s = self._wall_s()
+                async with self._database.writing() as session:
+                    for counted, _ in changed:
+                        await session.merge(_row(counted, now_s))
+            for counted, audio_s in changed:
+                counted.written_s = audio_s
+            for counted in ended:
+                del self._counted[counted.session_id]
+
+    def _end(self, counted: _Counted) -> None:
+        counted.look()
+        counted.has_ended = True
+        counted.channels = None
+        self._ended.set()
+
+    def _forget_oldest(self) -> None:
+        ended = [name for name, counted in self._counted.items() if counted.has_ended]
+        for name in ended[: max(0, len(ended) - KEPT_MAX)]:
+            log.error("usage given up", session=name, audio_s=round(self._counted.pop(name).audio_s, 1))
+
+
+def _row(counted: _Counted, now_s: float) -> Usage:
+    return Usage(
+        id=counted.session_id,
+        tenant=counted.principal.tenant,
+        key_id=counted.principal.key_id,
+        door=counted.door,
+        model=counted.model,
+        day=datetime.fromtimestamp(counted.began_at, UTC).strftime("%Y-%m-%d"),
+        began_at=counted.began_at,
+        updated_at=now_s,
+        audio_s=counted.audio_s,
+        speech_s=counted.speech_s,
+    )
+
+
+def _next_month_s(now_s: float) -> float:
+    now = datetime.fromtimestamp(now_s, UTC)
+    return datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC).timestamp()

@@ -1,0 +1,183 @@
+"""What was used: counted by session and key, written down every few seconds, told by tenant with its price."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from front_door import FakePeer, Node, StartNode
+
+from mediaserver.metrics import Metrics
+from mediaserver.session.channels import Channels
+from mediaserver.session_config import SessionConfig
+from mediaserver.storage.database import Database
+from mediaserver.storage.usage import Usage
+from signaling.app import ACCOUNTS
+from signaling.auth.keys import NewKey
+from signaling.auth.principal import LOCAL, KeyLimits, Principal, Scope
+from signaling.problems import LimitError
+from signaling.registry import Registry
+from signaling.usage.meter import Meter
+
+NOVEMBER_S = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
+
+
+class Clock:
+    now_s = NOVEMBER_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakeChannels:
+    count = 2
+    stream_time_s = 0.0
+    speech_s = 0.0
+
+
+def principal(key: str = "aa", tenant: str = "acme", **limits: Any) -> Principal:
+    return Principal(tenant, key, frozenset({Scope.STREAM}), KeyLimits(**limits))
+
+
+async def rows(database: Database) -> list[Usage]:
+    from sqlalchemy import select
+
+    async with database.reading() as session:
+        return list(await session.scalars(select(Usage).order_by(Usage.id)))
+
+
+async def test_a_session_is_written_down_while_it_runs_and_at_its_end(database: Database) -> None:
+    meter, registry = Meter(database, wall_s=Clock()), Registry(max_sessions=9, metrics=Metrics())
+    registry.on_added.append(meter.opened)
+    channels = FakeChannels()
+    tap = meter.tap("s_1", principal(), model="tiny.en")
+    assert tap is not None
+    tap.begin(cast(Channels, channels))
+    live = registry.add("s_1", FakePeer("s_1", SessionConfig()), door="whip")
+    channels.stream_time_s = 2.0
+    await meter.flush()
+    (row,) = await rows(database)
+    assert (row.tenant, row.key_id, row.door, row.model) == ("acme", "aa", "whip", "tiny.en")
+    assert (row.audio_s, row.day) == (4.0, "2026-11-21")
+    channels.stream_time_s, channels.speech_s = 3.5, 1.25
+    await registry.close(live, "client", deadline_s=1)
+    await meter.flush()
+    (row,) = await rows(database)
+    assert (row.audio_s, row.speech_s) == (7.0, 1.25)
+    assert meter._counted == {}
+
+
+async def test_what_came_without_a_key_is_not_counted(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'none.db'}")
+    meter = Meter(database)
+    assert meter.tap("s_1", LOCAL, model="tiny.en") is None
+    meter.recorded(LOCAL, door="openai", model="tiny.en", audio_s=1)
+    await meter.flush()
+    assert not database.exists
+
+
+async def test_what_the_database_did_not_take_is_written_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(database)
+    meter.recorded(principal(), door="openai", model="tiny.en", audio_s=9)
+
+    def locked() -> Any:
+        raise LimitError("DATABASE_BUSY", "It is busy.", "Later.", retry_after_s=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "writing", locked)
+        with pytest.raises(LimitError):
+            await meter.flush()
+    assert await rows(database) == []
+    await meter.flush()
+    assert [row.audio_s for row in await rows(database)] == [9]
+
+
+async def test_a_key_has_so_many_minutes_in_a_month(database: Database) -> None:
+    clock = Clock()
+    meter, who = Meter(database, wall_s=clock), principal(minutes_per_month=2)
+    for audio_s in (60, 59):
+        meter.recorded(who, door="openai", model="tiny.en", audio_s=audio_s)
+    await meter.flush()
+    await meter.require_minutes(who)
+    meter.recorded(who, door="openai", model="tiny.en", audio_s=1)
+    await meter.flush()
+    with pytest.raises(LimitError) as refused:
+        await meter.require_minutes(who)
+    assert refused.value.code == "MINUTES_USED_UP"
+    assert clock.now_s + refused.value.retry_after_s == datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    await meter.require_minutes(principal("bb", minutes_per_month=2))
+    clock.now_s += refused.value.retry_after_s
+    await meter.require_minutes(who)
+
+
+@pytest.fixture
+async def node(start_node: StartNode, tmp_path: Path) -> Node:
+    prices = {"tiny.en": 0.5, "small": 6.0}
+    return await start_node(data_dir=tmp_path / "data", price_per_minute=prices)
+
+
+async def used(node: Node, *made: tuple[str, str, float]) -> dict[str, dict[str, str]]:
+    """A key for each tenant, each with a recording of some minutes; their headers."""
+    accounts, headers = node.app[ACCOUNTS], {}
+    meter = Meter(accounts.database, wall_s=Clock())
+    for tenant, model, minutes in made:
+        row, value = await accounts.keys.create(NewKey(tenant, tenant, scopes=[Scope.STREAM]))
+        meter.recorded(principal(row.id, tenant), door="openai", model=model, audio_s=minutes * 60)
+        headers[tenant] = {"Authorization": f"Bearer {value}"}
+    _, value = await accounts.keys.create(NewKey("admin", "house", scopes=[Scope.ADMIN]))
+    headers["admin"] = {"Authorization": f"Bearer {value}"}
+    await meter.flush()
+    return headers
+
+
+async def test_a_tenant_is_told_of_its_own_and_an_admin_of_all(node: Node) -> None:
+    headers = await used(node, ("one", "tiny.en", 4), ("other", "small", 1))
+    told = {}
+    for name, sent in headers.items():
+        async with node.client.get("/api/v1/usage?by=tenant", headers=sent) as response:
+            assert response.status == 200
+            told[name] = await response.json()
+    assert [line["tenant"] for line in told["one"]["lines"]] == ["one"]
+    assert (told["one"]["audio_s"], told["one"]["cost"]) == (240.0, 2.0)
+    assert [line["tenant"] for line in told["admin"]["lines"]] == ["one", "other"]
+    assert told["admin"]["cost"] == 8.0
+    assert (await node.client.get("/api/v1/usage")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "lines"),
+    [("", 1), ("?first=2026-11-21&last=2026-11-21", 1), ("?first=2026-11-22", 0), ("?last=2026-11-20", 0)]
+    + [(f"?by={by}", 1) for by in ("day", "key", "model", "door")],
+)
+async def test_by_day_and_by_what_one_asks_for(node: Node, query: str, lines: int) -> None:
+    headers = await used(node, ("one", "unpriced", 4))
+    async with node.client.get(f"/api/v1/usage{query}", headers=headers["one"]) as response:
+        body = await response.json()
+    assert len(body["lines"]) == lines
+    assert all(line["cost"] is None for line in body["lines"]), "a model without a price costs nobody knows what"
+
+
+@pytest.mark.parametrize("query", ["by=week", "first=yesterday", "more=1"])
+async def test_a_query_that_makes_no_sense_is_refused(node: Node, query: str) -> None:
+    assert (await node.client.get(f"/api/v1/usage?{query}")).status == 400
+
+
+async def test_without_a_database_nothing_was_used(node: Node) -> None:
+    async with node.client.get("/api/v1/usage") as response:
+        assert await response.json() == {"lines": [], "audio_s": 0, "cost": 0.0}
+
+
+async def test_a_key_that_has_used_its_month_up_opens_nothing(node: Node) -> None:
+    accounts = node.app[ACCOUNTS]
+    _, value = await accounts.keys.create(NewKey("x", "x", limits=KeyLimits(minutes_per_month=0)))
+    headers = {"Authorization": f"Bearer {value}"}
+    for path in ("/whip", "/v1/listen", "/v1/audio/transcriptions", "/api/v1/transcriptions", "/v1/realtime/calls"):
+        async with node.client.post(path, headers=headers) as response:
+            assert response.status == 429, path
+            assert int(response.headers["Retry-After"]) > 0
+            assert "minutes_used_up" in (await response.text()).lower()
+    assert node.refused("MINUTES_USED_UP") == 5
