@@ -137,7 +137,9 @@ class Fuzzed:
         self.loop.set_exception_handler(lambda _loop, context: self._errors.append(repr(context)))
         self.data_dir = data_dir
         self.tally: Counter[str] = Counter()
-        self._settings = {"data_dir": data_dir, "max_sessions": 8, "shutdown_deadline_s": 1.0, **settings}
+        # One of the requests makes a key, and the others go on without it.
+        keyless = {"keyless_access": "loopback"}
+        self._settings = {"data_dir": data_dir, "max_sessions": 8, "shutdown_deadline_s": 1.0, **keyless, **settings}
         self._errors: list[str] = []
         self._handler = _Errors(self._errors)
         self._lines = LogCapture()
