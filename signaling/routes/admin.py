@@ -15,9 +15,9 @@ from signaling.auth.accounts import Accounts
 from signaling.auth.keys import PREFIX, NewKey
 from signaling.auth.principal import KeyLimits, Principal, Scope, TokenKind, principal_of
 from signaling.auth.tables import ApiKey
+from signaling.body import read_json
 from signaling.openapi.operation import JSON, Access, Answer, Body, Operation, Refusal, Tag, described
 from signaling.problems import HttpError
-from signaling.routes.jobs_reading import read_json
 
 KEYS_PATH = "/api/v1/admin/keys"
 TOKENS_PATH = "/api/v1/tokens"

@@ -10,7 +10,6 @@ import pytest_asyncio
 
 from mediaserver.errors import CapacityError
 from mediaserver.jobs import store as module
-from mediaserver.storage.database import Database
 from mediaserver.jobs.deliveries import HELD_S, OWED_MAX_S, Deliveries, receiver_of
 from mediaserver.jobs.ledger import ATTEMPTS_MAX, LEASE_S, REANNOUNCED_AFTER_S, RISES_AFTER_S, Ledger
 from mediaserver.jobs.models import Job, Priority, Stage, State, Upload

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from mediaserver.storage.database import Database
 from mediaserver.jobs.deliveries import Deliveries
 from mediaserver.jobs.models import Job
 from mediaserver.jobs.outbox import SENT_AT_ONCE, SENT_TO_ONE, Outbox
 from mediaserver.jobs.store import NewJob, Store, new_id
 from mediaserver.outbound.webhooks import Webhooks
+from mediaserver.storage.database import Database
 
 OPTIONS = {"language": None, "prompt": None, "hotwords": [], "multichannel": False, "task": "transcribe"}
 

@@ -16,12 +16,12 @@ import pytest_asyncio
 
 from mediaserver.errors import CapacityError, MediaError
 from mediaserver.jobs import files as files_module
-from mediaserver.storage.database import StorageFullError
 from mediaserver.jobs.files import WRITE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import State
 from mediaserver.jobs.upkeep import STRAY_AGE_S, Upkeep
 from mediaserver.settings import Settings
+from mediaserver.storage.database import StorageFullError
 from tests.unit.signaling.jobs_door import Door, FakeTranscriber, open_door
 
 
