@@ -152,7 +152,8 @@ def _operation(route: DescribedRoute, schemas: Schemas) -> dict[str, Any]:
         }
     described["responses"] = _responses(operation, schemas)
     if _is_guarded(operation):
-        described["security"] = [{name: []} for name in _schemes(operation)]
+        # The last one is nothing: until there are keys, and where `keyless_access` says so.
+        described["security"] = [*({name: []} for name in _schemes(operation)), {}]
     return described
 
 

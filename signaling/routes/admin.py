@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.session_config import SessionConfig
@@ -90,6 +90,15 @@ class KeysBody(BaseModel):
     keys: list[KeyBody]
 
 
+def _whole(config: object) -> object:
+    """To JSON Schema 300.0 is an integer; to a strict model it is none."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in config.items()
+    }
+
+
 class TokenWanted(BaseModel):
     """What a join token is to be."""
 
@@ -98,7 +107,7 @@ class TokenWanted(BaseModel):
     ttl_s: int = Field(
         default=TTL_DEFAULT_S, ge=TTL_MIN_S, le=TTL_MAX_S, description="Seconds within which it opens its session."
     )
-    config: SessionConfig | None = Field(
+    config: Annotated[SessionConfig | None, BeforeValidator(_whole)] = Field(
         default=None, description="Of its session; what it says, the client cannot change."
     )
 
