@@ -9,6 +9,8 @@ from typing import Any, cast
 import pytest
 from front_door import FakePeer, Node, StartNode
 
+from mediaserver.jobs.ledger import Ledger
+from mediaserver.jobs.store import NewJob, Store
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels
 from mediaserver.session_config import SessionConfig
@@ -181,3 +183,20 @@ async def test_a_key_that_has_used_its_month_up_opens_nothing(node: Node) -> Non
             assert int(response.headers["Retry-After"]) > 0
             assert "minutes_used_up" in (await response.text()).lower()
     assert node.refused("MINUTES_USED_UP") == 5
+
+
+async def test_a_completed_job_is_counted_once_for_the_key_it_came_by(database: Database) -> None:
+    store, ledger = Store(database), Ledger(database)
+    summary = {"duration_s": 30.0, "model": "tiny.en", "channels": 2}
+    for name, key in (("job_1", "aa"), ("job_2", None)):
+        await store.add([NewJob(name, {}, 60.0, url="https://x.invalid", tenant="acme", key_id=key)], now_s=NOVEMBER_S)
+        job = await ledger.claim("a", now_s=NOVEMBER_S)
+        assert job is not None
+        ended = [
+            await ledger.complete(job, "a", body=b"packed", summary=summary, size_bytes=5, now_s=NOVEMBER_S)
+            for _ in range(2)
+        ]
+        assert ended == [True, False]
+    (row,) = await rows(database)
+    assert (row.id, row.tenant, row.key_id, row.door, row.model) == ("job_1", "acme", "aa", "jobs", "tiny.en")
+    assert (row.audio_s, row.day) == (60.0, "2026-11-21")
