@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mediaserver.settings import MAX_HOTWORDS, HotWord
 
+TIME_DIGITS = 3
+"""Decimals of seconds and of probabilities, live and of recordings."""
+
 ChannelIndex = Annotated[
     list[int], Field(min_length=2, max_length=2, description="The channel, from 0, and how many there are.")
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
+from signaling.routes.deepgram.messages import TIME_DIGITS
 from signaling.routes.deepgram.style import Written
 
 SENTENCE_END = re.compile(r"[.!?…。！？]['\")\]»”’]*$")
@@ -19,8 +20,6 @@ BREAK_S = 2.5
 
 SENTENCES_MAX = 6
 """Of a paragraph; then it ends with its sentence, pause or not."""
-
-TIME_DIGITS = 3
 
 
 class Sentence(BaseModel):

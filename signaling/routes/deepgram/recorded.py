@@ -11,12 +11,12 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from mediaserver.jobs.transcript import ChannelTranscript, Transcript
-from signaling.routes.deepgram.messages import ModelInfo, WordBody
+from signaling.routes.deepgram.messages import TIME_DIGITS, ModelInfo, WordBody
 from signaling.routes.deepgram.paragraphs import Paragraphs, divide
 from signaling.routes.deepgram.query import RecordedQuery
 from signaling.routes.deepgram.served import model_info, model_uuid
 from signaling.routes.deepgram.style import Style, Written, text_of, written
-from signaling.routes.deepgram.wire import TIME_DIGITS, iso
+from signaling.routes.deepgram.wire import iso
 
 
 class RecordedAlternative(BaseModel):

@@ -14,11 +14,10 @@ from mediaserver.events import Warned as Warning_
 from mediaserver.session.channels import Channels
 from mediaserver.session.dialect import Telling
 from signaling.routes.deepgram import messages
-from signaling.routes.deepgram.messages import ModelInfo, Results
+from signaling.routes.deepgram.messages import TIME_DIGITS, ModelInfo, Results
 from signaling.routes.deepgram.span import Piece, Span
 from signaling.routes.deepgram.style import Style, text_of, written
 
-TIME_DIGITS = 3
 TEXT_MAX_LETTERS = 16 * 1024
 """Of a client's message: a hundred words to expect, twice over. Whatever is in it, it is judged within 10 ms or so."""
 
