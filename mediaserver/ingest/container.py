@@ -49,13 +49,18 @@ class AudioInfo:
     channels: int
 
 
-def probe(path: Path) -> AudioInfo:
+def probe(path: Path, *, called: str | None = None) -> AudioInfo:
     """What kind of audio a file has, without decoding it.
+
+    Args:
+        path: of the file.
+        called: what refusals call it, here and below, where its name is ours and says nothing; its name if None.
 
     Raises:
         MediaError: FILE_NOT_FOUND, FILE_UNREADABLE or NOT_AUDIO.
     """
-    with _opened(path) as container:
+    called = called or path.name
+    with _opened(path, called) as container:
         stream = container.streams.audio[0]
         duration_s: float | None = None
         if stream.duration is not None and stream.time_base is not None:
@@ -64,12 +69,16 @@ def probe(path: Path) -> AudioInfo:
             duration_s = container.duration / av.time_base
         context = stream.codec_context
         if context is None:  # PyAV's types deny it, but so it is where FFmpeg has no decoder
-            raise _not_audio(path, "has audio of a codec that nobody here knows")
+            raise _not_audio(called, "has audio of a codec that nobody here knows")
         return AudioInfo(duration_s, context.name, context.sample_rate, context.channels)
 
 
 def read_samples(
-    path: Path, *, chunk_samples: int = CHUNK_SAMPLES, on_warning: OnWarning | None = None
+    path: Path,
+    *,
+    chunk_samples: int = CHUNK_SAMPLES,
+    on_warning: OnWarning | None = None,
+    called: str | None = None,
 ) -> Iterator[Samples]:
     """A file's audio for the engine: chunks [chunk_samples] float32, 16 kHz mono, the last one shorter.
 
@@ -81,7 +90,7 @@ def read_samples(
     """
     pending: list[Samples] = []
     held = 0
-    for frame in _resampled(path, "flt", SAMPLE_RATE, on_warning):
+    for frame in _resampled(path, "flt", SAMPLE_RATE, on_warning, called=called):
         pending.append(frame.to_ndarray()[0])
         held += len(pending[-1])
         if held >= chunk_samples:
@@ -94,7 +103,11 @@ def read_samples(
 
 
 def read_channels(
-    path: Path, *, chunk_samples: int = CHUNK_SAMPLES, on_warning: OnWarning | None = None
+    path: Path,
+    *,
+    chunk_samples: int = CHUNK_SAMPLES,
+    on_warning: OnWarning | None = None,
+    called: str | None = None,
 ) -> Iterator[Samples]:
     """As `read_samples`, but each channel by itself: chunks [channels, chunk_samples], the last one shorter.
 
@@ -104,7 +117,7 @@ def read_channels(
     pending: list[Samples] = []
     held = 0
     # Interleaved: PyAV reads planes of more than eight channels from beyond its memory.
-    for frame in _resampled(path, "flt", SAMPLE_RATE, on_warning, layout=None):
+    for frame in _resampled(path, "flt", SAMPLE_RATE, on_warning, called=called, layout=None):
         pending.append(frame.to_ndarray().reshape(frame.samples, -1).T.astype(np.float32, copy=False))
         held += pending[-1].shape[1]
         if held >= chunk_samples:
@@ -132,44 +145,51 @@ def read_opus_frames(path: Path, *, on_warning: OnWarning | None = None) -> Iter
 
 
 def _resampled(
-    path: Path, sample_format: str, rate: int, on_warning: OnWarning | None, *, layout: str | None = "mono"
+    path: Path,
+    sample_format: str,
+    rate: int,
+    on_warning: OnWarning | None,
+    *,
+    called: str | None = None,
+    layout: str | None = "mono",
 ) -> Iterator[AudioFrame]:
     """The file's audio in one format; `layout` None keeps the channels that it begins with."""
     resampler: av.AudioResampler | None = None
     form: tuple[str, str, int] | None = None
     heard = False
-    with _opened(path) as container:
+    called = called or path.name
+    with _opened(path, called) as container:
         for frame in _decoded(container, on_warning or (lambda text: None)):
             if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
                 # Streams may be joined end to end, each with a form of its own (RFC 3533 §4: chained Ogg).
                 if resampler is not None:
-                    yield from _resample(path, resampler, None)
+                    yield from _resample(called, resampler, None)
                 form = (frame.format.name, frame.layout.name, frame.sample_rate)
-                layout = layout or _own_layout(path, frame)
+                layout = layout or _own_layout(called, frame)
                 resampler = av.AudioResampler(format=sample_format, layout=layout, rate=rate)
             assert resampler is not None
-            for out in _resample(path, resampler, frame):
+            for out in _resample(called, resampler, frame):
                 heard = heard or out.samples > 0
                 yield out
         if heard and resampler is not None:
-            yield from _resample(path, resampler, None)
+            yield from _resample(called, resampler, None)
     if not heard:
-        raise _not_audio(path, "has no audio that can be decoded")
+        raise _not_audio(called, "has no audio that can be decoded")
 
 
-def _resample(path: Path, resampler: av.AudioResampler, frame: AudioFrame | None) -> list[AudioFrame]:
+def _resample(called: str, resampler: av.AudioResampler, frame: AudioFrame | None) -> list[AudioFrame]:
     try:
         return list(resampler.resample(frame))
     except (av.error.FFmpegError, ValueError) as exc:  # more channels than FFmpeg mixes, for example
-        raise _not_audio(path, "has audio of a form that cannot be resampled") from exc
+        raise _not_audio(called, "has audio of a form that cannot be resampled") from exc
 
 
-def _own_layout(path: Path, frame: AudioFrame) -> str:
+def _own_layout(called: str, frame: AudioFrame) -> str:
     channels = frame.layout.nb_channels
     if channels > MAX_CHANNELS:
         raise MediaError(
             "TOO_MANY_CHANNELS",
-            f"{path.name} has {channels} channels; at most {MAX_CHANNELS} are transcribed one by one.",
+            f"{called} has {channels} channels; at most {MAX_CHANNELS} are transcribed one by one.",
             "Send a file with fewer channels, or leave `multichannel` out.",
         )
     return frame.layout.name
@@ -202,7 +222,7 @@ def _decoded(container: InputContainer, on_warning: OnWarning) -> Iterator[Audio
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _opened(path: Path, called: str) -> Iterator[InputContainer]:
     try:
         file = path.open("rb")
     except FileNotFoundError as exc:
@@ -213,20 +233,20 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         ) from exc
     with file:
         if path.stat().st_size == 0:
-            raise _not_audio(path, "is empty")
+            raise _not_audio(called, "is empty")
         try:
             container = av.open(file, mode="r", metadata_errors="replace", options={"protocol_whitelist": "none"})
         except (av.error.FFmpegError, OSError, ValueError) as exc:
-            raise _not_audio(path, "is not audio") from exc
+            raise _not_audio(called, "is not audio") from exc
         with container:
             if not container.streams.audio:
-                raise _not_audio(path, "has no audio track")
+                raise _not_audio(called, "has no audio track")
             yield container
 
 
-def _not_audio(path: Path, what: str) -> MediaError:
+def _not_audio(called: str, what: str) -> MediaError:
     return MediaError(
         "NOT_AUDIO",
-        f"{path.name} {what}.",
+        f"{called} {what}.",
         "Give a recording such as WAV, FLAC, MP3, M4A, Ogg or WebM.",
     )

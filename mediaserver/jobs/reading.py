@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from mediaserver.jobs.pieces import Cutter, Piece
 
 MAX_WARNINGS = 8
 """Of one file; further ones say the same."""
+
+CALLED = "The recording"
+"""What refusals call a file, whose name here is the server's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Reading:
     async def __aenter__(self) -> Reading:
         loop = asyncio.get_running_loop()
         try:
-            info = await loop.run_in_executor(self._thread, probe, self._path)
+            info = await loop.run_in_executor(self._thread, partial(probe, self._path, called=CALLED))
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -136,9 +140,9 @@ class Reading:
     def _chunks(self) -> Iterator[Samples]:
         """A second at a time, [channels, n]."""
         if self._multichannel:
-            yield from read_channels(self._path, on_warning=self._warn)
+            yield from read_channels(self._path, on_warning=self._warn, called=CALLED)
         else:
-            yield from (samples[None] for samples in read_samples(self._path, on_warning=self._warn))
+            yield from (samples[None] for samples in read_samples(self._path, on_warning=self._warn, called=CALLED))
 
     def _warn(self, text: str) -> None:
         if len(self.warnings) < MAX_WARNINGS:

@@ -143,7 +143,7 @@ class Rest:
         folder = Path(tempfile.mkdtemp(prefix="voiceforge-listen-"))  # mode 0700
         is_kept = False
         try:
-            path = folder / "The recording"  # how messages about it begin
+            path = folder / "recording"
             fetched: str | None = None
             sha256 = ""
             if request.content_type == "application/json":
