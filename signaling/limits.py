@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from mediaserver.audio.denoise import preload
 from mediaserver.decoder.window import Decoder
 from mediaserver.errors import CapacityError
+from mediaserver.session_config import SessionConfig
+from mediaserver.settings import Denoise
 from signaling.problems import Handler, HttpError
 
 SDP_MAX_BYTES = 64 * 1024
@@ -124,6 +127,26 @@ class Admission:
                 f"Try again in {retry_after_s} s, or on another node.",
                 retry_after_s=retry_after_s,
             )
+
+    async def check_once_loaded(self, config: SessionConfig) -> None:
+        """As `check`, once what the configuration wants is there; no await may lie between this and `Registry.add`.
+
+        Raises:
+            CapacityError: as `check`.
+            VoiceForgeError: DENOISER_NOT_INSTALLED.
+        """
+        await load_denoiser(config)
+        self.check()  # also where it was asked before, for loading took time
+
+
+async def load_denoiser(config: SessionConfig) -> None:
+    """Import the suppressor that a client wants: it may take seconds, once; this client waits for it, nobody else.
+
+    Raises:
+        VoiceForgeError: DENOISER_NOT_INSTALLED.
+    """
+    if config.denoise is not None:
+        await asyncio.to_thread(preload, Denoise(config.denoise))
 
 
 def loading() -> CapacityError:

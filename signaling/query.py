@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 
 from multidict import MultiMapping
@@ -13,13 +14,23 @@ from mediaserver.session_config import config_error
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def repeated_names(query: MultiMapping[str], *, lists: Collection[str] = ()) -> list[str]:
+    """Names that are given more than once, in the order of the URL.
+
+    Args:
+        query: of the URL.
+        lists: names that may be.
+    """
+    return [name for name in dict.fromkeys(query) if name not in lists and len(query.getall(name)) > 1]
+
+
 def read_query(model: type[Model], query: MultiMapping[str]) -> Model:
     """What the strings of a URL say: booleans are `true` or `false`, numbers decimal, lists separated by commas.
 
     Raises:
         ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
     """
-    repeated = sorted({name for name in query if len(query.getall(name)) > 1})
+    repeated = sorted(repeated_names(query))
     if repeated:
         raise ConfigError(
             "INVALID_CONFIG",

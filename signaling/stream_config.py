@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from multidict import MultiMapping
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mediaserver.errors import ConfigError
 from mediaserver.ingest.bytestream import AudioFormat, Encoding
 from mediaserver.ingest.resampler import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
-from mediaserver.session_config import SessionConfig, config_error
+from mediaserver.session_config import SessionConfig
 
 
 class StreamConfig(SessionConfig):
@@ -51,22 +49,3 @@ class StreamQuery(StreamConfig):
         None, repr=False, max_length=512, description="A key, for clients that cannot send `Authorization`."
     )
     token: str | None = Field(None, repr=False, max_length=8192, description="A join token, likewise.")
-
-
-def stream_query(query: MultiMapping[str]) -> StreamQuery:
-    """What the strings of a URL say: booleans are `true` or `false`, numbers decimal, lists separated by commas.
-
-    Raises:
-        ConfigError: INVALID_CONFIG, naming every field that is unknown, wrong or given twice.
-    """
-    repeated = sorted({name for name in query if len(query.getall(name)) > 1})
-    if repeated:
-        raise ConfigError(
-            "INVALID_CONFIG",
-            "Configuration refused: " + "; ".join(f"`{name[:80]}`: is given more than once" for name in repeated) + ".",
-            "Give each field once.",
-        )
-    try:
-        return StreamQuery.model_validate_strings(dict(query))
-    except ValidationError as exc:
-        raise config_error(exc, known=sorted(StreamQuery.model_fields)) from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from dataclasses import replace
 from http import HTTPStatus
@@ -11,7 +10,6 @@ import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from structlog.contextvars import bound_contextvars
 
-from mediaserver.audio.denoise import preload
 from mediaserver.errors import ConfigError, MediaError, VoiceForgeError
 from mediaserver.events import Event, Ready
 from mediaserver.ingest.bytestream import open_audio
@@ -19,17 +17,17 @@ from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels
 from mediaserver.session.dialect import NativeDialect
-from mediaserver.settings import Denoise
-from signaling.limits import Admission
+from signaling.limits import Admission, load_denoiser
 from signaling.metadata import with_header_metadata
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
+from signaling.query import read_query
 from signaling.registry import Registry, new_session_id
 from signaling.routes.native_messages import Audio, CloseStream, Configure, Finalize, KeepAlive, parse_message
 from signaling.routes.native_operations import CONNECT
 from signaling.sessions import SessionFactory
 from signaling.socket import Outgoing, converse, is_handshake, open_socket
-from signaling.stream_config import StreamConfig, stream_query
+from signaling.stream_config import StreamConfig, StreamQuery
 
 log = structlog.get_logger(__name__)
 
@@ -105,13 +103,12 @@ class Native:
                 "Connect with a WebSocket client (RFC 6455).",
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
             )
-        config = with_header_metadata(stream_query(request.query), request.headers)
+        config = with_header_metadata(read_query(StreamQuery, request.query), request.headers)
         _check_labels(config)
         open_audio(config.audio_format).close()
         self._admission.check()
         self._sessions.check(config.session())
-        await _preload(config)
-        self._admission.check()  # again, for that took time; there is no await between this and `Registry.add`
+        await self._admission.check_once_loaded(config)
         return config
 
     async def _serve(self, request: web.Request, session_id: str, config: StreamConfig) -> web.StreamResponse:
@@ -232,7 +229,7 @@ class _Conversation:
                 "Say `multichannel` and `channels` in the URL.",
             )
         if config.denoise != before.denoise:
-            await _preload(config)
+            await load_denoiser(config)
         if changed:
             self._feed.reformat(config.audio_format)
         self._config = self._outlet.config = config
@@ -243,12 +240,6 @@ class _Conversation:
             if changed:
                 self._feed.reformat(before.audio_format)
             raise
-
-
-async def _preload(config: StreamConfig) -> None:
-    """Import the suppressor that a client wants: it may take seconds, once; this client waits for it, nobody else."""
-    if config.denoise is not None:
-        await asyncio.to_thread(preload, Denoise(config.denoise))
 
 
 def _check_labels(config: StreamConfig) -> None:

@@ -9,6 +9,7 @@ from multidict import MultiMapping
 from pydantic import ValidationError
 
 from mediaserver.errors import ConfigError
+from signaling.query import repeated_names
 from signaling.routes.deepgram.query import ListenQuery
 from signaling.routes.deepgram.refusing import query_error
 
@@ -22,7 +23,7 @@ def parse_query(model: type[Query], query: MultiMapping[str]) -> Query:
         ConfigError: INVALID_PARAMETER, naming every parameter that is unknown, refused or wrong.
     """
     listed_names = {name for name, field in model.model_fields.items() if field.default_factory is list}
-    repeated = sorted({name for name in query if name not in listed_names and len(query.getall(name)) > 1})
+    repeated = sorted(repeated_names(query, lists=listed_names))
     if repeated:
         raise ConfigError(
             "INVALID_PARAMETER",

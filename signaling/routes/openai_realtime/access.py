@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from aiohttp import web
 
-from mediaserver.audio.denoise import preload
 from mediaserver.errors import ConfigError
-from mediaserver.settings import Denoise, Settings
+from mediaserver.settings import Settings
 from signaling.limits import Admission
 from signaling.routes.openai_realtime.client_secrets import ClientSecrets
 from signaling.routes.openai_realtime.errors import named
@@ -91,16 +89,4 @@ class Access:
         """
         self._admission.check()
         self.check(state)
-        await load_denoiser(state)
-        self._admission.check()  # again, for that took time
-
-
-async def load_denoiser(state: SessionState) -> None:
-    """Import what takes noise out, off the event loop: it takes up to seconds, once.
-
-    Raises:
-        VoiceForgeError: DENOISER_NOT_INSTALLED.
-    """
-    denoise = state.config().denoise
-    if denoise not in (None, "off"):
-        await asyncio.to_thread(preload, Denoise(denoise))
+        await self._admission.check_once_loaded(state.config())

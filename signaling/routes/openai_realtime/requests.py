@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from signaling.auth.credentials import credentials_of
 from signaling.limits import SDP_MAX_BYTES, read_text
 from signaling.problems import HttpError
+from signaling.query import repeated_names
 from signaling.routes.openai_realtime.errors import RealtimeError, invalid
 from signaling.routes.openai_realtime.session_models import MODEL_LETTERS, Strict
 
@@ -74,9 +75,8 @@ def read_query(query: MultiMapping[str]) -> RealtimeQuery:
     Raises:
         RealtimeError: names a parameter that is unknown, wrong or given twice.
     """
-    for name in query:
-        if len(query.getall(name)) > 1:
-            raise RealtimeError("INVALID_VALUE", f"`{name[:80]}`: is given twice.", "Give it once.", param=name[:80])
+    for name in repeated_names(query):
+        raise RealtimeError("INVALID_VALUE", f"`{name[:80]}`: is given twice.", "Give it once.", param=name[:80])
     if "call_id" in query:
         raise RealtimeError(
             "UNSUPPORTED_PARAMETER",

@@ -10,9 +10,10 @@ from aiohttp import web
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from signaling.auth.principal import principal_of
+from signaling.limits import load_denoiser
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
-from signaling.routes.openai_realtime.access import Access, load_denoiser
+from signaling.routes.openai_realtime.access import Access
 from signaling.routes.openai_realtime.calls_door import preflight_response
 from signaling.routes.openai_realtime.client_secrets import PREFIX, ClientSecrets
 from signaling.routes.openai_realtime.realtime_operations import LEGACY_SESSION, PREFLIGHT, SECRET
@@ -109,7 +110,7 @@ class SecretsDoor:
     async def _check(self, state: SessionState) -> None:
         """Refuse now what its sessions would be refused for."""
         self._access.check(state)
-        await load_denoiser(state)
+        await load_denoiser(state.config())
 
 
 def _require_other_key(request: web.Request) -> None:

@@ -14,10 +14,11 @@ from mediaserver.events import Event
 from mediaserver.ingest.bytestream import AudioFormat
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
+from signaling.limits import load_denoiser
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.registry import Registry, new_session_id
-from signaling.routes.openai_realtime.access import Access, load_denoiser
+from signaling.routes.openai_realtime.access import Access
 from signaling.routes.openai_realtime.client_events import (
     APPEND_MAX_BYTES,
     AnyClientEvent,
@@ -187,7 +188,7 @@ class _Listener:
                 await self._feed.push(audio)
                 return True
             if isinstance(event, SessionUpdate | TranscriptionSessionUpdate):
-                await load_denoiser(_asked(event))
+                await load_denoiser(_asked(event).config())
         except MediaError as error:
             self._outgoing.send(self._conversation.fault(error, event_id=event.event_id))
             return False
