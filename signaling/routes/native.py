@@ -6,7 +6,6 @@ import base64
 from dataclasses import replace
 from http import HTTPStatus
 
-import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from structlog.contextvars import bound_contextvars
 
@@ -26,10 +25,9 @@ from signaling.registry import Registry, new_session_id
 from signaling.routes.native_messages import Audio, CloseStream, Configure, Finalize, KeepAlive, parse_message
 from signaling.routes.native_operations import CONNECT
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, is_handshake, open_socket
+from signaling.socket import OnMessage, Outgoing
+from signaling.socket_door import Terms, require_handshake, serve
 from signaling.stream_config import StreamConfig, StreamQuery
-
-log = structlog.get_logger(__name__)
 
 DOOR = "websocket"
 PATH = "/ws/v1/transcribe"
@@ -37,21 +35,20 @@ PATH = "/ws/v1/transcribe"
 MESSAGE_MAX_BYTES = 1024 * 1024
 """30 s of linear16 at 16 kHz; clients send 20 to 250 ms. A longer one ends the connection with 1009."""
 
-SETUP_DEADLINE_S = 1.0
-"""How long a session may take to let go whose upgrade failed: it has heard nothing, so nothing is flushed."""
-
 FORMAT_FIELDS = ("encoding", "sample_rate", "channels", "multichannel")
 """What of the configuration is about the bytes."""
 
-CLOSE_CODES = {
-    "client": WSCloseCode.OK,
-    "shutdown": WSCloseCode.GOING_AWAY,
-    "undecodable": WSCloseCode.UNSUPPORTED_DATA,
-    "timeout": WSCloseCode.POLICY_VIOLATION,
-    "session_max": WSCloseCode.POLICY_VIOLATION,
-}
-"""Of the close frame by why it ended (RFC 6455 section 7.4.1); a fault of ours is 1011. What is no UTF-8 (1007) and
-what is too long (1009) aiohttp closes itself."""
+TERMS = Terms(
+    DOOR,
+    MESSAGE_MAX_BYTES,
+    {
+        "client": (WSCloseCode.OK, ""),
+        "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
+        "undecodable": (WSCloseCode.UNSUPPORTED_DATA, "The audio cannot be decoded; the error before says why."),
+        "timeout": (WSCloseCode.POLICY_VIOLATION, "No message came for too long: send audio or keep_alive."),
+        "session_max": (WSCloseCode.POLICY_VIOLATION, "The session has lasted as long as one may."),
+    },
+)
 
 
 class Native:
@@ -95,14 +92,7 @@ class Native:
                 "This address speaks no WebSocket subprotocol.",
                 "Leave the subprotocols out.",
             )
-        if not is_handshake(request):
-            raise HttpError(
-                HTTPStatus.UPGRADE_REQUIRED,
-                "UPGRADE_REQUIRED",
-                "This address speaks WebSocket only.",
-                "Connect with a WebSocket client (RFC 6455).",
-                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-            )
+        require_handshake(request, "Connect with a WebSocket client (RFC 6455).")
         config = with_header_metadata(read_query(StreamQuery, request.query), request.headers)
         _check_labels(config)
         open_audio(config.audio_format).close()
@@ -123,26 +113,14 @@ class Native:
             metrics=self._metrics,
             idle_timeout_s=self._sessions.settings.socket_idle_timeout_s,
         )
-        live = self._registry.add(session_id, feed, door=DOOR)
-        try:
-            # No pings: a client that sends faster than real time is held back, and its answers with it.
-            ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, ping_s=None)
-        except BaseException:
-            await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
-            raise
-        log.info("session opened", door=DOOR, live=len(self._registry))
-        outlet.outgoing = Outgoing(request, ws, self._metrics)
-        conversation = _Conversation(feed, outlet, config)
-        code, why = WSCloseCode.INTERNAL_ERROR, "The server failed at this session."
-        try:
+
+        def begin(outgoing: Outgoing) -> OnMessage:
+            outlet.outgoing = outgoing
+            conversation = _Conversation(feed, outlet, config)
             feed.channels.start()
-            await converse(ws, feed, conversation.hear, gone=outlet.outgoing.gone)
-            code, why = CLOSE_CODES.get(feed.reason, code), _why(feed.reason)
-        except Exception:
-            log.exception("session failed")
-        finally:  # also where the request is cancelled, for its connection is lost or the server stops
-            await outlet.outgoing.close(code, why)
-        return ws
+            return conversation.hear
+
+        return await serve(request, TERMS, session_id, feed, begin, registry=self._registry, metrics=self._metrics)
 
 
 class _Outlet:
@@ -263,13 +241,3 @@ def _from_base64(data: str) -> bytes:
 
 def _named(fields: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in fields)
-
-
-def _why(reason: str) -> str:
-    """The sentence of the close frame."""
-    return {
-        "shutdown": "The server is shutting down.",
-        "undecodable": "The audio cannot be decoded; the error before says why.",
-        "timeout": "No message came for too long: send audio or keep_alive.",
-        "session_max": "The session has lasted as long as one may.",
-    }.get(reason, "")

@@ -8,9 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 
-import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from structlog.contextvars import bound_contextvars
 
@@ -26,7 +24,6 @@ from signaling.limits import Admission
 from signaling.model_names import require_served
 from signaling.openapi.operation import described
 from signaling.outbound import Outbound
-from signaling.problems import HttpError
 from signaling.registry import Registry
 from signaling.routes.deepgram.callbacks import CallbackPost
 from signaling.routes.deepgram.credentials import credentials_of
@@ -37,9 +34,8 @@ from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_response
 from signaling.routes.deepgram.served import model_info, model_uuid
 from signaling.routes.deepgram.wire import Request, Wire
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, is_handshake, open_socket
-
-log = structlog.get_logger(__name__)
+from signaling.socket import OnMessage, Outgoing
+from signaling.socket_door import Terms, require_handshake, serve
 
 DOOR = "deepgram"
 
@@ -52,17 +48,18 @@ MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 HASH_IN_THREAD_BYTES = 256 * 1024
 """A hash over more than this would hold the event loop up for a millisecond or more."""
 
-SETUP_DEADLINE_S = 1.0
-"""How long a session may take to let go whose upgrade failed: it has heard nothing."""
-
-ENDINGS: dict[str, tuple[int, str]] = {
-    "client": (WSCloseCode.OK, ""),
-    "undecodable": (WSCloseCode.POLICY_VIOLATION, "DATA-0000 The audio cannot be decoded."),
-    "timeout": (WSCloseCode.INTERNAL_ERROR, f"NET-0001 Neither audio nor a KeepAlive came for {IDLE_S:g} s."),
-    "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
-    "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
-}
-FAILED: tuple[int, str] = (WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session.")
+TERMS = Terms(
+    DOOR,
+    MESSAGE_MAX_BYTES,
+    {
+        "client": (WSCloseCode.OK, ""),
+        "undecodable": (WSCloseCode.POLICY_VIOLATION, "DATA-0000 The audio cannot be decoded."),
+        "timeout": (WSCloseCode.INTERNAL_ERROR, f"NET-0001 Neither audio nor a KeepAlive came for {IDLE_S:g} s."),
+        "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
+        "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
+    },
+    failed=(WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session."),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +113,12 @@ class Listen:
     def _admitted(self, request: web.Request) -> _Asked:
         credentials = credentials_of(request)
         protocols = [credentials.subprotocol] if credentials.subprotocol else []  # known, or aiohttp logs the key
-        if not is_handshake(request, protocols=protocols):
-            raise HttpError(
-                HTTPStatus.UPGRADE_REQUIRED,
-                "UPGRADE_REQUIRED",
-                "A GET of this address opens a WebSocket.",
-                "Connect with a WebSocket client, or POST a recording.",
-                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-            )
+        require_handshake(
+            request,
+            "Connect with a WebSocket client, or POST a recording.",
+            message="A GET of this address opens a WebSocket.",
+            protocols=protocols,
+        )
         query = parse_query(LiveQuery, request.query)
         open_audio(query.audio_format).close()
         if query.callback is not None:
@@ -160,36 +155,23 @@ class Listen:
             metrics=self._metrics,
             idle_timeout_s=IDLE_S,
         )
-        live = self._registry.add(request_id, feed, door=DOOR)
-        try:
-            # No pings that want answers: a client that sends faster than real time is held back, its answers with it.
-            ws = await open_socket(
-                request,
-                max_message_bytes=MESSAGE_MAX_BYTES,
-                ping_s=None,
-                protocols=asked.protocols,
-                headers={REQUEST_ID: request_id},
-            )
-        except BaseException:
-            await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
-            raise
-        log.info("session opened", door=DOOR, live=len(self._registry))
-        outgoing = Outgoing(request, ws, self._metrics)
-        post = self._callback(asked.query, request_id)
-        code, why = FAILED
-        try:
-            conversation = _Conversation(feed, asked, request_id, answer=outgoing.send, outlet=outlet, post=post)
-            await converse(ws, feed, conversation.hear, gone=outgoing.gone)
-            code, why = ENDINGS.get(feed.reason, FAILED)
-        except Exception:
-            log.exception("session failed")
-        finally:  # also where the request is cancelled, for its connection is lost or the server stops
-            try:
-                if post is not None:
-                    await post.close()
-            finally:
-                await outgoing.close(code, why)
-        return ws
+
+        def begin(outgoing: Outgoing) -> OnMessage:
+            outlet.post = self._callback(asked.query, request_id)
+            return _Conversation(feed, asked, request_id, answer=outgoing.send, outlet=outlet).hear
+
+        return await serve(
+            request,
+            TERMS,
+            request_id,
+            feed,
+            begin,
+            registry=self._registry,
+            metrics=self._metrics,
+            protocols=asked.protocols,
+            headers={REQUEST_ID: request_id},
+            end=outlet.close,
+        )
 
     def _callback(self, query: LiveQuery, request_id: str) -> CallbackPost | None:
         if query.callback is None:
@@ -208,6 +190,7 @@ class _Outlet:
 
     def __init__(self) -> None:
         self.wire: Wire | None = None
+        self.post: CallbackPost | None = None
         self.tell: Callable[[Telling], None] = lambda _telling: None
 
     def send(self, event: Event, seq: int, channel: int) -> None:
@@ -215,6 +198,11 @@ class _Outlet:
         if self.wire is not None:
             for telling in self.wire.tell(event, channel):
                 self.tell(telling)
+
+    async def close(self) -> None:
+        """Hand what the callback is owed to it."""
+        if self.post is not None:
+            await self.post.close()
 
 
 class _Conversation:
@@ -228,13 +216,12 @@ class _Conversation:
         *,
         answer: Callable[[Telling], None],
         outlet: _Outlet,
-        post: CallbackPost | None,
     ) -> None:
         self._feed = feed
         self._query = asked.query
         self._digest = hashlib.sha256()
         query = asked.query
-        outlet.tell = answer if post is None else post.send
+        outlet.tell = answer if outlet.post is None else outlet.post.send
         self._wire = Wire(
             Request(
                 request_id=request_id,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 
-import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from structlog.contextvars import bound_contextvars
 
@@ -16,7 +14,6 @@ from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from signaling.limits import load_denoiser
 from signaling.openapi.operation import described
-from signaling.problems import HttpError
 from signaling.registry import Registry, new_session_id
 from signaling.routes.openai_realtime.access import Access
 from signaling.routes.openai_realtime.client_events import (
@@ -33,9 +30,8 @@ from signaling.routes.openai_realtime.realtime_operations import CONNECT
 from signaling.routes.openai_realtime.requests import PROTOCOL
 from signaling.routes.openai_realtime.session_state import SessionState
 from signaling.sessions import SessionFactory
-from signaling.socket import Outgoing, converse, is_handshake, offered_protocols, open_socket
-
-log = structlog.get_logger(__name__)
+from signaling.socket import OnMessage, Outgoing, offered_protocols
+from signaling.socket_door import Terms, require_handshake, serve
 
 DOOR = "openai-websocket"
 PATH = "/v1/realtime"
@@ -46,15 +42,15 @@ MESSAGE_MAX_BYTES = -(-APPEND_MAX_BYTES // 3) * 4 + 64 * 1024
 INLINE_LETTERS = 64 * 1024
 """Longer messages are read in a thread: this one takes a millisecond, the longest a tenth of a second."""
 
-SETUP_DEADLINE_S = 1.0
-"""How long a session may take to let go whose upgrade failed: it has heard nothing, so nothing is flushed."""
-
-CLOSE_CODES = {
-    "client": (WSCloseCode.OK, ""),
-    "session_max": (WSCloseCode.OK, "session_expired"),
-    "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
-}
-"""Of the close frame, by why it ended; a fault of ours is 1011."""
+TERMS = Terms(
+    DOOR,
+    MESSAGE_MAX_BYTES,
+    {
+        "client": (WSCloseCode.OK, ""),
+        "session_max": (WSCloseCode.OK, "session_expired"),
+        "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
+    },
+)
 
 
 class SocketDoor:
@@ -92,19 +88,28 @@ class SocketDoor:
                     settings=self._sessions.settings,
                     metrics=self._metrics,
                 )
-                live = self._registry.add(session_id, feed, door=DOOR)
             except VoiceForgeError as error:
                 self._metrics.refused_total.labels(error.code).inc()
                 raise
-            try:
-                # No pings that want answers: a client that is held back gives none.
-                ws = await open_socket(request, max_message_bytes=MESSAGE_MAX_BYTES, protocols=(PROTOCOL,), ping_s=None)
-            except BaseException:
-                await self._registry.close(live, "setup_failed", deadline_s=SETUP_DEADLINE_S)
-                raise
-            log.info("session opened", door=DOOR, live=len(self._registry))
-            await self._serve(ws, Outgoing(request, ws, self._metrics), feed, outlet)
-        return ws
+
+            def begin(outgoing: Outgoing) -> OnMessage:
+                listener = _Listener(feed, outgoing, outlet.conversation)
+                outlet.conversation.on_format = listener.reformat
+                outlet.conversation.begin(feed.channels)
+                outlet.outgoing = outgoing
+                feed.channels.start()
+                return listener.hear
+
+            return await serve(
+                request,
+                TERMS,
+                session_id,
+                feed,
+                begin,
+                registry=self._registry,
+                metrics=self._metrics,
+                protocols=(PROTOCOL,),
+            )
 
     async def _admitted(self, request: web.Request) -> SessionState:
         offered = offered_protocols(request)
@@ -116,33 +121,14 @@ class SocketDoor:
                 f"Offer `{PROTOCOL}` first, and the key after it.",
                 param="Sec-WebSocket-Protocol",
             )
-        if not is_handshake(request, protocols=(PROTOCOL,)):
-            raise HttpError(
-                HTTPStatus.UPGRADE_REQUIRED,
-                "UPGRADE_REQUIRED",
-                "This address speaks WebSocket only.",
-                "Connect with a WebSocket client (RFC 6455), or call /v1/realtime/calls over WebRTC.",
-                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
-            )
+        require_handshake(
+            request,
+            "Connect with a WebSocket client (RFC 6455), or call /v1/realtime/calls over WebRTC.",
+            protocols=(PROTOCOL,),
+        )
         state = self._access.state_of(request)
         await self._access.admit(state)
         return state
-
-    async def _serve(self, ws: web.WebSocketResponse, outgoing: Outgoing, feed: Feed, outlet: _Outlet) -> None:
-        code, why = WSCloseCode.INTERNAL_ERROR, "The server failed at this session."
-        try:
-            listener = _Listener(feed, outgoing, outlet.conversation)
-            outlet.conversation.on_format = listener.reformat
-            outlet.conversation.begin(feed.channels)
-            outlet.outgoing = outgoing
-            feed.channels.start()
-            await converse(ws, feed, listener.hear, gone=outgoing.gone)
-            code, why = CLOSE_CODES.get(feed.reason, (code, why))
-        except Exception:
-            log.exception("session failed")
-        finally:  # also where the request is cancelled, for its connection is lost or the server stops
-            await feed.close("error")  # nothing where it has ended, as it has unless something failed
-            await outgoing.close(code, why)
 
 
 class _Outlet:
