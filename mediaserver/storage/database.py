@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random
 
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 
@@ -26,6 +27,11 @@ log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for another one; they take milliseconds."""
+
+OPEN_AGAIN_S = (0.02, 0.1)
+"""Between attempts to open a file that another process is opening: that takes it some milliseconds."""
+
+BUSY = "DATABASE_BUSY"
 
 CONNECTIONS_MAX = 5
 CONNECTION_WAIT_S = 5.0
@@ -99,14 +105,22 @@ class Database:
             if self._opened:
                 return
             await asyncio.to_thread(_preload)
-            with named_failures():
-                if self.is_sqlite and self.url.database is not None:
-                    await asyncio.to_thread(Path(self.url.database).parent.mkdir, parents=True, exist_ok=True)
-                async with self._writing.begin() as connection:
-                    if not self.is_sqlite:
-                        await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-                    await connection.run_sync(migrate)
+            # A file of SQLite changes to writing ahead once, and whoever comes meanwhile is sent away at once.
+            again = retry_if_exception(lambda exc: isinstance(exc, CapacityError) and exc.code == BUSY)
+            patience = AsyncRetrying(
+                retry=again, stop=stop_after_delay(BUSY_TIMEOUT_S), wait=wait_random(*OPEN_AGAIN_S), reraise=True
+            )
+            await patience(self._open)
             self._opened = True
+
+    async def _open(self) -> None:
+        with named_failures():
+            if self.is_sqlite and self.url.database is not None:
+                await asyncio.to_thread(Path(self.url.database).parent.mkdir, parents=True, exist_ok=True)
+            async with self._writing.begin() as connection:
+                if not self.is_sqlite:
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+                await connection.run_sync(migrate)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -247,7 +261,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _busy() -> CapacityError:
     return CapacityError(
-        "DATABASE_BUSY",
+        BUSY,
         "The database of recordings is busy.",
         f"Try again in {RETRY_AFTER_S} s.",
         retry_after_s=RETRY_AFTER_S,

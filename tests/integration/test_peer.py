@@ -587,6 +587,7 @@ async def test_thirty_peers_leave_nothing_behind() -> None:
         await asyncio.gather(*(one(number) for number in range(start, start + 10)))
     await until(lambda: len(asyncio.all_tasks()) == tasks, 2.0)
     gc.collect()
-    await until(lambda: len(process.net_connections(kind="inet")) == sockets, 2.0)
+    # Fewer are no leak: sockets of tests before this one may end meanwhile.
+    await until(lambda: len(process.net_connections(kind="inet")) <= sockets, 2.0)
     ours = [thread.name for thread in threading.enumerate() if "decoder" in thread.name or "voiceforge" in thread.name]
     assert ours == []

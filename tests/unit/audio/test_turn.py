@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
+from structlog.testing import capture_logs
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.audio.turn import HEARD_SAMPLES, MAX_WAITING, TurnModel, TurnPool, is_complete
@@ -64,17 +65,18 @@ async def test_questions_are_answered_each_with_its_own_in_the_order_they_came()
     await pool.close()
 
 
-async def test_a_model_that_fails_says_nothing_once_and_is_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_model_that_fails_says_nothing_once_and_is_asked_again() -> None:
     def fail(_samples: Samples) -> float:
         raise RuntimeError("out of order")
 
     pool, model, metrics = pool_of(fail)
-    assert [await pool.ask(marked(1)) for _ in range(3)] == [None, None, None]
-    model.answer = lambda samples: 0.2
-    assert await pool.ask(marked(1)) == 0.2
-    said = capsys.readouterr().out
-    assert said.count("end-of-turn call failed") == 1
-    assert said.count("works again") == 1
+    with capture_logs() as said:
+        assert [await pool.ask(marked(1)) for _ in range(3)] == [None, None, None]
+        model.answer = lambda samples: 0.2
+        assert await pool.ask(marked(1)) == 0.2
+    events = [str(line["event"]) for line in said]
+    assert sum("end-of-turn call failed" in event for event in events) == 1
+    assert sum("works again" in event for event in events) == 1
     assert (counted(metrics, "failed"), counted(metrics, "incomplete")) == (3, 1)
     await pool.close()
 

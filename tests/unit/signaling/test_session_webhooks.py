@@ -279,6 +279,7 @@ class TestOtherDoors:
         session = Conversation()
         sinks: list[Any] = []
         monkeypatch.setattr(factory, "_maker", lambda *_: lambda sink: sinks.append(sink) or session)
+        monkeypatch.setattr(factory, "_counting", lambda _: [])
         told: list[Event] = []
         session.send = lambda event, seq, channel: told.append(event)  # type: ignore[method-assign]
         factory.channels("s1", SessionConfig(), session)

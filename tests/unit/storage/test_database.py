@@ -49,8 +49,8 @@ async def test_migrations_go_down_and_up_again(database: Database) -> None:
     assert await in_connection(database, tables) == {*Base.metadata.tables, "alembic_version"}
 
 
-async def test_two_processes_may_open_it_at_once(database_url: str) -> None:
-    both = [Database(database_url), Database(database_url)]
+async def test_several_processes_may_open_it_at_once(database_url: str) -> None:
+    both = [Database(database_url) for _ in range(8)]
     await asyncio.gather(*(one.open() for one in both))
     await in_connection(both[0], lambda connection: migrate(connection, "base"))
     for one in both:

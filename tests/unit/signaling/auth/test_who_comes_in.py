@@ -331,6 +331,7 @@ async def test_neither_keys_nor_tokens_are_logged(
     guarded: Node, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    aiohttp_level = logging.getLogger("aiohttp").level
     configure_logging(level="debug", log_format="json")
     logging.getLogger().addHandler(caplog.handler)
     logging.getLogger("aiohttp").setLevel(logging.DEBUG)
@@ -347,6 +348,7 @@ async def test_neither_keys_nor_tokens_are_logged(
     finally:
         logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
+        logging.getLogger("aiohttp").setLevel(aiohttp_level)
     out, err = capfd.readouterr()
     told = caplog.text + out + err
     assert told
