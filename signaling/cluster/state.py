@@ -1,7 +1,7 @@
 """What the processes of a deployment know together: who is there, who holds what, what was used up.
 
-Everything in it expires, by a clock that no process owns: whoever dies is forgotten without anybody tidying up. Names are
-plain text without secrets (digests stand for them), values are small (`VALUE_MAX_BYTES`).
+Everything in it expires, by a clock that no process owns: whoever dies is forgotten without anybody tidying up. Names
+are plain text without secrets (digests stand for them), values are small (`VALUE_MAX_BYTES`).
 
 Three kinds of it: `MemoryState` for one process, the same behind a socket for the workers of a node, Redis for nodes.
 """
@@ -21,7 +21,7 @@ AWAY_RETRY_AFTER_S = 5
 """When what needs the state may be tried again: it is asked for again every second or two."""
 
 
-class StateAway(CapacityError):
+class StateAwayError(CapacityError):
     """The state cannot be reached just now; sessions that run need nothing of it."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class StateAway(CapacityError):
 
 
 class State(Protocol):
-    """Values, groups, rates and topics. Every method may raise `StateAway`; none waits for longer than 2 s."""
+    """Values, groups, rates and topics. Every method may raise `StateAwayError`; none waits for longer than 2 s."""
 
     async def put(self, name: str, value: bytes, *, ttl_s: float) -> None:
         """Set a value, whatever there was."""
@@ -89,7 +89,7 @@ class State(Protocol):
         ...
 
     def listen(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """What is published from now on. Ends with `StateAway` where messages may have been missed."""
+        """What is published from now on. Ends with `StateAwayError` where messages may have been missed."""
         ...
 
     async def close(self) -> None:
