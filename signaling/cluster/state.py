@@ -33,6 +33,20 @@ class StateAwayError(CapacityError):
         )
 
 
+class StateFullError(StateAwayError):
+    """The state can be reached and takes no more. Nothing in it is forgotten early to make room: a token that was used
+    would be good again."""
+
+    def __init__(self) -> None:
+        CapacityError.__init__(
+            self,
+            "STATE_FULL",
+            "What this server shares with others takes no more.",
+            f"Try again in {AWAY_RETRY_AFTER_S} s; the operator finds why in the log.",
+            retry_after_s=AWAY_RETRY_AFTER_S,
+        )
+
+
 class State(Protocol):
     """Values, groups, rates and topics. Every method may raise `StateAwayError`; none waits for longer than 2 s."""
 
