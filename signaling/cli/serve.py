@@ -18,6 +18,6 @@ def serve(**given: Any) -> None:
     working directory (`port = 9000`). A flag wins over the environment, that over the file.
     """
     settings = load_settings(given)
-    from signaling.app import run  # noqa: PLC0415 - brings the engine, a second of imports that --help need not wait for
+    from signaling.serving import run  # noqa: PLC0415 - brings the engine, a second of imports that --help need not wait for
 
     sys.exit(run(settings))

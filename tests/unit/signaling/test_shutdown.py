@@ -19,12 +19,13 @@ from mediaserver.errors import ModelError, VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
-from signaling import app as app_module
 from signaling import registry as registry_module
-from signaling.app import ADMISSION, REGISTRY, run, serve
+from signaling import serving as serving_module
+from signaling.app import ADMISSION, REGISTRY
 from signaling.limits import Admission
 from signaling.loading import Loaded
 from signaling.registry import Registry
+from signaling.serving import run, serve
 from signaling.shutdown import StopSignals, shut_down
 
 
@@ -167,7 +168,7 @@ async def test_the_first_signal_asks_and_the_second_forces() -> None:
 STUBBORN_SERVER = """
 import asyncio
 from mediaserver.settings import Settings
-from signaling.app import serve
+from signaling.serving import serve
 
 async def load(settings, metrics):
     while True:
@@ -219,7 +220,7 @@ class ClosableEngine(FakeEngine):
 @pytest.fixture
 def quiet_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     """`serve` configures the logging of the process; a test should not."""
-    monkeypatch.setattr(app_module, "configure_logging", lambda **_: None)
+    monkeypatch.setattr(serving_module, "configure_logging", lambda **_: None)
 
 
 async def url_printed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
