@@ -57,6 +57,7 @@ class Job(Base):
         Index("ix_jobs_expires_at", "expires_at"),
         Index("ix_jobs_batch_id", "batch_id"),
         Index("ix_jobs_tenant_number", "tenant", "number"),
+        Index("ix_jobs_state_number", "state", "number"),
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)

@@ -21,6 +21,7 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64))
     scopes: Mapped[list[str]] = mapped_column(JSON)
     limits: Mapped[dict[str, Any]] = mapped_column(JSON)
+    plan: Mapped[str | None] = mapped_column(String(64))
     networks: Mapped[list[str]] = mapped_column(JSON)
     created_at: Mapped[float]
     expires_at: Mapped[float | None]

@@ -16,6 +16,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
 import mediaserver.jobs.models
+import mediaserver.storage.tenants
 import mediaserver.storage.usage  # noqa: F401 - its tables
 import signaling.auth.tables  # noqa: F401 - its tables
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
