@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = _knob(
         Group.SERVER,
         [],
-        "Networks of proxies, as JSON, whose X-Forwarded-For says where a request comes from.",
+        "Networks of proxies, as JSON, whose X-Forwarded-For and X-Forwarded-Proto, or Forwarded (RFC 7239), say where "
+        "a request comes from and whether by HTTPS.",
     )
     metrics_need_key: bool = _knob(Group.SERVER, False, "Show /metrics only to who has a key.")
     token_secret: SecretStr | None = _knob(
@@ -143,10 +144,38 @@ class Settings(BaseSettings):
         "makes up its own when it starts.",
         min_length=32,
     )
+    plans: dict[str, dict[str, float]] = _knob(
+        Group.SERVER,
+        {},
+        "Limits of keys by the name of a plan, as JSON or as tables `[plans.pro]`: `sessions`, `sessions_per_minute`, "
+        "`minutes_per_month`, `session_s`. What a key says of itself counts before its plan.",
+    )
     price_per_minute: dict[str, float] = _knob(
         Group.SERVER,
         {},
-        "What a minute of audio costs, by model, as JSON; `*` is any other. /api/v1/usage reckons with it.",
+        "What a minute of audio costs, by model, as JSON; `*` is any other. `MODEL/FEATURE` is the price of a feature: "
+        "in place of the model's for `streaming`, `recording` or `translation`, beside it for `denoise` or "
+        "`turn_detection`. /api/v1/usage reckons with it.",
+    )
+    usage_keyless: bool = _knob(
+        Group.SERVER,
+        False,
+        "Count what is used without a key too, for the tenant `local`; otherwise it is not written down at all.",
+    )
+    usage_keep_days: int = _knob(
+        Group.SERVER,
+        90,
+        "Days for which it is known which session used what; after that only totals of days are kept.",
+        ge=1,
+        le=3650,
+    )
+    hsts_max_age_s: int = _knob(
+        Group.SERVER,
+        0,
+        "Seconds for which browsers are told to come by HTTPS only (`Strict-Transport-Security`), where they came by "
+        "it; 0 says nothing.",
+        ge=0,
+        le=63_072_000,
     )
     tls_certificate: Path | None = _knob(
         Group.SERVER, None, "PEM file of the certificate and those between it and its root: HTTPS, TLS 1.2 or later."
@@ -166,6 +195,17 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "json", "console"] = _knob(
         Group.SERVER, "auto", "`json` one object a line, `console` for people, `auto` console on a terminal."
+    )
+
+    audit_log: str | None = _knob(
+        Group.SERVER,
+        None,
+        "File to which is appended who did what to which data, as JSON lines; or `stdout` or `stderr`. Unset, nothing "
+        "is.",
+        min_length=1,
+    )
+    audit_required: bool = _knob(
+        Group.SERVER, True, "Refuse what administrators ask for while the audit log cannot be written."
     )
 
     # webrtc

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
 from signaling.auth.keys import Keys
+from signaling.auth.plans import Plans
 from signaling.auth.tokens import Tokens
 
 
@@ -15,12 +16,12 @@ class Accounts:
         settings: of the node.
 
     Raises:
-        ConfigError: DATABASE_URL_INVALID, or DATABASE_DRIVER_MISSING.
+        ConfigError: DATABASE_URL_INVALID, DATABASE_DRIVER_MISSING or INVALID_PLAN.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings.jobs_database_url)
-        self.keys = Keys(self.database)
+        self.keys = Keys(self.database, plans=Plans(settings.plans))
         secret = settings.token_secret
         self.tokens = Tokens(
             keys=self.keys, database=self.database, secret=None if secret is None else secret.get_secret_value()

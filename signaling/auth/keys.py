@@ -11,14 +11,15 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.storage.database import Database
+from signaling.auth.plans import Plans
 from signaling.auth.principal import KeyLimits, Principal, Scope
 from signaling.auth.tables import ApiKey
 
@@ -38,6 +39,9 @@ USED_AGAIN_S = 60.0
 LISTED_MAX = 10_000
 """Keys that are listed at most."""
 
+ASKED_AT_ONCE = 500
+"""Ids in one question: databases bound the length of those."""
+
 _KEY = re.compile(rf"{PREFIX}([0-9a-f]{{{2 * ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")
 
 TENANT_LETTERS = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -51,7 +55,8 @@ class NewKey:
         name: for people.
         tenant: whose it is.
         scopes: what it may do.
-        limits: how much.
+        limits: how much; what is left out here is as its plan says.
+        plan: the name of its plan, None without one.
         networks: addresses that it may come from; none is any.
         expires_at: seconds since 1970; None is never.
     """
@@ -60,6 +65,7 @@ class NewKey:
     tenant: str
     scopes: Sequence[Scope] = (Scope.STREAM, Scope.JOBS)
     limits: KeyLimits = field(default_factory=KeyLimits)
+    plan: str | None = None
     networks: Sequence[str] = ()
     expires_at: float | None = None
 
@@ -69,11 +75,17 @@ class Keys:
 
     Args:
         database: where they are kept.
+        plans: what plans' names stand for.
         wall_s: seconds since 1970.
     """
 
-    def __init__(self, database: Database, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, *, plans: Plans | None = None, wall_s: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
+        self._plans = plans or Plans()
+        self.on_ended: list[Callable[[str], None]] = []
+        """Each called with the id of a key that was revoked here: its sessions need not wait to be asked for."""
         self._wall_s = wall_s
         self._rows: dict[str, tuple[float, ApiKey | None]] = {}  # bound: REMEMBERED_MAX
         self._exist: tuple[float, bool] | None = None
@@ -116,8 +128,9 @@ class Keys:
             Its row, and the key itself, which is kept nowhere.
 
         Raises:
-            ConfigError: INVALID_KEY: a tenant, a network or a scope that is none.
+            ConfigError: INVALID_KEY: a tenant, a network, a scope or a plan that is none.
         """
+        self._plans.require(wanted.plan)
         row, value = _made(wanted, now_s=self._wall_s())
         async with self._database.writing() as session:
             session.add(row)
@@ -153,6 +166,7 @@ class Keys:
                     tenant=old.tenant,
                     scopes=[Scope(scope) for scope in old.scopes],
                     limits=KeyLimits.model_validate(old.limits),
+                    plan=old.plan,
                     networks=old.networks,
                     expires_at=old.expires_at,
                 ),
@@ -175,7 +189,43 @@ class Keys:
                 raise _not_found()
             row.revoked_at = row.revoked_at or self._wall_s()
         self._rows.pop(key_id, None)
+        for tell in self.on_ended:
+            tell(key_id)
         return row
+
+    async def change_plan(self, key_id: str, plan: str | None) -> ApiKey:
+        """Give a key another plan, or none; other processes follow within `FRESH_S`. Its own limits stay.
+
+        Raises:
+            ConfigError: INVALID_KEY: there is no such plan.
+            VoiceForgeError: KEY_NOT_FOUND.
+        """
+        self._plans.require(plan)
+        async with self._database.writing() as session:
+            row = await session.get(ApiKey, key_id)
+            if row is None:
+                raise _not_found()
+            row.plan = plan
+        self._rows.pop(key_id, None)
+        return row
+
+    async def ended(self, key_ids: Collection[str]) -> set[str]:
+        """Those of these keys that no longer work, asked for in the database itself."""
+        now_s = self._wall_s()
+        over: set[str] = set()
+        some = list(key_ids)
+        async with self._database.reading() as session:
+            for start in range(0, len(some), ASKED_AT_ONCE):
+                query = select(ApiKey.id).where(
+                    ApiKey.id.in_(some[start : start + ASKED_AT_ONCE]),
+                    or_(ApiKey.revoked_at.is_not(None), ApiKey.expires_at <= now_s),
+                )
+                over.update(await session.scalars(query))
+        return over
+
+    def effective_limits(self, row: ApiKey) -> KeyLimits | None:
+        """What holds for a key, its plan's limits among it; None where its plan is not known here."""
+        return self._plans.limits(row.plan, row.limits)
 
     def _principal(self, row: ApiKey, address: str | None) -> tuple[Principal | None, str]:
         if row.revoked_at is not None:
@@ -184,8 +234,11 @@ class Keys:
             return None, "The key has expired."
         if address is not None and row.networks and not is_within(address, row.networks):
             return None, "The key may not be used from this address."
+        limits = self.effective_limits(row)
+        if limits is None:
+            return None, "The key's plan is not known to this server."
         scopes = frozenset(Scope(scope) for scope in row.scopes)
-        return Principal(row.tenant, row.id, scopes, KeyLimits.model_validate(row.limits)), ""
+        return Principal(row.tenant, row.id, scopes, limits), ""
 
     async def _any(self) -> bool:
         if not self._database.exists:
@@ -261,6 +314,7 @@ def _made(wanted: NewKey, *, now_s: float) -> tuple[ApiKey, str]:
         digest=hashlib.sha256(value.encode()).hexdigest(),
         scopes=sorted(set(wanted.scopes)),
         limits=wanted.limits.model_dump(exclude_none=True),
+        plan=wanted.plan,
         networks=list(wanted.networks),
         created_at=now_s,
         expires_at=wanted.expires_at,

@@ -49,6 +49,7 @@ def keys() -> None:
 )
 @click.option("--expires-in-days", type=click.FloatRange(0, min_open=True), help="[default: never]")
 @click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Where it may come from.  [default: any]")
+@click.option("--plan", help="Its limits, by the name of a plan in the settings; the options below count before it.")
 @click.option("--sessions", type=int, help="Most sessions at once.")
 @click.option("--sessions-per-minute", type=int, help="Most new sessions in a minute.")
 @click.option("--minutes-per-month", type=float, help="Most minutes of audio in a month.")
@@ -60,6 +61,7 @@ def create(
     scopes: tuple[str, ...],
     expires_in_days: float | None,
     networks: tuple[str, ...],
+    plan: str | None,
     **limits: float | None,
 ) -> None:
     """Make a key with a NAME for people, and show it."""
@@ -71,6 +73,7 @@ def create(
             tenant=tenant,
             scopes=[Scope(scope) for scope in scopes],
             limits=KeyLimits.model_validate(limits),
+            plan=plan,
             networks=networks,
             expires_at=None if expires_in_days is None else time.time() + expires_in_days * DAY_S,
         )
@@ -94,7 +97,7 @@ def list_(*, tenant: str | None) -> None:
     async def work(store: Keys) -> list[ApiKey]:
         return await store.all(tenant=tenant)
 
-    table = Table("key", "name", "tenant", "scopes", "made", "used", "state", box=None)
+    table = Table("key", "name", "tenant", "plan", "scopes", "made", "used", "state", box=None)
     for row in _with_keys(work):
         state = "active" if row.expires_at is None else f"until {_time(row.expires_at)}"
         if row.expires_at is not None and row.expires_at <= time.time():
@@ -102,7 +105,9 @@ def list_(*, tenant: str | None) -> None:
         if row.revoked_at is not None:
             state = "revoked"
         made, used = _time(row.created_at), "never" if row.last_used_at is None else _time(row.last_used_at)
-        table.add_row(f"{PREFIX}{row.id}_…", row.name, row.tenant, ",".join(row.scopes), made, used, state)
+        table.add_row(
+            f"{PREFIX}{row.id}_…", row.name, row.tenant, row.plan or "", ",".join(row.scopes), made, used, state
+        )
     console = Console()
     (console if console.is_terminal else Console(width=PIPE_COLUMNS)).print(table)
 
@@ -125,7 +130,7 @@ def rotate(*, key: str, overlap_s: float) -> None:
 @keys.command()
 @click.argument("key")
 def revoke(*, key: str) -> None:
-    """End KEY within seconds. Sessions that run go on."""
+    """End KEY within seconds, and the sessions that were opened with it or its tokens."""
     from signaling.auth.keys import Keys  # noqa: PLC0415
 
     async def work(store: Keys) -> None:
@@ -133,6 +138,20 @@ def revoke(*, key: str) -> None:
 
     _with_keys(work)
     click.echo(f"{_id(key)} is revoked.")
+
+
+@keys.command()
+@click.argument("key")
+@click.argument("name")
+def plan(*, key: str, name: str) -> None:
+    """Give KEY the plan NAME; `-` is none."""
+    from signaling.auth.keys import Keys  # noqa: PLC0415
+
+    async def work(store: Keys) -> None:
+        await store.change_plan(_id(key), None if name == "-" else name)
+
+    _with_keys(work)
+    click.echo(f"{_id(key)} has the plan {name}." if name != "-" else f"{_id(key)} has no plan.")
 
 
 def _with_keys(work: Callable[..., Awaitable[T]]) -> T:

@@ -29,6 +29,8 @@ OVERLAP_DEFAULT_S, OVERLAP_MAX_S = 86_400, 2_592_000
 
 Id = Annotated[str, Field(description="As it stands in the key between `vf_` and the secret.")]
 
+Plan = Annotated[str, Field(min_length=1, max_length=64)]
+
 
 class KeyWanted(BaseModel):
     """What a key is to be."""
@@ -40,7 +42,8 @@ class KeyWanted(BaseModel):
         min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$", description="Whose recordings and usage it sees."
     )
     scopes: list[Scope] = Field(default=[Scope.STREAM, Scope.JOBS], min_length=1, max_length=3)
-    limits: KeyLimits = Field(default_factory=KeyLimits, description="How much it may use.")
+    plan: Plan | None = Field(default=None, description="Of the setting `plans`.")
+    limits: KeyLimits = Field(default_factory=KeyLimits, description="How much it may use, before what its plan says.")
     networks: list[Annotated[str, Field(max_length=50)]] = Field(
         default=[], max_length=100, description="Networks that it may come from; none is any."
     )
@@ -57,6 +60,14 @@ class Rotation(BaseModel):
     )
 
 
+class PlanWanted(BaseModel):
+    """Which plan a key is to have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: Plan | None = Field(description="Of the setting `plans`; null is none.")
+
+
 class KeyBody(BaseModel):
     """A key, without its secret."""
 
@@ -64,7 +75,8 @@ class KeyBody(BaseModel):
     name: str
     tenant: str
     scopes: list[Scope]
-    limits: KeyLimits
+    plan: str | None
+    limits: KeyLimits = Field(description="Its own, without its plan's.")
     networks: list[str]
     created_at: float
     expires_at: float | None
@@ -150,11 +162,21 @@ ROTATE = Operation(
     answers={HTTPStatus.CREATED: Answer("The new key; the old one goes on for a while.", {JSON: NewKeyBody})},
     refusals=[INVALID, MISSING, Refusal(HTTPStatus.CONFLICT, ("KEY_ENDED",)), *READ],
 )
+CHANGE_PLAN = Operation(
+    summary="Give a key another plan",
+    tag=Tag.SERVER,
+    access=Access.ADMIN,
+    description="Within seconds, on all nodes; it holds for new sessions.",
+    path=ONE,
+    body=Body("Which one.", {JSON: PlanWanted}),
+    answers={HTTPStatus.OK: Answer("The key.", {JSON: KeyBody})},
+    refusals=[INVALID, MISSING, *READ],
+)
 REVOKE = Operation(
     summary="End a key",
     tag=Tag.SERVER,
     access=Access.ADMIN,
-    description="Within seconds, on all nodes. Sessions that run go on.",
+    description="Within seconds, on all nodes. Sessions that were opened with it are ended, those by its tokens too.",
     path=ONE,
     answers={HTTPStatus.OK: Answer("It is revoked.", {JSON: KeyBody})},
     refusals=[MISSING],
@@ -186,6 +208,7 @@ class Admin:
             web.get(KEYS_PATH, self.list, allow_head=False),
             web.post(KEYS_PATH, self.create),
             web.post(f"{KEYS_PATH}/{{id}}/rotate", self.rotate),
+            web.patch(f"{KEYS_PATH}/{{id}}", self.change_plan),
             web.delete(f"{KEYS_PATH}/{{id}}", self.revoke),
             web.post(TOKENS_PATH, self.token),
         ]
@@ -212,6 +235,15 @@ class Admin:
         except VoiceForgeError as exc:
             raise _with_status(exc) from exc
         return _told(NewKeyBody(key=KeyBody.of(row), value=value), status=HTTPStatus.CREATED)
+
+    @described(CHANGE_PLAN)
+    async def change_plan(self, request: web.Request) -> web.Response:
+        """PATCH: the key has another plan."""
+        wanted = await read_json(request, PlanWanted)
+        try:
+            return _told(KeyBody.of(await self._accounts.keys.change_plan(request.match_info["id"], wanted.plan)))
+        except VoiceForgeError as exc:
+            raise _with_status(exc) from exc
 
     @described(REVOKE)
     async def revoke(self, request: web.Request) -> web.Response:

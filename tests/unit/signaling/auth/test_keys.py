@@ -49,7 +49,7 @@ async def test_a_key_is_kept_as_a_hash_alone(keys: Keys) -> None:
     row, value = await keys.create(NEW)
     kept = " ".join(str(getattr(row, column.name)) for column in row.__table__.columns)
     assert value not in kept
-    assert value.rpartition("_")[2] not in kept
+    assert value.split("_", 2)[2] not in kept
     assert row.digest == hashlib.sha256(value.encode()).hexdigest()
 
 
