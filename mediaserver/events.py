@@ -46,13 +46,48 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """How a client comes back whose connection drops: to `path`, a secret, within `window_s` seconds."""
+
+    path: str
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ready(Event):
-    """The session exists; `config` is what is in force, defaults included."""
+    """The session exists; `config` is what is in force, defaults included.
+
+    `resume` is for the session's own client: who reads along, and webhooks, are not told.
+    """
 
     type: ClassVar[str] = "ready"
     config: dict[str, object]
     model: str
-    resume_token: str | None = None
+    resume: Resume | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """The client is back, and has been told again what it missed; the stream goes on at `stream_time`.
+
+    `received_bytes` says from which byte of its stream on a client that sends bytes is to send them; null: from a new
+    container on, or, over WebRTC, whatever it sends now. `is_elsewhere` says that another process took the session up:
+    what was not final there is heard again. `resume` is as in `ready`, and may have another path.
+    """
+
+    type: ClassVar[str] = "resumed"
+    stream_time: float
+    received_bytes: int | None = None
+    is_elsewhere: bool = False
+    resume: Resume | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect(Event):
+    """The connection is about to be closed, the session is not: come back, as after a drop. `reason` is one word."""
+
+    type: ClassVar[str] = "reconnect"
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +321,8 @@ def _plain(value: object) -> object:
             "speaker": value.speaker,
             "low_confidence": value.low_confidence,
         }
+    if isinstance(value, Resume):
+        return {"path": value.path, "window_s": round(value.window_s, TIME_DIGITS)}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value

@@ -26,8 +26,19 @@ class ToldWord(BaseModel):
     low_confidence: bool = Field(description="Whether that is below the session's `min_confidence`.")
 
 
+class ToldResume(BaseModel):
+    """How a client comes back whose connection drops."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(description="Where to: a WebSocket there, or the offer of a new peer connection. A secret.")
+    window_s: float = Field(gt=0, description="Within so many seconds of the drop.")
+
+
 TYPED: dict[tuple[type[events.Event], str], object] = {
     (events.Ready, "config"): EffectiveConfig,
+    (events.Ready, "resume"): ToldResume | None,
+    (events.Resumed, "resume"): ToldResume | None,
     (events.Warned, "error"): ErrorBody,
     (events.Failed, "error"): ErrorBody,
     (events.Interim, "words"): list[ToldWord],
@@ -48,6 +59,8 @@ ALL_EVENTS: tuple[type[events.Event], ...] = (
     events.Pong,
     events.Warned,
     events.Failed,
+    events.Resumed,
+    events.Reconnect,
     events.Metadata,
     events.Closed,
 )

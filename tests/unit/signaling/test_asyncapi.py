@@ -57,6 +57,10 @@ def samples() -> list[events.Event]:
         events.Pong(1.0),
         events.Warned(error=ERROR),
         events.Failed(error=ERROR),
+        events.Ready(config=effective(), model="tiny.en", resume=events.Resume("/whip/secret", 30.0)),
+        events.Resumed(12.34, 395_200, resume=events.Resume("/ws/v1/transcribe/secret", 30.0)),
+        events.Resumed(12.34),
+        events.Reconnect("draining"),
     ]
 
 
