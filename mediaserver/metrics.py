@@ -7,6 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0, 10.0)
 """From a queue wait that nobody notices to a final that nobody waits for; dense where the promises lie."""
 
+AWAY_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+"""From a change of the network's way to the longest that is usually waited."""
+
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -27,6 +30,18 @@ class Metrics:
         self.sessions = Gauge("voiceforge_sessions", "Sessions that live now.", ("door",), registry=self.registry)
         self.sessions_ended_total = counter(
             "sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason")
+        )
+        self.connections_lost_total = counter(
+            "connections_lost_total", "Connections that dropped and whose sessions waited for them.", ("door",)
+        )
+        self.resumes_total = counter(
+            "resumes_total",
+            "Sessions that waited for their clients, or were asked for by them, by outcome: here, elsewhere, refused, "
+            "expired, handed_over.",
+            ("door", "outcome"),
+        )
+        self.away_seconds = histogram(
+            "away_seconds", "How long clients were away that came back.", ("door",), buckets=AWAY_BUCKETS_S
         )
         self.refused_total = counter("refused_total", "Requests for a session that were refused, by code.", ("code",))
         self.setup_seconds = histogram(
@@ -86,5 +101,8 @@ class Metrics:
         )
         self.webhooks_total = counter(
             "webhooks_total", "Webhooks by outcome: delivered, failed, dropped.", ("outcome",)
+        )
+        self.audit_records_total = counter(
+            "audit_records_total", "Records of the audit log by outcome: written, lost.", ("outcome",)
         )
         self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop wakes up.")

@@ -405,6 +405,13 @@ class Settings(BaseSettings):
 
     # session
     session_max_s: float = _knob(Group.SESSION, 7200.0, "Longest session in seconds.", gt=0)
+    resume_window_s: float = _knob(
+        Group.SESSION,
+        30.0,
+        "Seconds for which a session waits for a client whose connection dropped (docs/resume.md); 0 does not wait.",
+        ge=0,
+        le=600,
+    )
     socket_idle_timeout_s: float = _knob(
         Group.SESSION,
         60.0,

@@ -163,12 +163,14 @@ class EventLog:
         """The number of the last event behind `position` that is kept no more; None where all are."""
         return self._lost if self._lost > position else None
 
-    def gap(self, position: int) -> Entry:
-        """What a listener is told who asks for more than is kept."""
-        what = "finals among them" if self._lost_major > position else "no finals among them"
+    def gap(self, position: int, *, until: int | None = None) -> Entry:
+        """What a listener is told who asks for more than is kept, or, with `until`, than is told again at once."""
+        lost = self._lost if until is None else until
+        is_major = self._lost_major > position or any(position < entry.seq <= (until or -1) for entry in self._major)
+        what = "finals among them" if is_major else "no finals among them"
         error = VoiceForgeError(
             "EVENTS_LOST",
-            f"Of the events {position + 1} to {self._lost} some are kept no more, {what}.",
+            f"Of the events {position + 1} to {lost} some are kept no more, {what}.",
             "Read along from the start, or set `event_log_kib` higher.",
         )
         warned = Warned(error=error.as_dict())
