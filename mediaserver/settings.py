@@ -187,6 +187,27 @@ class Settings(BaseSettings):
         "Fetch recordings from and send webhooks to private networks and this machine too, not only public addresses.",
     )
     max_sessions: int = _knob(Group.SERVER, 64, "Most sessions at once; further ones get 503 with Retry-After.", ge=1)
+    workers: int = _knob(
+        Group.SERVER,
+        1,
+        "Processes that sessions are spread over, with one decoder for all; 0 is one a core. 1 is a single process.",
+        ge=0,
+        le=64,
+    )
+    node_address: str | None = _knob(
+        Group.SERVER,
+        None,
+        "Where other servers with the same `redis_url` pass requests on to this one, on a port of its own: "
+        "http://10.0.0.5:8081, within a private network. With several workers each has the next port.",
+    )
+    drain_s: float = _knob(
+        Group.SERVER,
+        0.0,
+        "Seconds for which running sessions go on once a stop was asked for, and no new ones are taken; "
+        "`shutdown_deadline_s` begins after them.",
+        ge=0,
+        le=86_400,
+    )
     shutdown_deadline_s: float = _knob(
         Group.SERVER, 10.0, "Seconds that a stop may take: finals are flushed until then, what is left is cut.", gt=0
     )
@@ -527,6 +548,19 @@ class Settings(BaseSettings):
         for network in value:
             ip_network(network, strict=False)
         return value
+
+    @field_validator("node_address")
+    @classmethod
+    def _is_base_of_urls(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[1-9][0-9]{0,4}", value) is None:
+            raise ValueError("http://, an address and a port are wanted, and nothing behind them: http://10.0.0.5:8081")
+        return value
+
+    @model_validator(mode="after")
+    def _nodes_share_a_secret(self) -> Settings:
+        if self.node_address is not None and self.token_secret is None:
+            raise ValueError("`node_address` needs `token_secret`, the same for all: servers know each other by it")
+        return self
 
     @model_validator(mode="after")
     def _certificate_has_a_key(self) -> Settings:

@@ -85,7 +85,7 @@ class LiveSession:
     door: str
     peer: LivePeer
     principal: Principal = LOCAL
-    secret: str = field(default_factory=lambda: secrets.token_urlsafe(SECRET_BYTES), repr=False)
+    secret: str = field(default_factory=lambda: new_secret(), repr=False)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
     on_gone: list[Callable[[], None]] = field(default_factory=list)
@@ -97,11 +97,14 @@ class Registry:
     Args:
         max_sessions: most sessions at once; one more is refused, none is ever ended for another.
         metrics: how many live, by door, and how they ended.
+        place_id: which of several processes this is, written before the dot of its sessions' secrets, so that a
+            request that reaches another one is passed on; empty where there is only one.
     """
 
-    def __init__(self, *, max_sessions: int, metrics: Metrics) -> None:
+    def __init__(self, *, max_sessions: int, metrics: Metrics, place_id: str = "") -> None:
         self._max_sessions = max_sessions
         self._metrics = metrics
+        self._place_id = place_id
         self._limiter = Limiter()
         self.on_added: list[Callable[[LiveSession], None]] = []
         """Called with each session that has got its place."""
@@ -133,7 +136,7 @@ class Registry:
             CapacityError: as `require_room`.
         """
         self.require_room()
-        live = LiveSession(session_id, door, peer, current_principal())
+        live = LiveSession(session_id, door, peer, current_principal(), secret=new_secret(self._place_id))
         self._limiter.opened(live.principal, now_s=time.monotonic())
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()
@@ -205,6 +208,12 @@ class Registry:
             for callback in live.on_gone:
                 callback()
             live.on_gone.clear()  # what they hold of the session may go with it
+
+
+def new_secret(place_id: str = "") -> str:
+    """The last part of a session's URL; it says which place the session lives at, where there are several."""
+    token = secrets.token_urlsafe(SECRET_BYTES)
+    return f"{place_id}.{token}" if place_id else token
 
 
 def new_session_id() -> str:
