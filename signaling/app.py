@@ -13,6 +13,8 @@ from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.answering import Answering
+from signaling.audit import Audit
+from signaling.audit_door import AuditDoor, SessionRecords
 from signaling.auth.accounts import Accounts
 from signaling.auth.guard import Guard
 from signaling.eventlogs import EventLogs
@@ -22,6 +24,7 @@ from signaling.outbound import Outbound
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
+from signaling.requests import Requests
 from signaling.routes.admin import Admin
 from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
 from signaling.routes.deepgram.door import Deepgram
@@ -43,6 +46,7 @@ from signaling.routes.openai_rest import OpenAIRest
 from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.usage import UsageReport
 from signaling.routes.whip import PeerFactory, Whip
+from signaling.session_watch import SessionWatch
 from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
 from signaling.usage.meter import Meter
@@ -55,6 +59,7 @@ MODELS = web.AppKey("models", Models)
 JOBS = web.AppKey("jobs", Jobs)
 RECORDINGS = web.AppKey("recordings", Recordings)
 ACCOUNTS = web.AppKey("accounts", Accounts)
+AUDIT = web.AppKey("audit", Audit)
 
 
 def make_app(
@@ -80,6 +85,10 @@ def make_app(
     Raises:
         ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL, NOT_A_TURN_URL, or INVALID_URL for `webhook_url`.
     """
+    audit = Audit(settings, metrics=metrics)
+    audit_door = AuditDoor(audit)
+    requests = Requests(trusted_proxies=settings.trusted_proxies)
+    watch = SessionWatch([SessionRecords(audit)] if audit.is_on else [])
     accounts = Accounts(settings)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
@@ -88,8 +97,10 @@ def make_app(
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
     outbound = Outbound(settings=settings, metrics=metrics)
     webhooks = SessionWebhooks(settings=settings, outbound=outbound, metrics=metrics)
-    sessions = SessionFactory(settings=settings, models=models, metrics=metrics, webhooks=webhooks, meter=meter)
-    registry.on_added.append(meter.opened)
+    sessions = SessionFactory(
+        settings=settings, models=models, metrics=metrics, webhooks=webhooks, meter=meter, watch=watch
+    )
+    registry.on_added += [meter.opened, watch.added]
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
@@ -139,9 +150,9 @@ def make_app(
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
-    app = web.Application(middlewares=_middlewares(gate, guard), client_max_size=SDP_MAX_BYTES)
+    app = web.Application(middlewares=_middlewares(requests, gate, audit_door, guard), client_max_size=SDP_MAX_BYTES)
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
-    app[RECORDINGS], app[ACCOUNTS] = recordings, accounts
+    app[RECORDINGS], app[ACCOUNTS], app[AUDIT] = recordings, accounts, audit
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
     for door in (
@@ -160,6 +171,7 @@ def make_app(
     ):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
+    app.on_response_prepare.append(requests.on_response)
 
     lifetime = Lifetime(
         settings=settings,
@@ -171,19 +183,23 @@ def make_app(
         logs=logs,
         jobs=jobs,
         closed_last=(deepgram, webhooks, outbound),
+        audit=audit,
     )
     lifetime.of(app)
     return app
 
 
-def _middlewares(gate: Gate, guard: Guard) -> list[Middleware]:
+def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard) -> list[Middleware]:
     """From the outermost to the innermost."""
     return [
+        requests.middleware,
         problems_middleware,
         in_dialect(OPENAI_AUDIO, refusal_response),
         in_dialect(OPENAI_REALTIME, refusal_response),
         *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
         in_dialect(MODELS_PATH, write_model_refusal),
         gate.middleware,  # within the dialects, so that vendors' clients can read its refusals too
+        audit.refusals,
         guard.middleware,
+        audit.actions,
     ]

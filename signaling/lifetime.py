@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from importlib.metadata import version
 from typing import Protocol
 
 import structlog
@@ -13,6 +14,8 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from signaling.audit import Audit
+from signaling.audit_door import told_settings
 from signaling.auth.accounts import Accounts
 from signaling.eventlogs import EventLogs
 from signaling.limits import Admission
@@ -41,6 +44,7 @@ class Lifetime:
         admission, registry, logs: sessions, which end first.
         jobs: recordings.
         closed_last: connections outwards, in the order in which they are closed.
+        audit: hears of the start and the end, and is closed when all else is.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Lifetime:
         logs: EventLogs,
         jobs: Jobs,
         closed_last: Sequence[Closable],
+        audit: Audit,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -65,10 +70,12 @@ class Lifetime:
         self._logs = logs
         self._jobs = jobs
         self._closed_last = closed_last
+        self._audit = audit
 
     def of(self, app: web.Application) -> None:
         """Live as long as this application."""
         # Contexts end in the reverse of this order.
+        app.cleanup_ctx.append(self._record)
         app.cleanup_ctx.append(self._count)
         app.cleanup_ctx.append(self._monitor)
         app.cleanup_ctx.append(self._close_outbound)
@@ -80,6 +87,14 @@ class Lifetime:
         self._admission.stop()
         await self._registry.close_all("shutdown", deadline_s=self._settings.shutdown_deadline_s)
         self._logs.close()
+
+    async def _record(self, _app: web.Application) -> AsyncIterator[None]:
+        self._audit.record(
+            "server.start", details={"version": version("voiceforge"), "settings": told_settings(self._settings)}
+        )
+        yield
+        self._audit.record("server.stop")
+        await self._audit.close()
 
     async def _run_jobs(self, _app: web.Application) -> AsyncIterator[None]:
         await self._jobs.start()

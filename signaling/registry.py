@@ -78,6 +78,7 @@ class LiveSession:
         secret: the last part of its URL.
         etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it never changes.
         closing: the task that closes it, once that has begun.
+        reason: why it left the registry, one word; empty while it has not.
         on_gone: called once each, when it has left the registry.
     """
 
@@ -88,6 +89,7 @@ class LiveSession:
     secret: str = field(default_factory=lambda: new_secret(), repr=False)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
+    reason: str = ""
     on_gone: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -201,6 +203,7 @@ class Registry:
 
     def _forget(self, live: LiveSession, reason: str) -> None:
         if self._by_secret.pop(live.secret, None) is not None:
+            live.reason = reason
             self._limiter.closed(live.principal)
             self._metrics.sessions.labels(live.door).dec()
             self._metrics.sessions_ended_total.labels(live.door, reason).inc()

@@ -18,6 +18,7 @@ from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.auth.principal import current_principal
 from signaling.limits import ServedEngine
+from signaling.session_watch import SessionTap, SessionWatch
 from signaling.session_webhooks import SessionWebhooks
 from signaling.usage.meter import Meter
 
@@ -40,6 +41,7 @@ class SessionFactory:
         metrics: shared by all sessions.
         webhooks: who is told of sessions, beside their clients.
         meter: counts them.
+        watch: tells the audit log and the traces of them.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class SessionFactory:
         metrics: Metrics,
         webhooks: SessionWebhooks | None = None,
         meter: Meter | None = None,
+        watch: SessionWatch | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self._models = models
         self._webhooks = webhooks
         self._meter = meter
+        self._watch = watch
 
     @property
     def engine(self) -> ServedEngine | None:
@@ -89,7 +93,7 @@ class SessionFactory:
             ConfigError: the configuration names what is not there.
             VoiceForgeError: a noise suppressor that is not installed.
         """
-        tee = Tee(outlet, [*self._taps(session_id), *self._counting(session_id)])
+        tee = Tee(outlet, [*self._taps(session_id), *self._counting(session_id), *self._watching(session_id)])
         channels = Channels(self._maker(session_id, config), outlet=tee, count=count)
         tee.begin(channels)
         return channels
@@ -116,14 +120,16 @@ class SessionFactory:
             ConfigError: the configuration names what is not there.
         """
         self.check(config)  # an unknown model or language is refused before ICE begins
+        watching = self._watching(session_id)
         return Peer(
             session_id=session_id,
             settings=self.settings,
             metrics=self.metrics,
             make_session=self._maker(session_id, config),
             dialect=dialect,
-            taps=[*(self._taps(session_id) if taps is None else taps), *self._counting(session_id)],
+            taps=[*(self._taps(session_id) if taps is None else taps), *self._counting(session_id), *watching],
             is_stereo=is_stereo,
+            on_stage=watching[0].reached if watching else None,
         )
 
     def _taps(self, session_id: str) -> list[Tap]:
@@ -133,6 +139,11 @@ class SessionFactory:
     def _counting(self, session_id: str) -> list[Tap]:
         engine, _ = self._loaded()
         tap = None if self._meter is None else self._meter.tap(session_id, current_principal(), model=engine.model_name)
+        return [] if tap is None else [tap]
+
+    def _watching(self, session_id: str) -> list[SessionTap]:
+        engine, _ = self._loaded()
+        tap = None if self._watch is None else self._watch.tap(session_id, model=engine.model_name)
         return [] if tap is None else [tap]
 
     def _maker(self, session_id: str, config: SessionConfig) -> MakeSession:

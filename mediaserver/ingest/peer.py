@@ -62,6 +62,7 @@ class Peer:
         dialect: what is said over the data channel, and how; the native protocol if None.
         taps: who hears the events beside the client.
         is_stereo: whether the two channels of a track are two people, each a channel of the session.
+        on_stage: told each stage of the setup that it has come to: answered, connected, first_packet.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
             been accepted; what it raises, `accept` raises.
     """
@@ -76,6 +77,7 @@ class Peer:
         dialect: Dialect | None = None,
         taps: Sequence[Tap] = (),
         is_stereo: bool = False,
+        on_stage: Callable[[str], None] | None = None,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self._session_id = session_id
@@ -84,6 +86,7 @@ class Peer:
         self._make_session = make_session
         self._tee = Tee(self, taps)
         self._is_stereo = is_stereo
+        self._on_stage = on_stage
         self._log = log.bind(session=session_id)
         self._state = State.NEW
         self._offer: Offer | None = None
@@ -131,7 +134,7 @@ class Peer:
             if self._pc is not None:  # closed by somebody else meanwhile, it may have gathered on
                 await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
             raise
-        self._metrics.setup_seconds.labels("answered").observe(self._age_s())
+        self._reached("answered")
         self._rearm()
         return answer
 
@@ -226,7 +229,7 @@ class Peer:
                 loop = asyncio.get_running_loop()
                 self._state = State.CONNECTED
                 self._watchdog.connected(loop.time())
-                self._metrics.setup_seconds.labels("connected").observe(self._age_s())
+                self._reached("connected")
                 self._rearm()
                 if self._offer is not None and self._offer.application is not None:
                     create = self._pc.createDataChannel
@@ -244,7 +247,7 @@ class Peer:
         track = channel // self._offer.channels_each
         if self._watchdog.is_still(track):
             if self._watchdog.media_s is None:
-                self._metrics.setup_seconds.labels("first_packet").observe(self._age_s())
+                self._reached("first_packet")
             self._watchdog.media(asyncio.get_running_loop().time(), track)
             self._rearm()  # the next standstill may be due before anything else
         self._channels.push_to(channel, samples, concealed=concealed)
@@ -300,6 +303,11 @@ class Peer:
             case Due(alarm):
                 self._end(alarm)
         self._rearm()
+
+    def _reached(self, stage: str) -> None:
+        self._metrics.setup_seconds.labels(stage).observe(self._age_s())
+        if self._on_stage is not None:
+            self._on_stage(stage)
 
     def _age_s(self) -> float:
         return 0.0 if self._watchdog is None else asyncio.get_running_loop().time() - self._watchdog.started_s

@@ -54,6 +54,8 @@ class Channels:
         self._track_names: tuple[str, ...] = ()
         self.on_finalized: Callable[[int], None] | None = None
         """Told the channel once what a `finalize` ended there has been told."""
+        self.on_inner: list[Callable[[Event, int], None]] = []
+        """Told the events that no client is told, and their channel; also where the outlet does not want them."""
         self.tells_inner = False
         """Whether the outlet wants the events that no client is told; `seq` does not count them."""
         self._sessions = [make_session(_ChannelSink(self, channel)) for channel in range(count)]
@@ -191,6 +193,8 @@ class Channels:
             self.on_finalized(channel)
 
     def _inner(self, channel: int, event: Event) -> None:
+        for callback in self.on_inner:
+            callback(event, channel)
         if self.tells_inner:
             self._outlet.send(event, self._seq, channel)
 

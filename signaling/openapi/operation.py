@@ -199,6 +199,7 @@ class Operation:
         tag: which protocol it belongs to.
         access: who may call it.
         opens_session: whether it opens one: it counts for its key, and uses a join token up.
+        audited: the action that a request is in the audit log; None: it is not there as such (`signaling.audit_door`).
         description: what a client needs to know beyond the types; CommonMark.
         query: the model that the handler reads the query with.
         lists: how the query writes an array: `a=1,2` or `a=1&a=2`.
@@ -215,6 +216,7 @@ class Operation:
     tag: Tag
     access: Access
     opens_session: bool = False
+    audited: str | None = None
     description: str = ""
     query: type[BaseModel] | None = None
     lists: Literal["commas", "repeated"] = "commas"

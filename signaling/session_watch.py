@@ -1,0 +1,147 @@
+"""Who watches sessions beside their clients: the audit log and the traces. One place where both hear of a session.
+
+A session is made in two steps, in an order that differs by door: its channels come about, and it gets its place in the
+registry. Here they come together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mediaserver.events import Event
+from mediaserver.session.channels import Channels
+from signaling.auth.principal import Principal
+from signaling.registry import LiveSession
+
+WAITING_MAX = 1000
+"""Sessions whose doors are not through yet; the oldest is dropped when so many are there, for it was refused."""
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """A session as its watchers know it.
+
+    Args:
+        session_id: its name.
+        model: that it is decoded with.
+        door: which protocol it came in by; empty until it has its place in the registry.
+        principal: whose it is; likewise.
+        channels: None until they are there.
+    """
+
+    session_id: str
+    model: str
+    door: str = ""
+    principal: Principal | None = None
+    channels: Channels | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is known."""
+        return self.principal is not None and self.channels is not None
+
+
+class Watcher:
+    """Hears of sessions, on the event loop; by itself it does nothing. Methods never block and never raise."""
+
+    def made(self, session: Watched) -> None:
+        """Somebody is about to open a session, in whose request this is called."""
+
+    def opened(self, session: Watched) -> None:
+        """All of it is known, and its client is about to be told."""
+
+    def reached(self, session: Watched, stage: str) -> None:
+        """A peer has come to a stage of its setup: answered, connected, first_packet."""
+
+    def told(self, session: Watched, event: Event, channel: int) -> None:
+        """An event was told, or one of those that no client is told."""
+
+    def resumed(self, session: Watched, details: Mapping[str, object]) -> None:
+        """Its client has come back, in whose request this is called."""
+
+    def ended(self, session: Watched, reason: str) -> None:
+        """It is gone; also where it was never whole."""
+
+
+class SessionWatch:
+    """Tells watchers of the sessions of this process.
+
+    Args:
+        watchers: who hears.
+    """
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = tuple(watchers)
+        self._waiting: dict[str, Watched] = {}  # bound: WAITING_MAX
+        self._live: dict[str, Watched] = {}  # bound: the registry's sessions
+
+    def tap(self, session_id: str, *, model: str) -> SessionTap | None:
+        """What hears of a new session; None where nobody watches."""
+        if not self._watchers:
+            return None
+        while len(self._waiting) >= WAITING_MAX:
+            del self._waiting[next(iter(self._waiting))]
+        watched = self._waiting[session_id] = Watched(session_id, model)
+        for watcher in self._watchers:
+            watcher.made(watched)
+        return SessionTap(watched, self._watchers)
+
+    def added(self, live: LiveSession) -> None:
+        """A session has its place in the registry (`Registry.on_added`)."""
+        watched = self._waiting.pop(live.session_id, None)
+        if watched is None:
+            return
+        watched.door, watched.principal = live.door, live.principal
+        self._live[live.session_id] = watched
+        live.on_gone.append(lambda: self._gone(watched, live))
+        if watched.is_whole:
+            for watcher in self._watchers:
+                watcher.opened(watched)
+
+    def resumed(self, session_id: str, **details: object) -> None:
+        """A session's client has come back: `is_elsewhere`, `after`, `gap_s` … as the door knows them."""
+        watched = self._live.get(session_id)
+        if watched is not None:
+            for watcher in self._watchers:
+                watcher.resumed(watched, details)
+
+    def _gone(self, watched: Watched, live: LiveSession) -> None:
+        del self._live[watched.session_id]
+        for watcher in self._watchers:
+            watcher.ended(watched, live.reason)
+
+
+@dataclass(slots=True, eq=False)
+class SessionTap:
+    """The tap of one session, and where its peer says how far it is.
+
+    Args:
+        watched: the session.
+        watchers: who hears.
+    """
+
+    watched: Watched
+    watchers: Sequence[Watcher] = field(default_factory=tuple)
+
+    def begin(self, channels: Channels) -> None:
+        """As `Tap.begin`."""
+        self.watched.channels = channels
+        channels.on_inner.append(self._inner)
+        if self.watched.is_whole:
+            for watcher in self.watchers:
+                watcher.opened(self.watched)
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """As `Tap.send`."""
+        for watcher in self.watchers:
+            watcher.told(self.watched, event, channel)
+
+    def reached(self, stage: str) -> None:
+        """A peer has come to a stage of its setup."""
+        for watcher in self.watchers:
+            watcher.reached(self.watched, stage)
+
+    def _inner(self, event: Event, channel: int) -> None:
+        for watcher in self.watchers:
+            watcher.told(self.watched, event, channel)
