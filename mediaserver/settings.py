@@ -104,6 +104,9 @@ STRONG_LETTERS = r"[A-Za-z0-9_.~+/=-]{16,256}"
 coturn's configuration as they are."""
 
 
+BASE_OF_URLS = r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[1-9][0-9]{0,4}"
+
+
 class Settings(BaseSettings):
     """The settings of one node."""
 
@@ -552,7 +555,7 @@ class Settings(BaseSettings):
     @field_validator("node_address")
     @classmethod
     def _is_base_of_urls(cls, value: str | None) -> str | None:
-        if value is not None and re.fullmatch(r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[1-9][0-9]{0,4}", value) is None:
+        if value is not None and re.fullmatch(BASE_OF_URLS, value) is None:
             raise ValueError("http://, an address and a port are wanted, and nothing behind them: http://10.0.0.5:8081")
         return value
 

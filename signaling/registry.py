@@ -86,7 +86,7 @@ class LiveSession:
     door: str
     peer: LivePeer
     principal: Principal = LOCAL
-    secret: str = field(default_factory=lambda: new_secret(), repr=False)
+    secret: str = field(repr=False, kw_only=True)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
     reason: str = ""
