@@ -39,6 +39,12 @@ CUT_GRACE_S = 2.5
 """What a peer may take beyond its deadline to close its sockets before it is left behind."""
 
 
+def new_secret(place_id: str = "") -> str:
+    """The last part of a session's URL; it says which place the session lives at, where there are several."""
+    token = secrets.token_urlsafe(SECRET_BYTES)
+    return f"{place_id}.{token}" if place_id else token
+
+
 class LivePeer(Protocol):
     """The server's end of a connection, of whatever protocol."""
 
@@ -86,7 +92,7 @@ class LiveSession:
     door: str
     peer: LivePeer
     principal: Principal = LOCAL
-    secret: str = field(repr=False, kw_only=True)
+    secret: str = field(default_factory=new_secret, repr=False)
     etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
     closing: asyncio.Task[None] | None = None
     reason: str = ""
@@ -211,12 +217,6 @@ class Registry:
             for callback in live.on_gone:
                 callback()
             live.on_gone.clear()  # what they hold of the session may go with it
-
-
-def new_secret(place_id: str = "") -> str:
-    """The last part of a session's URL; it says which place the session lives at, where there are several."""
-    token = secrets.token_urlsafe(SECRET_BYTES)
-    return f"{place_id}.{token}" if place_id else token
 
 
 def new_session_id() -> str:
