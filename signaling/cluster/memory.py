@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from signaling.cluster.listening import Listeners
-from signaling.cluster.state import VALUE_MAX_BYTES, StateAwayError, StateFullError
+from signaling.cluster.state import StateAwayError, StateFullError, require_small
 
 MINUTE_S = 60.0
 
@@ -152,8 +152,7 @@ class MemoryState:
         return None if item is None else item.value
 
     def _set(self, key: _Key, value: bytes, until_s: float) -> None:
-        if len(value) > VALUE_MAX_BYTES:
-            raise ValueError(f"{len(value)} bytes are too many for a value")
+        require_small(value)
         old = self._items.get(key)
         grown = len(value) - (0 if old is None else len(old.value))
         if (old is None and len(self._items) >= self._items_max) or self._bytes + grown > self._bytes_max:

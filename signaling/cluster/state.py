@@ -21,6 +21,10 @@ AWAY_RETRY_AFTER_S = 5
 """When what needs the state may be tried again: it is asked for again every second or two."""
 
 
+CALL_LIMIT_S = 2.0
+"""How long a call may take. Whoever asks has somebody who waits; what comes later than this comes too late."""
+
+
 class StateAwayError(CapacityError):
     """The state cannot be reached just now; sessions that run need nothing of it."""
 
@@ -48,7 +52,8 @@ class StateFullError(StateAwayError):
 
 
 class State(Protocol):
-    """Values, groups, rates and topics. Every method may raise `StateAwayError`; none waits for longer than 2 s."""
+    """Values, groups, rates and topics. Every method may raise `StateAwayError`; none waits for longer than
+    `CALL_LIMIT_S`."""
 
     async def put(self, name: str, value: bytes, *, ttl_s: float) -> None:
         """Set a value, whatever there was."""
@@ -109,3 +114,13 @@ class State(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def require_small(value: bytes) -> None:
+    """Refuse a value that is larger than values may be.
+
+    Raises:
+        ValueError: it is; a fault of ours.
+    """
+    if len(value) > VALUE_MAX_BYTES:
+        raise ValueError(f"{len(value)} bytes are too many for a value")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from signaling.cluster.memory import MemoryState
+from signaling.cluster.served import ServedState, StateServer
 from signaling.cluster.state import State
 
 
@@ -38,4 +41,18 @@ async def in_memory() -> AsyncIterator[StateKit]:
     await state.close()
 
 
-KINDS = {"memory": in_memory}
+@asynccontextmanager
+async def served() -> AsyncIterator[StateKit]:
+    async with in_memory() as kit:
+        with tempfile.TemporaryDirectory(prefix="vf-") as folder:
+            path = Path(folder) / "state.sock"
+            server = StateServer(kit.one, path)
+            await server.start()
+            one, other = ServedState(path), ServedState(path)
+            yield StateKit(one, other, kit.unit_s, kit.pass_s)
+            await one.close()
+            await other.close()
+            await server.close()
+
+
+KINDS = {"memory": in_memory, "served": served}
