@@ -49,6 +49,7 @@ from signaling.routes.whip import PeerFactory, Whip
 from signaling.session_watch import SessionWatch
 from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
+from signaling.usage.features import Prices
 from signaling.usage.meter import Meter
 from stun_turn.servers import IceServers
 
@@ -92,7 +93,7 @@ def make_app(
     accounts = Accounts(settings)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
-    meter = Meter(accounts.database)
+    meter = Meter(accounts.database, settings)
     registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
     outbound = Outbound(settings=settings, metrics=metrics)
@@ -138,7 +139,7 @@ def make_app(
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
     admin = Admin(accounts=accounts)
-    usage = UsageReport(database=accounts.database, prices=settings.price_per_minute)
+    usage = UsageReport(database=accounts.database, prices=Prices(settings.price_per_minute))
     guard = Guard(
         settings=settings,
         keys=accounts.keys,
@@ -172,6 +173,7 @@ def make_app(
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
     app.on_response_prepare.append(requests.on_response)
+    app.on_response_prepare.append(audit_door.on_response)
 
     lifetime = Lifetime(
         settings=settings,

@@ -148,7 +148,7 @@ class _Node:
                 policy = OutboundPolicy(allow_private=settings.outbound_allow_private)
                 async with outbound_session(policy) as session:
                     worker = Worker(
-                        ledger=Ledger(database),
+                        ledger=Ledger(database, counts_keyless=settings.usage_keyless),
                         files=Files(settings.data_dir),
                         transcriber=lambda: recorder,
                         session=session,

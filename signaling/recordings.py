@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediaserver.audio.vad import VadPool
+from mediaserver.decoder.window import Task
 from mediaserver.errors import CapacityError
 from mediaserver.jobs.recording import Recorder, RecordingOptions
 from mediaserver.jobs.transcript import Segment, Transcript
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from mediaserver.storage.usage import RECORDING, TRANSLATION
 from signaling.auth.principal import current_principal
 from signaling.limits import Admission, loading
 from signaling.usage.meter import Meter
@@ -80,5 +82,7 @@ class Recordings:
                 door=door,
                 model=transcript.model,
                 audio_s=transcript.duration_s * len(transcript.channels),
+                speech_s=transcript.speech_s,
+                heard=TRANSLATION if options.task is Task.TRANSLATE else RECORDING,
             )
         return transcript

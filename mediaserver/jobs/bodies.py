@@ -89,6 +89,9 @@ class SummaryBody(BaseModel):
     """What is known of a completed job's result."""
 
     duration_s: float = Field(description="Seconds of audio that could be decoded.")
+    speech_s: float | None = Field(
+        None, description="Seconds of speech in it, all channels together; null for jobs of earlier versions."
+    )
     model: str = Field(description="What decoded it.")
     language: str | None = Field(description="Code of the language most was said in.")
     channels: int

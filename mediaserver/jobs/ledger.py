@@ -16,7 +16,7 @@ from sqlalchemy import case, false, or_, select, update
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import Job, Priority, Result, Stage, State
 from mediaserver.storage.database import Database
-from mediaserver.storage.usage import Usage
+from mediaserver.storage.usage import RECORDING, TRANSLATION, Usage
 
 LEASE_S = 15.0
 """A worker that has not been heard of for so long is dead: several times what a busy machine may hold one up."""
@@ -44,10 +44,16 @@ CRASHED = {
 
 
 class Ledger:
-    """The workers' side of the database. Every method raises what `Database.reading` does."""
+    """The workers' side of the database. Every method raises what `Database.reading` does.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where jobs are.
+        counts_keyless: whether recordings that came without a key are counted as used.
+    """
+
+    def __init__(self, database: Database, *, counts_keyless: bool = False) -> None:
         self._database = database
+        self._counts_keyless = counts_keyless
 
     async def has_waiting(self) -> bool:
         """Whether any job waits: a question that costs less than a claim in vain."""
@@ -210,7 +216,7 @@ class Ledger:
                 return False
             if body is not None:
                 session.add(Result(job_number=job.number, body=body))
-                if ended.key_id is not None:
+                if ended.key_id is not None or self._counts_keyless:
                     session.add(_usage(ended, now_s=now_s))
             owe(session, ended, ended_event(state), now_s=now_s)
             return True
@@ -225,11 +231,12 @@ def _usage(job: Job, *, now_s: float) -> Usage:
         key_id=job.key_id,
         door="jobs",
         model=str(summary.get("model", "")),
+        features=TRANSLATION if (job.options or {}).get("task") == "translate" else RECORDING,
         day=datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d"),
         began_at=job.created_at,
         updated_at=now_s,
         audio_s=float(summary.get("duration_s", 0.0)) * int(summary.get("channels", 1)),
-        speech_s=0.0,
+        speech_s=float(summary.get("speech_s") or 0.0),
     )
 
 

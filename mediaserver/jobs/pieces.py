@@ -131,6 +131,8 @@ class Cutter:
         self._start_sample = 0  # of the utterance
         self._ended_sample = 0  # of the one before
         self._waiting: list[_Utterance] = []  # bound: `longest_s` and one utterance
+        self.speech_samples = 0
+        """Of all utterances so far."""
 
     def feed(self, samples: Samples, probabilities: NDArray[np.float32]) -> list[Piece]:
         """Take the next audio; the pieces that it completes.
@@ -168,6 +170,7 @@ class Cutter:
 
     def _take(self, end_sample: int) -> list[Piece]:
         """An utterance has ended; the piece that had no room for it, if there is one."""
+        self.speech_samples += end_sample - self._start_sample
         pause = self._start_sample - self._ended_sample
         gap = pause if self._waiting and pause <= samples_in(s=KEPT_GAP_S) else 0
         begin = max(self._start_sample - gap, self._audio_sample)

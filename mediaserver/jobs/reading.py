@@ -57,6 +57,7 @@ class Reading:
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._pieces: Iterator[Piece] | None = None
+        self._cutters: list[Cutter] = []
         self._told_s: float | None = None
         self.channels = 1
         """How many there are, known once the first piece or the end has come."""
@@ -69,6 +70,11 @@ class Reading:
     def duration_s(self) -> float:
         """Of the file as far as is known: what it says of itself, or what has been read, if that is more."""
         return max(self._told_s or 0.0, seconds(self.samples))
+
+    @property
+    def speech_samples(self) -> int:
+        """Of the utterances that were found until now, in all channels."""
+        return sum(cutter.speech_samples for cutter in self._cutters)
 
     async def __aenter__(self) -> Reading:
         loop = asyncio.get_running_loop()
@@ -107,6 +113,7 @@ class Reading:
             if not lanes:
                 self.channels = len(block)
                 lanes = [self._lane(channel) for channel in range(self.channels)]
+                self._cutters = [cutter for _, cutter in lanes]
             for samples, (sweep, cutter) in zip(block, lanes, strict=True):
                 if self._stop.is_set():
                     return

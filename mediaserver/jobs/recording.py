@@ -225,6 +225,7 @@ class _Work:
                 for number in range(self._reading.channels)
             ),
             duration_s=seconds(self._reading.samples),
+            speech_s=seconds(self._reading.speech_samples),
             model=self._decoder.model_name,
             warnings=(*self._reading.warnings, *self._warnings),
         )

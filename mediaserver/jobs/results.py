@@ -109,6 +109,7 @@ def written_down(transcript: Transcript) -> tuple[bytes, dict[str, Any]]:
     body = body_of(transcript)
     summary = {
         "duration_s": body.duration,
+        "speech_s": round(transcript.speech_s, DIGITS),
         "model": body.model,
         "language": body.language,
         "channels": len(body.channels),

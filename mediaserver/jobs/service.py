@@ -73,7 +73,7 @@ class Jobs:
         self._celery = None if settings.jobs_broker_url is None else make_celery(settings.jobs_broker_url)
         self.files = Files(settings.data_dir)
         self.store = Store(self._database)
-        self.ledger = Ledger(self._database)
+        self.ledger = Ledger(self._database, counts_keyless=settings.usage_keyless)
         self._watch = Watch(self.store)
         self._beginning = asyncio.Lock()
         self._running: _Running | None = None

@@ -80,9 +80,11 @@ class Transcript:
         duration_s: of the audio that could be decoded.
         model: what decoded it.
         warnings: what of the file could not be read, a sentence each.
+        speech_s: of the utterances in it, all channels together.
     """
 
     channels: tuple[ChannelTranscript, ...]
     duration_s: float
     model: str
     warnings: tuple[str, ...] = ()
+    speech_s: float = 0.0

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from mediaserver.storage.database import Database
-from mediaserver.storage.usage import Usage
+from mediaserver.storage.usage import Usage, UsageDay
 from signaling.auth.principal import principal_of
 from signaling.openapi.operation import JSON, Access, Answer, Operation, Refusal, Tag, described
 from signaling.query import read_query
+from signaling.usage.features import HEARD, Prices, split
 
 PATH = "/api/v1/usage"
 ROWS_MAX = 10_000
 """Lines of an answer: 27 years by day, or a year of 27 keys."""
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="A day by UTC: `2026-11-21`.")]
-By = Literal["day", "key", "model", "door", "tenant"]
+By = Literal["day", "month", "key", "model", "feature", "door", "tenant"]
 
 
 class UsageQuery(BaseModel):
@@ -38,13 +40,19 @@ class UsageLine(BaseModel):
     """What was used of one thing."""
 
     day: str | None = None
+    month: str | None = Field(default=None, description="By UTC: `2026-11`.")
     key: str | None = None
     door: str | None = None
     tenant: str | None = None
+    feature: str | None = Field(
+        default=None,
+        description="`streaming`, `recording` or `translation`: how audio was heard. `denoise` and `turn_detection` "
+        "were used beside it, so their audio is in those lines too.",
+    )
     model: str = Field(description="What it was transcribed with; prices go by it.")
     sessions: int = Field(description="Live sessions and recordings.")
     audio_s: float = Field(description="Seconds of audio, each transcribed channel by itself.")
-    speech_s: float = Field(description="Seconds of it that were speech, in live sessions.")
+    speech_s: float = Field(description="Seconds of it that were speech.")
     cost: float | None = Field(description="By `price_per_minute`; null where the model has no price.")
 
 
@@ -52,7 +60,7 @@ class UsageBody(BaseModel):
     """What was used."""
 
     lines: list[UsageLine]
-    audio_s: float = Field(description="Of all lines.")
+    audio_s: float = Field(description="Of all lines; by feature, of those that say how it was heard.")
     cost: float | None = Field(description="Of all lines; null where one of them has no price.")
 
 
@@ -60,6 +68,7 @@ USAGE = Operation(
     summary="How much was used",
     tag=Tag.SERVER,
     access=Access.ANY,
+    audited="usage.read",
     description="Of the key's tenant; of all tenants for a key of scope `admin`. Live sessions are in it to within 5 s "
     "of audio.",
     query=UsageQuery,
@@ -68,15 +77,31 @@ USAGE = Operation(
 )
 
 
+@dataclass(slots=True)
+class _Sum:
+    """A line in the making."""
+
+    sessions: int = 0
+    audio_s: float = 0.0
+    speech_s: float = 0.0
+    cost: float | None = 0.0
+
+    def add(self, sessions: int, audio_s: float, speech_s: float, cost: float | None) -> None:
+        self.sessions += sessions
+        self.audio_s += audio_s
+        self.speech_s += speech_s
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
+
+
 class UsageReport:
     """The endpoint.
 
     Args:
         database: where usage is written down.
-        prices: of a minute of audio, by model; `*` is any other.
+        prices: what a minute of audio costs.
     """
 
-    def __init__(self, *, database: Database, prices: Mapping[str, float]) -> None:
+    def __init__(self, *, database: Database, prices: Prices) -> None:
         self._database = database
         self._prices = prices
 
@@ -92,47 +117,68 @@ class UsageReport:
         costs = [line.cost for line in lines]
         body = UsageBody(
             lines=lines,
-            audio_s=round(sum(line.audio_s for line in lines), 3),
+            audio_s=round(sum(line.audio_s for line in lines if line.feature is None or line.feature in HEARD), 3),
             cost=None if any(cost is None for cost in costs) else round(sum(cost or 0.0 for cost in costs), 6),
         )
         return web.json_response(text=body.model_dump_json(), headers={"Cache-Control": "no-store"})
 
     async def _lines(self, asked: UsageQuery, tenant: str | None) -> list[UsageLine]:
-        column = {
-            "day": Usage.day,
-            "key": Usage.key_id,
-            "model": Usage.model,
-            "door": Usage.door,
-            "tenant": Usage.tenant,
-        }[asked.by]
-        query = (
-            select(column, Usage.model, func.count(), func.sum(Usage.audio_s), func.sum(Usage.speech_s))
-            .group_by(column, Usage.model)
-            .order_by(column, Usage.model)
-            .limit(ROWS_MAX)
-        )
-        if tenant is not None:
-            query = query.where(Usage.tenant == tenant)
-        if asked.first is not None:
-            query = query.where(Usage.day >= asked.first)
-        if asked.last is not None:
-            query = query.where(Usage.day <= asked.last)
+        """Sessions, and totals of days whose sessions are forgotten, together."""
+        queries = [
+            _query(Usage, asked, tenant, func.count()),
+            _query(UsageDay, asked, tenant, func.sum(UsageDay.sessions)),
+        ]
+        sums: dict[tuple[str, str], _Sum] = {}
         async with self._database.reading() as session:
-            rows = (await session.execute(query)).all()
+            for query in queries:
+                for name, model, features, count, audio_s, speech_s in (await session.execute(query)).all():
+                    for named, cost in self._costs(asked.by, name or "", model, features, audio_s):
+                        sums.setdefault((named, model), _Sum()).add(count, audio_s, speech_s, cost)
         return [
             UsageLine.model_validate(
                 {
-                    asked.by: name,
+                    asked.by: name or None,
                     "model": model,
-                    "sessions": count,
-                    "audio_s": round(audio_s, 3),
-                    "speech_s": round(speech_s, 3),
-                    "cost": self._cost(model, audio_s),
+                    "sessions": line.sessions,
+                    "audio_s": round(line.audio_s, 3),
+                    "speech_s": round(line.speech_s, 3),
+                    "cost": None if line.cost is None else round(line.cost, 6),
                 }
             )
-            for name, model, count, audio_s, speech_s in rows
+            for (name, model), line in sorted(sums.items())[:ROWS_MAX]
         ]
 
-    def _cost(self, model: str, audio_s: float) -> float | None:
-        price = self._prices.get(model, self._prices.get("*"))
-        return None if price is None else round(audio_s / 60 * price, 6)
+    def _costs(
+        self, by: By, name: str, model: str, features: str, audio_s: float
+    ) -> Iterable[tuple[str, float | None]]:
+        """The lines that a row adds to, and what it costs in each: by feature there are as many as it used."""
+        if by != "feature":
+            return [(name, self._prices.of(model, features, audio_s))]
+        return [(one, self._prices.of_feature(model, one, audio_s)) for one in split(features)]
+
+
+def _query(
+    table: type[Usage] | type[UsageDay], asked: UsageQuery, tenant: str | None, sessions: ColumnElement[int]
+) -> Select[Any]:
+    column: Any = {
+        "day": table.day,
+        "month": func.substr(table.day, 1, 7),
+        "key": table.key_id,
+        "model": table.model,
+        "feature": table.features,
+        "door": table.door,
+        "tenant": table.tenant,
+    }[asked.by]
+    query = (
+        select(column, table.model, table.features, sessions, func.sum(table.audio_s), func.sum(table.speech_s))
+        .group_by(column, table.model, table.features)
+        .order_by(column, table.model)
+        .limit(ROWS_MAX)
+    )
+    if tenant is not None:
+        query = query.where(table.tenant == tenant)
+    if asked.first is not None:
+        query = query.where(table.day >= asked.first)
+    if asked.last is not None:
+        query = query.where(table.day <= asked.last)
+    return query

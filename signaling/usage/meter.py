@@ -1,6 +1,7 @@
 """Counts the audio of live sessions into the database: every few seconds, so that a crash loses no more than those.
 
-Sessions without a key are not counted: a server that only its own machine uses writes nothing to disk.
+Sessions without a key are not counted unless `usage_keyless` says so: a server that only its own machine uses writes
+nothing to disk.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event
 from mediaserver.session.channels import Channels
+from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
-from mediaserver.storage.usage import Usage
+from mediaserver.storage.usage import RECORDING, STREAMING, Usage, UsageDay
 from signaling.auth.principal import Principal
 from signaling.problems import LimitError
 from signaling.registry import LiveSession
+from signaling.usage.features import joined, live_features
 
 log = structlog.get_logger(__name__)
 
@@ -49,12 +53,21 @@ class _Counted:
     principal: Principal
     model: str
     began_at: float
+    settings: Settings
     door: str = ""
+    heard: str = STREAMING
     channels: Channels | None = None
     audio_s: float = 0.0
     speech_s: float = 0.0
-    written_s: float = -1.0
+    extras: frozenset[str] = frozenset()
+    written: tuple[float, float, frozenset[str]] | None = None
+    base_s: tuple[float, float] = (0.0, 0.0)  # of audio and of speech: what is in its day's total already
     has_ended: bool = False
+
+    @property
+    def present(self) -> tuple[float, float, frozenset[str]]:
+        """What is to be written down of it: seconds of audio, of speech, and features."""
+        return self.audio_s, self.speech_s, self.extras
 
     def begin(self, channels: Channels) -> None:
         """As `Tap.begin`."""
@@ -68,6 +81,8 @@ class _Counted:
         if self.channels is not None and not self.has_ended:
             self.audio_s = self.channels.stream_time_s * self.channels.count
             self.speech_s = self.channels.speech_s
+            # A feature that was switched on for a while was used.
+            self.extras |= live_features(self.channels.config, self.settings)
 
 
 class Meter:
@@ -75,11 +90,13 @@ class Meter:
 
     Args:
         database: where usage is written down.
+        settings: what sessions use that choose nothing, and whether those without a key are counted.
         wall_s: seconds since 1970.
     """
 
-    def __init__(self, database: Database, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, settings: Settings, *, wall_s: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._settings = settings
         self._wall_s = wall_s
         self._waiting: dict[str, _Counted] = {}  # bound: WAITING_MAX
         self._counted: dict[str, _Counted] = {}  # bound: live sessions and KEPT_MAX
@@ -88,11 +105,12 @@ class Meter:
 
     def tap(self, session_id: str, principal: Principal, *, model: str) -> _Counted | None:
         """What hears of a new session; None where it is not counted."""
-        if principal.key_id is None:
+        if not self._counts(principal):
             return None
         while len(self._waiting) >= WAITING_MAX:
             del self._waiting[next(iter(self._waiting))]
-        counted = self._waiting[session_id] = _Counted(session_id, principal, model, self._wall_s())
+        counted = _Counted(session_id, principal, model, self._wall_s(), self._settings)
+        self._waiting[session_id] = counted
         return counted
 
     def opened(self, live: LiveSession) -> None:
@@ -103,11 +121,31 @@ class Meter:
             self._counted[live.session_id] = counted
             live.on_gone.append(lambda: self._end(counted))
 
-    def recorded(self, principal: Principal, *, door: str, model: str, audio_s: float) -> None:
-        """A recording has been transcribed."""
-        if principal.key_id is not None:
+    def recorded(
+        self,
+        principal: Principal,
+        *,
+        door: str,
+        model: str,
+        audio_s: float,
+        speech_s: float = 0.0,
+        heard: str = RECORDING,
+    ) -> None:
+        """A recording has been transcribed, or translated."""
+        if self._counts(principal):
             name = f"rec_{secrets.token_hex(RECORDING_ID_BYTES)}"
-            counted = _Counted(name, principal, model, self._wall_s(), door, audio_s=audio_s, has_ended=True)
+            counted = _Counted(
+                name,
+                principal,
+                model,
+                self._wall_s(),
+                self._settings,
+                door,
+                heard,
+                audio_s=audio_s,
+                speech_s=speech_s,
+                has_ended=True,
+            )
             self._counted[name] = counted
             self._ended.set()
 
@@ -117,8 +155,11 @@ class Meter:
             return 0.0
         month = datetime.fromtimestamp(self._wall_s(), UTC).strftime("%Y-%m-01")
         async with self._database.reading() as session:
-            query = select(func.sum(Usage.audio_s)).where(Usage.key_id == key_id, Usage.day >= month)
-            return float(await session.scalar(query) or 0.0)
+            queries = [
+                select(func.sum(table.audio_s)).where(table.key_id == key_id, table.day >= month)
+                for table in (Usage, UsageDay)
+            ]
+            return sum([float(await session.scalar(query) or 0.0) for query in queries])
 
     async def require_minutes(self, principal: Principal) -> None:
         """Refuse a key that has used up its month.
@@ -159,18 +200,21 @@ class Meter:
             changed = []
             for counted in self._counted.values():
                 counted.look()
-                if counted.audio_s != counted.written_s:
-                    changed.append((counted, counted.audio_s))
+                if counted.present != counted.written:
+                    changed.append((counted, counted.present))
             ended = [counted for counted in self._counted.values() if counted.has_ended]
             if changed:
                 now_s = self._wall_s()
                 async with self._database.writing() as session:
                     for counted, _ in changed:
-                        await session.merge(_row(counted, now_s))
-            for counted, audio_s in changed:
-                counted.written_s = audio_s
+                        await _write(session, counted, now_s)
+            for counted, written in changed:
+                counted.written = written
             for counted in ended:
                 del self._counted[counted.session_id]
+
+    def _counts(self, principal: Principal) -> bool:
+        return principal.key_id is not None or self._settings.usage_keyless
 
     def _end(self, counted: _Counted) -> None:
         counted.look()
@@ -184,18 +228,35 @@ class Meter:
             log.error("usage given up", session=name, audio_s=round(self._counted.pop(name).audio_s, 1))
 
 
-def _row(counted: _Counted, now_s: float) -> Usage:
-    return Usage(
-        id=counted.session_id,
-        tenant=counted.principal.tenant,
-        key_id=counted.principal.key_id,
-        door=counted.door,
-        model=counted.model,
-        day=datetime.fromtimestamp(counted.began_at, UTC).strftime("%Y-%m-%d"),
-        began_at=counted.began_at,
-        updated_at=now_s,
-        audio_s=counted.audio_s,
-        speech_s=counted.speech_s,
+async def _write(session: AsyncSession, counted: _Counted, now_s: float) -> None:
+    """Write a session's totals over those that are there."""
+    features = joined(counted.heard, counted.extras)
+    audio_s, speech_s = counted.audio_s - counted.base_s[0], counted.speech_s - counted.base_s[1]
+    known = await session.execute(
+        update(Usage)
+        .where(Usage.id == counted.session_id)
+        .values(audio_s=audio_s, speech_s=speech_s, features=features, updated_at=now_s)
+        .returning(Usage.id)
+    )
+    if known.first() is not None:
+        return
+    if counted.written is not None:
+        # What was written of it has become part of its day's total: the rest is to be counted, and not all again.
+        counted.base_s = counted.written[:2]
+    session.add(
+        Usage(
+            id=counted.session_id,
+            tenant=counted.principal.tenant,
+            key_id=counted.principal.key_id,
+            door=counted.door,
+            model=counted.model,
+            features=features,
+            day=datetime.fromtimestamp(counted.began_at, UTC).strftime("%Y-%m-%d"),
+            began_at=counted.began_at,
+            updated_at=now_s,
+            audio_s=counted.audio_s - counted.base_s[0],
+            speech_s=counted.speech_s - counted.base_s[1],
+        )
     )
 
 
