@@ -45,12 +45,15 @@ bench: $(DEV) $(MODELS)  ## Measure everything that needs no network, shortly (a
 	done; \
 	if [ -n "$$broken" ]; then echo "Not as promised:$$broken" >&2; exit 1; fi
 
-lock: $(DEV)  ## Write both locks anew, with the newest versions that fit.
+lock: $(DEV)  ## Write all locks anew, with the newest versions that fit.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --group build pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --group dev --constraint requirements.lock pyproject.toml \
 		--output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --group build --extra postgres --extra celery --extra telemetry \
+		--constraint requirements.lock pyproject.toml --output-file requirements-deploy.lock
 
 settings: $(BASE)  ## Write docs/settings.md from mediaserver/settings.py.
 	$(BIN)/voiceforge settings --output docs/settings.md

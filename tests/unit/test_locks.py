@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,12 @@ def locked(name: str) -> dict[str, list[Requirement]]:
     return pins
 
 
-def asked(group: str) -> list[Requirement]:
-    """What the project and one of its groups ask for."""
+def asked(group: str, extras: Sequence[str] = ()) -> list[Requirement]:
+    """What the project, some of its extras and one of its groups ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lines: list[str] = list(project["project"]["dependencies"])
+    for extra in extras:
+        lines += project["project"]["optional-dependencies"][extra]
     pending = [group]
     while pending:
         for entry in project["dependency-groups"][pending.pop()]:
@@ -38,10 +41,17 @@ def asked(group: str) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize(("lock", "group"), [("requirements.lock", "build"), ("requirements-dev.lock", "dev")])
-def test_a_lock_has_all_that_is_asked_for_in_versions_that_fit(lock: str, group: str) -> None:
+@pytest.mark.parametrize(
+    ("lock", "group", "extras"),
+    [
+        ("requirements.lock", "build", ()),
+        ("requirements-dev.lock", "dev", ()),
+        ("requirements-deploy.lock", "build", ("postgres", "celery", "telemetry")),
+    ],
+)
+def test_a_lock_has_all_that_is_asked_for_in_versions_that_fit(lock: str, group: str, extras: tuple[str, ...]) -> None:
     pins = locked(lock)
-    for requirement in asked(group):
+    for requirement in asked(group, extras):
         found = pins.get(canonicalize_name(requirement.name), [])
         assert found, f"{lock} has no {requirement.name}: {HELP}"
         for pin in found:
@@ -49,7 +59,7 @@ def test_a_lock_has_all_that_is_asked_for_in_versions_that_fit(lock: str, group:
             assert requirement.specifier.contains(version, prereleases=True), f"{lock} has {pin}: {HELP}"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-deploy.lock"])
 def test_a_lock_pins_one_version_with_hashes_for_every_system_and_names_no_index(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text
