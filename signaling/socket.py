@@ -108,11 +108,12 @@ async def open_socket(
         await ws.prepare(request)
     except ValueError as exc:  # as in `is_handshake`
         raise web.HTTPBadRequest from exc
-    _cut_when_vanished(request)
+    cut_when_vanished(request)
     return ws
 
 
-def _cut_when_vanished(request: web.Request) -> None:
+def cut_when_vanished(request: web.Request) -> None:
+    """Have the kernel end the connection of a client that acknowledges nothing for `VANISHED_S`."""
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; elsewhere the kernel gives up after some 15 minutes
     if connection is not None and option is not None:

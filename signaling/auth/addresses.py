@@ -16,6 +16,9 @@ HOPS_MAX = 32
 UNIX_SOCKET = "127.0.0.1"
 """A socket in a folder is this machine's."""
 
+HOP_ADDRESS = web.RequestKey("hop_address", str)
+"""The client's address, of a request that another place of this deployment passed on; only `cluster.hop` sets it."""
+
 
 def client_address(request: web.BaseRequest, trusted: Sequence[str]) -> str:
     """The address of the client.
@@ -27,6 +30,9 @@ def client_address(request: web.BaseRequest, trusted: Sequence[str]) -> str:
     Returns:
         The nearest address that no trusted proxy has; where all are, the farthest.
     """
+    passed_on = request.get(HOP_ADDRESS)
+    if passed_on is not None:
+        return passed_on
     address = request.remote or UNIX_SOCKET
     if not is_within(address, trusted):
         return address
