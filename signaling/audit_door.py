@@ -20,6 +20,7 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.audit import Audit, Outcome
+from signaling.auth.principal import principal_of
 from signaling.openapi.operation import Access, Operation, description_of
 from signaling.problems import Handler
 from signaling.session_watch import Watched, Watcher
@@ -30,6 +31,8 @@ SECRET_PART = "secret"  # noqa: S105 - the name of a part of paths
 UNTOLD = frozenset({"prompt", "hotwords", "metadata", "channel_labels"})
 """What of a session's configuration may be about people: only how much there is of it is told."""
 
+_ACTION = web.RequestKey("audit_action", str)
+_CODE = web.RequestKey("audit_code", str)
 _CONCERNING = web.RequestKey("audit_object", dict[str, object])
 
 
@@ -65,25 +68,52 @@ class AuditDoor:
         operation = description_of(request.match_info.handler)
         if not self._audit.is_on or not isinstance(operation, Operation) or operation.audited is None:
             return await handler(request)
-        action = operation.audited
-        is_sure = operation.access is Access.ADMIN
-        if is_sure:
-            await self._audit.surely(action, object=_object_of(request), outcome=Outcome.ASKED)
-        outcome: Outcome = Outcome.FAILED
-        code: str | None = None
+        request[_ACTION] = operation.audited
+        if operation.access is Access.ADMIN:
+            return await self._surely(operation.audited, request, handler)
+        try:
+            return await handler(request)
+        except VoiceForgeError as exc:
+            request[_CODE] = exc.code
+            raise
+        except web.HTTPException:
+            raise
+        except BaseException:  # a fault, or the client is gone: there may be no response
+            self._record(request, Outcome.FAILED)
+            raise
+
+    async def on_response(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Before the first byte of an answer leaves, and so also where it goes on for hours."""
+        if _ACTION in request:
+            self._record(request, _outcome_of(response.status))
+
+    async def _surely(self, action: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What an administrator does: on disk before it is done, and before the answer leaves."""
+        del request[_ACTION]
+        await self._audit.surely(action, object=_object_of(request), outcome=Outcome.ASKED)
         try:
             response = await handler(request)
-            outcome = Outcome.DONE if response.status < HTTPStatus.BAD_REQUEST else Outcome.REFUSED
-        except VoiceForgeError as exc:
-            code = exc.code
-            outcome = Outcome.REFUSED if not exc.retryable else Outcome.FAILED
+        except BaseException as exc:
+            code = exc.code if isinstance(exc, VoiceForgeError) else None
+            outcome = Outcome.REFUSED if code is not None else Outcome.FAILED
+            self._audit.record(action, object=_object_of(request), outcome=outcome, code=code)
             raise
-        finally:
-            if not is_sure or outcome is not Outcome.DONE:
-                self._audit.record(action, object=_object_of(request), outcome=outcome, code=code)
-        if is_sure:
-            await self._audit.surely(action, object=_object_of(request), outcome=outcome)
+        await self._audit.surely(action, object=_object_of(request), outcome=_outcome_of(response.status))
         return response
+
+    def _record(self, request: web.Request, outcome: Outcome) -> None:
+        action = request.pop(_ACTION, None)
+        if action is not None:
+            who = principal_of(request)
+            self._audit.record(
+                action, object=_object_of(request), outcome=outcome, code=request.get(_CODE), principal=who
+            )
+
+
+def _outcome_of(status: int) -> Outcome:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Outcome.FAILED
+    return Outcome.DONE if status < HTTPStatus.BAD_REQUEST else Outcome.REFUSED
 
 
 def _object_of(request: web.Request) -> dict[str, object]:

@@ -66,7 +66,7 @@ class EventLog:
     """
 
     def __init__(self, session_id: str, *, kept_letters: int) -> None:
-        self._session_id = session_id
+        self.session_id = session_id
         self._kept_letters = kept_letters
         self._dialect = NativeDialect(session_id)
         self._channels: Channels | None = None
@@ -123,7 +123,7 @@ class EventLog:
         self._is_over = True
         self._newest_of.clear()
         self._channels = None  # the log may be kept for longer than the audio that its sessions remember
-        self._dialect = NativeDialect(self._session_id)
+        self._dialect = NativeDialect(self.session_id)
         self._wake()
 
     def hear(self, message: str | bytes) -> None:
@@ -175,7 +175,7 @@ class EventLog:
         )
         warned = Warned(error=error.as_dict())
         seq = max(position, 0)
-        return Entry(seq, to_json(warned, session_id=self._session_id, seq=seq), is_event=False)
+        return Entry(seq, to_json(warned, session_id=self.session_id, seq=seq), is_event=False)
 
     def forget(self, listener: Listener) -> None:
         """One who reads no more."""

@@ -20,6 +20,7 @@ from signaling.openapi.operation import (
     TOO_MANY,
     UNKNOWN,
     UNKNOWN_TO_DEEPGRAM,
+    UNRECORDED,
     Access,
     Answer,
     ErrorShape,
@@ -233,6 +234,10 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
         unknown = str(UNKNOWN.status.value)
         refused = _refused(_unknown(operation), operation.errors, schemas)
         responses[unknown] = _either(responses[unknown], refused) if unknown in responses else refused
+    if operation.access is Access.ADMIN and operation.audited is not None:
+        unrecorded = str(UNRECORDED.status.value)
+        refused = _refused(UNRECORDED, operation.errors, schemas)
+        responses[unrecorded] = _either(responses[unrecorded], refused) if unrecorded in responses else refused
     if operation.opens_session:
         many = str(TOO_MANY.status.value)
         refused = _refused(

@@ -142,6 +142,9 @@ TOO_MANY = Refusal(
 )
 """What such a route says to a key that has used up what it may (`signaling.auth.limiter`)."""
 
+UNRECORDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("AUDIT_AWAY",), headers={"Retry-After": RetryAfter})
+"""What a route of administrators says while the audit log cannot be written (`signaling.audit`)."""
+
 NO_SESSION_NOW = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
     ("MODEL_LOADING", "ENGINE_DOWN", "OVERLOADED", "SERVER_FULL", "SHUTTING_DOWN"),

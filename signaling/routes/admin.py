@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.session_config import SessionConfig
+from signaling.audit_door import concerning
 from signaling.auth.accounts import Accounts
 from signaling.auth.keys import PREFIX, NewKey
 from signaling.auth.principal import KeyLimits, Principal, Scope, TokenKind, principal_of
@@ -143,12 +144,14 @@ LIST = Operation(
     summary="List keys",
     tag=Tag.SERVER,
     access=Access.ADMIN,
+    audited="key.list",
     answers={HTTPStatus.OK: Answer("All of them.", {JSON: KeysBody})},
 )
 CREATE = Operation(
     summary="Make a key",
     tag=Tag.SERVER,
     access=Access.ADMIN,
+    audited="key.create",
     body=Body("What it is to be.", {JSON: KeyWanted}),
     answers={HTTPStatus.CREATED: Answer("The key.", {JSON: NewKeyBody})},
     refusals=[INVALID, *READ],
@@ -157,6 +160,7 @@ ROTATE = Operation(
     summary="Make a key that follows another",
     tag=Tag.SERVER,
     access=Access.ADMIN,
+    audited="key.rotate",
     path=ONE,
     body=Body("How long both are good.", {JSON: Rotation}, is_required=False),
     answers={HTTPStatus.CREATED: Answer("The new key; the old one goes on for a while.", {JSON: NewKeyBody})},
@@ -166,6 +170,7 @@ CHANGE_PLAN = Operation(
     summary="Give a key another plan",
     tag=Tag.SERVER,
     access=Access.ADMIN,
+    audited="key.change",
     description="Within seconds, on all nodes; it holds for new sessions.",
     path=ONE,
     body=Body("Which one.", {JSON: PlanWanted}),
@@ -176,6 +181,7 @@ REVOKE = Operation(
     summary="End a key",
     tag=Tag.SERVER,
     access=Access.ADMIN,
+    audited="key.revoke",
     description="Within seconds, on all nodes. Sessions that were opened with it are ended, those by its tokens too.",
     path=ONE,
     answers={HTTPStatus.OK: Answer("It is revoked.", {JSON: KeyBody})},
@@ -185,6 +191,7 @@ TOKEN = Operation(
     summary="Get a join token for somebody else",
     tag=Tag.NATIVE,
     access=Access.STREAM,
+    audited="token.issue",
     description="For a browser or a phone, which should not have the key.",
     body=Body("What it is to be.", {JSON: TokenWanted}, is_required=False),
     answers={HTTPStatus.CREATED: Answer("The token.", {JSON: TokenBody})},
@@ -224,6 +231,7 @@ class Admin:
         """POST: 201 with a new key."""
         wanted = await read_json(request, KeyWanted)
         row, value = await self._accounts.keys.create(NewKey(**dict(wanted)))
+        concerning(request, key=row.id, tenant=row.tenant)
         return _told(NewKeyBody(key=KeyBody.of(row), value=value), status=HTTPStatus.CREATED)
 
     @described(ROTATE)
@@ -234,6 +242,7 @@ class Admin:
             row, value = await self._accounts.keys.rotate(request.match_info["id"], overlap_s=wanted.overlap_s)
         except VoiceForgeError as exc:
             raise _with_status(exc) from exc
+        concerning(request, key=row.id, tenant=row.tenant)
         return _told(NewKeyBody(key=KeyBody.of(row), value=value), status=HTTPStatus.CREATED)
 
     @described(CHANGE_PLAN)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.session.eventlog import LISTENERS_RETRY_AFTER_S, Entry, EventLog, Listener
+from signaling.audit_door import concerning
 from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.native_events import NATIVE_EVENTS
@@ -80,6 +81,7 @@ EVENTS = Operation(
     summary="What a session tells",
     tag=Tag.WHIP,
     access=Access.URL,
+    audited="transcript.watch",
     description="Events of the native protocol, as server-sent events (`id` is `seq`, `data` is the JSON object) or, "
     "where the request is a WebSocket handshake, one a message. Begins with what is kept, ends after `closed`. An "
     "`EVENTS_LOST` warning without an `id` says that older events are kept no more. Over the WebSocket the messages of "
@@ -161,6 +163,7 @@ class Events:
                 "There is no such session, or it ended some time ago.",
                 "Events can be read for `events_linger_s` after a session's end; POST an offer to /whip for a new one.",
             )
+        concerning(request, session=log.session_id)
         after = _after(request, log)
         is_socket = request.headers.get("Upgrade", "").lower() == "websocket"
         with _listen(log, after) as listener:

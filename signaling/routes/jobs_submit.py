@@ -18,6 +18,7 @@ from mediaserver.jobs.transcript import RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, parse_url
 from mediaserver.settings import Settings
+from signaling.audit_door import concerning
 from signaling.auth.principal import current_principal
 from signaling.body import read_json, read_value, validated
 from signaling.limits import Admission, shutting_down
@@ -83,6 +84,7 @@ class Submissions:
         except VoiceForgeError as exc:
             self._metrics.refused_total.labels(exc.code).inc()
             raise
+        concerning(request, job=body.id)
         return json_response(body.model_dump_json(), status=HTTPStatus.CREATED, location=f"{PATH}/{body.id}")
 
     @described(api.BATCH)
@@ -100,6 +102,7 @@ class Submissions:
             url = str(parse_url(merged.url, self._policy))
             new.append(self._new_job(merged, new_id("job"), url=url, batch_id=batch_id))
         jobs = await self._jobs.submit(new)
+        concerning(request, batch=batch_id, jobs=[job.id for job in jobs])
         body = BatchCreatedBody(batch_id=batch_id, jobs=[JobBody.of(job) for job in jobs])
         return json_response(body.model_dump_json(), status=HTTPStatus.CREATED, location=f"{PATH}?batch_id={batch_id}")
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from mediaserver.jobs.models import Upload
 from mediaserver.jobs.service import Jobs
 from mediaserver.settings import Settings
+from signaling.audit_door import concerning
 from signaling.auth.principal import principal_of
 from signaling.body import pieces
 from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, shutting_down
@@ -96,6 +97,7 @@ class Uploads:
         upload = await self._jobs.add_upload(
             size_bytes=size_bytes, file_name=_file_name(request), tenant=principal_of(request).tenant
         )
+        concerning(request, upload=upload.id)
         headers = {"Location": f"{PATH}/{upload.id}", "Upload-Offset": "0", "Upload-Expires": _expires(upload)}
         return self._response(HTTPStatus.CREATED, headers)
 

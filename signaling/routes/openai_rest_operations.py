@@ -62,6 +62,7 @@ TRANSCRIBE = Operation(
     summary="Transcribe a recording",
     tag=Tag.OPENAI,
     access=Access.JOBS,
+    audited="recording.transcribe",
     description="As OpenAI's. The recording is decoded in pieces cut at pauses, several at once, and gives way to live "
     "sessions. A client that hangs up stops it.",
     body=Body("The recording and parameters.", {FORM: TranscriptionForm}),
@@ -74,6 +75,7 @@ TRANSLATE = Operation(
     summary="Translate a recording into English",
     tag=Tag.OPENAI,
     access=Access.JOBS,
+    audited="recording.transcribe",
     description="As OpenAI's. Needs a multilingual model.",
     body=Body("The recording and parameters.", {FORM: TranslationForm}),
     answers={HTTPStatus.OK: _answer(streams=False)},

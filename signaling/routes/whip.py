@@ -24,6 +24,7 @@ from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Denoise
 from signaling.answering import Answering
+from signaling.audit_door import concerning
 from signaling.eventlogs import EventLogs
 from signaling.limits import (
     PREFLIGHT_MAX_AGE_S,
@@ -151,6 +152,7 @@ class Whip:
     async def describe(self, request: web.Request) -> web.Response:
         """GET a session: its state as JSON, for a person who looks for a fault."""
         live, _ = self._find(request)
+        concerning(request, session=live.session_id)
         return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=_NOT_KEPT)
 
     @described(TRICKLE)

@@ -192,6 +192,7 @@ DESCRIBE = Operation(
     summary="The state of a session",
     tag=Tag.WHIP,
     access=Access.URL,
+    audited="session.read",
     description="For a person who looks for a fault.",
     path=PATH,
     answers={HTTPStatus.OK: Answer("Its state.", {JSON: PeerState})},

@@ -118,6 +118,7 @@ RECORDED = Operation(
     summary="Transcribe a recording",
     tag=Tag.DEEPGRAM,
     access=Access.JOBS,
+    audited="recording.transcribe",
     description="As Deepgram's. The body is the recording, or JSON with its URL. With `callback` the answer is only "
     "the request's id, and the transcript is posted there.",
     query=RecordedQuery,
@@ -155,6 +156,7 @@ GRANT = Operation(
     summary="Get a temporary token",
     tag=Tag.DEEPGRAM,
     access=Access.STREAM,
+    audited="token.issue",
     description="A JWT for a browser or a phone that should not have the key; good for opening connections.",
     headers=Authorized,
     body=Body("How long it is to live.", {JSON: GrantBody}, is_required=False),
