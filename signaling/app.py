@@ -17,6 +17,7 @@ from signaling.audit import Audit
 from signaling.audit_door import AuditDoor, SessionRecords
 from signaling.auth.accounts import Accounts
 from signaling.auth.guard import Guard
+from signaling.auth.revocations import Revocations
 from signaling.eventlogs import EventLogs
 from signaling.lifetime import Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
@@ -139,6 +140,7 @@ def make_app(
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
     admin = Admin(accounts=accounts)
+    revocations = Revocations(keys=accounts.keys, registry=registry)
     usage = UsageReport(database=accounts.database, prices=Prices(settings.price_per_minute))
     guard = Guard(
         settings=settings,
@@ -185,6 +187,7 @@ def make_app(
         logs=logs,
         jobs=jobs,
         closed_last=(deepgram, webhooks, outbound),
+        background=(revocations,),
         audit=audit,
     )
     lifetime.of(app)

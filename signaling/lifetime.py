@@ -34,6 +34,14 @@ class Closable(Protocol):
         ...
 
 
+class Background(Protocol):
+    """What works from time to time."""
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises nothing else."""
+        ...
+
+
 class Lifetime:
     """Starts what the doors stand on, and ends it.
 
@@ -44,6 +52,7 @@ class Lifetime:
         admission, registry, logs: sessions, which end first.
         jobs: recordings.
         closed_last: connections outwards, in the order in which they are closed.
+        background: what works meanwhile.
         audit: hears of the start and the end, and is closed when all else is.
     """
 
@@ -59,6 +68,7 @@ class Lifetime:
         logs: EventLogs,
         jobs: Jobs,
         closed_last: Sequence[Closable],
+        background: Sequence[Background],
         audit: Audit,
     ) -> None:
         self._settings = settings
@@ -70,6 +80,7 @@ class Lifetime:
         self._logs = logs
         self._jobs = jobs
         self._closed_last = closed_last
+        self._background = background
         self._audit = audit
 
     def of(self, app: web.Application) -> None:
@@ -77,6 +88,7 @@ class Lifetime:
         # Contexts end in the reverse of this order.
         app.cleanup_ctx.append(self._record)
         app.cleanup_ctx.append(self._count)
+        app.cleanup_ctx.append(self._work)
         app.cleanup_ctx.append(self._monitor)
         app.cleanup_ctx.append(self._close_outbound)
         app.cleanup_ctx.append(self._run_jobs)
@@ -95,6 +107,13 @@ class Lifetime:
         yield
         self._audit.record("server.stop")
         await self._audit.close()
+
+    async def _work(self, _app: web.Application) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(one.run(), name=type(one).__name__.lower()) for one in self._background]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run_jobs(self, _app: web.Application) -> AsyncIterator[None]:
         await self._jobs.start()

@@ -183,6 +183,17 @@ class Registry:
         if tasks:
             await asyncio.shield(asyncio.gather(*tasks))
 
+    def sessions(self) -> list[LiveSession]:
+        """Those that are not closing."""
+        return [live for live in self._by_secret.values() if live.closing is None]
+
+    def end_those(self, which: Callable[[LiveSession], bool], reason: str, *, deadline_s: float) -> int:
+        """Begin to close some sessions, each within `deadline_s`; how many. Nobody waits for their end."""
+        ending = [live for live in self.sessions() if which(live)]
+        for live in ending:
+            self._begin_close(live, reason, deadline_s)
+        return len(ending)
+
     def _begin_close(self, live: LiveSession, reason: str, deadline_s: float) -> asyncio.Task[None]:
         if live.closing is None:
             live.closing = asyncio.create_task(self._close(live, reason, deadline_s), name=f"close-{live.session_id}")

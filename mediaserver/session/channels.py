@@ -7,7 +7,7 @@ To a door they look like one session. What is said of the connection is said onc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -22,6 +22,15 @@ from mediaserver.session.session import FLUSH_DEADLINE_S, Session
 from mediaserver.session_config import SessionConfig
 
 MakeSession = Callable[[Sink], Session]
+
+TOLD_BEFORE: Mapping[str, VoiceForgeError] = {
+    "key_ended": VoiceForgeError(
+        "KEY_ENDED",
+        "The key that opened this session no longer works.",
+        "Open a new session with a key that does.",
+    ),
+}
+"""What a client is told before the end, where the end's reason alone would leave it guessing."""
 
 
 class Outlet(Protocol):
@@ -185,6 +194,8 @@ class Channels:
 
     async def close(self, reason: str, *, deadline_s: float = FLUSH_DEADLINE_S) -> None:
         """Flush the finals of all channels, say how much there was, say `closed`. Further calls wait for the first."""
+        if not self._is_closing and self._is_told_of and reason in TOLD_BEFORE:
+            self.fail(TOLD_BEFORE[reason])
         self._is_closing = True
         await asyncio.gather(*(session.close(reason, deadline_s=deadline_s) for session in self._sessions))
 

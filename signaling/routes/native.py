@@ -47,6 +47,7 @@ TERMS = Terms(
         "undecodable": (WSCloseCode.UNSUPPORTED_DATA, "The audio cannot be decoded; the error before says why."),
         "timeout": (WSCloseCode.POLICY_VIOLATION, "No message came for too long: send audio or keep_alive."),
         "session_max": (WSCloseCode.POLICY_VIOLATION, "The session has lasted as long as one may."),
+        "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
     },
 )
 

@@ -57,6 +57,7 @@ TERMS = Terms(
         "timeout": (WSCloseCode.INTERNAL_ERROR, f"NET-0001 Neither audio nor a KeepAlive came for {IDLE_S:g} s."),
         "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
         "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
+        "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
     },
     failed=(WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session."),
 )

@@ -48,6 +48,7 @@ TERMS = Terms(
     {
         "client": (WSCloseCode.OK, ""),
         "session_max": (WSCloseCode.OK, "session_expired"),
+        "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
         "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
     },
 )
