@@ -240,12 +240,17 @@ class UtteranceBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class UtteranceSettled(Event):
-    """Nothing more is told of an utterance but revisions: it had its final, or no words, or `error` says why not."""
+    """Nothing more is told of an utterance but revisions: it had its final, or no words, or `error` says why not.
+
+    `queued_s` and `decode_s` are how long its decode waited and took; None where nothing was decoded.
+    """
 
     type: ClassVar[str] = "utterance_settled"
     of_channel: ClassVar[bool] = True
     utterance_id: int
     error: dict[str, object] | None = None
+    queued_s: float | None = None
+    decode_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class Finals:
         reporter: where faults go.
         settling: where finals go.
         metrics: where the final latency goes.
-        on_settled: called with each utterance once it has had its final, or with why it will have none.
+        on_settled: called with each utterance once it has had its final, with what that was made of or with why it will
+            have none.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Finals:
         reporter: Reporter,
         settling: Settling,
         metrics: Metrics,
-        on_settled: Callable[[Utterance, VoiceForgeError | None], None],
+        on_settled: Callable[[Utterance, Hypothesis | VoiceForgeError], None],
     ) -> None:
         self._on_settled = on_settled
         self._hearing = hearing
@@ -143,7 +144,7 @@ class Finals:
                 self._on_settled(pending.utterance, error)
             else:
                 self._tell(pending, hypothesis)
-                self._on_settled(pending.utterance, None)
+                self._on_settled(pending.utterance, hypothesis)
             finally:
                 self._decoding = []
             pending.finish()

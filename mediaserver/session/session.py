@@ -22,7 +22,7 @@ from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool, VadStream, Verdict
 from mediaserver.decoder.confidence import Calibration, calibration_of
 from mediaserver.decoder.language import LanguageTracker
-from mediaserver.decoder.window import Decoder
+from mediaserver.decoder.window import Decoder, Hypothesis
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import (
     Closed,
@@ -367,8 +367,10 @@ class Session:
             utterance.speculation = None  # somebody went on speaking
         self._finals.add(utterance, end_sample=end_sample, speech_end_sample=speech_end_sample, has_stopped=has_stopped)
 
-    def _settled(self, utterance: Utterance, error: VoiceForgeError | None) -> None:
-        self._tell_inner(UtteranceSettled(utterance.number, None if error is None else error.as_dict()))
+    def _settled(self, utterance: Utterance, outcome: Hypothesis | VoiceForgeError | None) -> None:
+        error = outcome.as_dict() if isinstance(outcome, VoiceForgeError) else None
+        queued_s, decode_s = (outcome.queued_s, outcome.compute_s) if isinstance(outcome, Hypothesis) else (None, None)
+        self._tell_inner(UtteranceSettled(utterance.number, error, queued_s, decode_s))
 
     def _tell_inner(self, event: Event) -> None:
         if self.on_inner is not None:
