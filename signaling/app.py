@@ -26,6 +26,7 @@ from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.requests import Requests
+from signaling.resume.returning import Returning
 from signaling.routes.admin import Admin
 from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
 from signaling.routes.deepgram.door import Deepgram
@@ -119,7 +120,8 @@ def make_app(
     recordings = Recordings(
         settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad, meter=meter
     )
-    native = Native(sessions=sessions, registry=registry, admission=admission, metrics=metrics)
+    returning = Returning(registry=registry, keys=accounts.keys, trusted_proxies=settings.trusted_proxies)
+    native = Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics)
     openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
     jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
     transcriptions = (

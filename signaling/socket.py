@@ -43,6 +43,16 @@ NO_STATUS = 0
 
 CLOSED_BY_CLIENT = (WSCloseCode.OK, WSCloseCode.GOING_AWAY, NO_STATUS)
 
+SAID_GOODBYE = (WSCloseCode.OK, NO_STATUS)
+"""What ends a session that would wait for its client. Browsers send 1001 for a page that is reloaded or left."""
+
+VIOLATIONS = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
+"""With what aiohttp ends a connection: whoever sends that would send it again."""
+
+Ending = tuple[int, str]
+"""Code (RFC 6455 section 7.4.1) and reason of a close frame. What is no UTF-8 (1007) and what is too long (1009)
+aiohttp closes itself."""
+
 OnMessage = Callable[[WSMessage], Awaitable[bool]]
 """Acts on a text or binary message; False: the client has said all that it will. Never raises."""
 
@@ -221,25 +231,53 @@ class Outgoing:
             self._transport.abort()
 
 
+class Visit:
+    """One connection of a session that waits for its client when a connection drops.
+
+    Args:
+        on_lost: called once where the connection is over and the client did not say that the session is.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self.on_lost = on_lost
+        self.over = asyncio.Event()
+        """Set once the connection is of no more use, though the session goes on."""
+        self.ending: Ending | None = None
+        """The close frame then."""
+
+    def end(self, code: int, reason: str) -> None:
+        """The session goes on without this connection."""
+        self.ending = self.ending or (code, reason)
+        self.over.set()
+
+
 async def converse(
-    ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage, *, gone: asyncio.Event | None = None
+    ws: web.WebSocketResponse,
+    feed: Feed,
+    on_message: OnMessage,
+    *,
+    gone: asyncio.Event | None = None,
+    visit: Visit | None = None,
 ) -> None:
     """Read a client's messages until it has said all, is gone, or the feed ends for a reason of its own.
 
-    Afterwards the feed has ended, with its last finals told where somebody is left to hear them. The socket is the
-    caller's to close.
+    Afterwards the feed has ended, with its last finals told where somebody is left to hear them; or, with a visit, its
+    owner has been told that the connection was lost. The socket is the caller's to close.
 
     Args:
         ws: prepared.
         feed: what the client's audio goes to.
         on_message: acts on each text or binary message.
         gone: `Outgoing.gone`; without it a client that goes while it is held back is missed until it is read again.
+        visit: where the session waits for its client when the connection drops.
     """
     gone = gone or asyncio.Event()
     said_all = asyncio.Event()
-    reading = asyncio.create_task(_read(ws, feed, on_message, said_all), name="socket-reading")
+    reading = asyncio.create_task(_read(ws, feed, on_message, said_all, visit), name="socket-reading")
     ended = asyncio.create_task(feed.ended.wait(), name="socket-ended")
     others = [ended, asyncio.create_task(gone.wait(), name="socket-gone")]
+    if visit is not None:
+        others.append(asyncio.create_task(visit.over.wait(), name="socket-over"))
     try:
         await asyncio.wait({reading, *others}, return_when=asyncio.FIRST_COMPLETED)
         if said_all.is_set():  # and perhaps left: callbacks and webhooks still hear it out
@@ -249,16 +287,25 @@ async def converse(
         for task in others:
             task.cancel()
         results = await asyncio.gather(reading, *others, return_exceptions=True)
-        await feed.close("peer_lost")  # nothing where it has ended
+        has_failed = isinstance(results[0], Exception)
+        if visit is not None and not said_all.is_set() and not has_failed:
+            visit.on_lost()  # nothing where the feed has ended
+        else:
+            await feed.close("error" if has_failed and visit is not None else "peer_lost")  # nothing where it has ended
     if isinstance(results[0], Exception):
         raise results[0]
 
 
-async def _read(ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage, said_all: asyncio.Event) -> None:
+async def _read(
+    ws: web.WebSocketResponse, feed: Feed, on_message: OnMessage, said_all: asyncio.Event, visit: Visit | None
+) -> None:
     async for message in ws:
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not await on_message(message):
             said_all.set()
             await feed.finish()
             return
     # A close frame ends the conversation in both directions: what would still come can reach nobody.
-    await feed.close("client" if ws.close_code in CLOSED_BY_CLIENT else "peer_lost")
+    if visit is None:
+        await feed.close("client" if ws.close_code in CLOSED_BY_CLIENT else "peer_lost")
+    elif not visit.over.is_set() and ws.close_code in (*SAID_GOODBYE, *VIOLATIONS):
+        await feed.close("client" if ws.close_code in SAID_GOODBYE else "peer_lost")

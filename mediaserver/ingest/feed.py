@@ -1,13 +1,18 @@
 """Audio that comes as bytes (over a WebSocket, in a request's body) to the sessions of its channels.
 
 A source may be faster than real time: it is held back as soon as the sessions are `AHEAD_S` behind, and told so once.
+
+A message is taken whole or not at all: once `push` has been called with it, it counts as received, and is heard to its
+end even if its connection goes while it waits for room.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 import structlog
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
@@ -49,6 +54,7 @@ class Feed:
         settings: of the node.
         metrics: shared by all connections.
         idle_timeout_s: without a message for so long the connection ends with the reason `timeout`; None: never.
+        first_byte: how many bytes of the client's stream lie before the first one that it is given.
 
     Raises:
         ConfigError: INVALID_AUDIO_FORMAT, and what `open_channels` raises.
@@ -63,6 +69,7 @@ class Feed:
         settings: Settings,
         metrics: Metrics,
         idle_timeout_s: float | None = None,
+        first_byte: int = 0,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self.ended = asyncio.Event()
@@ -76,7 +83,12 @@ class Feed:
         self._idle_timeout_s = idle_timeout_s
         self._log = log.bind(session=session_id)
         self._has_warned = False
-        self._bytes = 0
+        self._bytes = first_byte
+        self._unread: deque[bytes] = deque()  # bound: a message of each connection; a second one is taken after a first
+        self._read_to = 0  # of the first of them
+        self._unheard: Samples = np.zeros((audio_format.count, 0), np.float32)  # bound: what one call of a source gives
+        self._is_attached = True
+        self._working: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._started_s = self.last_data_s = self._loop.time()
@@ -94,7 +106,7 @@ class Feed:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes of audio received."""
+        """Bytes of audio received, of whole messages; those that are still on their way to the sessions count."""
         return self._bytes
 
     def reformat(self, audio_format: AudioFormat) -> None:
@@ -111,8 +123,24 @@ class Feed:
         """The client has said something that is no audio: it lives."""
         self.last_data_s = self._loop.time()
 
+    def attach(self) -> None:
+        """There is a connection again that messages come by; `detach` first, where there was one."""
+        self._is_attached = True
+        self.touch()
+        self._rearm()
+
+    def detach(self) -> None:
+        """The connection is gone, and another may come: what it brought is heard to its end, silence is no idleness."""
+        if self._closing is not None:
+            return
+        self._is_attached = False
+        self._rearm()
+        if self._working is None:
+            self._working = asyncio.create_task(self._work_alone(), name="feed-working")
+            self._working.add_done_callback(self._worked)
+
     async def push(self, data: bytes) -> None:
-        """Take the next bytes; waits while the sessions are too far behind.
+        """Take the next bytes; waits while the sessions are too far behind. Being cancelled cancels the wait alone.
 
         Raises:
             MediaError: UNDECODABLE_AUDIO. The stream is of no more use then.
@@ -121,16 +149,8 @@ class Feed:
         if self._closing is not None:
             return
         self._bytes += len(data)
-        start = 0
-        while start < len(data) and self._closing is None:
-            if start:
-                await asyncio.sleep(0)  # a few milliseconds' work at a time, also where no audio comes of it
-            piece = data[start : start + self._audio.slice_bytes]
-            start += len(piece)
-            await self._hand_on(self._audio.feed(piece))
-            while self._audio.pending and self._closing is None:
-                await asyncio.sleep(0)  # a second of audio at a time, and the event loop in between
-                await self._hand_on(self._audio.feed(b""))
+        self._unread.append(data)
+        await self._work()
 
     async def finish(self, reason: str = "client", *, deadline_s: float = DRAIN_S) -> None:
         """The audio is over: all of it is heard, the last finals are told, and `closed`.
@@ -141,10 +161,13 @@ class Feed:
         """
         if self._closing is None:
             try:
-                await self._hand_on(self._audio.finish())
+                await self._work()
+                self._unheard = self._audio.finish()
+                await self._hand_on()
                 while self._audio.pending and self._closing is None:
                     await asyncio.sleep(0)
-                    await self._hand_on(self._audio.finish())
+                    self._unheard = self._audio.finish()
+                    await self._hand_on()
             except MediaError as error:
                 self.channels.warn(error)  # cut off: what came before it counts
         await self.close(reason, deadline_s=deadline_s)
@@ -156,11 +179,11 @@ class Feed:
         total_s = self._settings.shutdown_deadline_s if deadline_s is None else deadline_s
         if self._closing is not None:
             await asyncio.gather(self.channels.close(reason, deadline_s=total_s), return_exceptions=True)
-        else:
-            self._timer.cancel()
-            self.reason = reason
-            self._closing = asyncio.create_task(self._close(reason, total_s), name="feed-close")
-        await asyncio.shield(self._closing)
+        await asyncio.shield(self._begin_close(reason, total_s))
+
+    def begin_close(self, reason: str) -> None:
+        """End it within the node's deadline, without waiting for it."""
+        self._begin_close(reason, self._settings.shutdown_deadline_s)
 
     def describe(self) -> dict[str, object]:
         """What an operator may know of it."""
@@ -173,14 +196,50 @@ class Feed:
             "backlog_s": round(self.channels.backlog_s, 3),
         }
 
-    async def _hand_on(self, samples: Samples) -> None:
-        """Push [count, n] samples, block by block, each when there is room for it."""
+    async def _work(self) -> None:
+        """Hear all that has come. Between two awaits it leaves nothing half done, so several may work at once."""
+        while self._closing is None:
+            await self._hand_on()
+            if self._unheard.shape[1]:
+                continue  # somebody else has brought more
+            if self._audio.pending:
+                self._unheard = self._audio.feed(b"")
+            elif self._unread:
+                data = self._unread[0]
+                piece = data[self._read_to : self._read_to + self._audio.slice_bytes]
+                self._read_to += len(piece)
+                if self._read_to == len(data):
+                    self._unread.popleft()
+                    self._read_to = 0
+                self._unheard = self._audio.feed(piece)
+            else:
+                return
+            if self._audio.pending or self._unread:
+                await asyncio.sleep(0)  # a few milliseconds' work at a time, also where no audio comes of it
+
+    async def _hand_on(self) -> None:
+        """Push what has been decoded, block by block, each when there is room for it."""
         self.touch()  # a message may be minutes of audio: taking it is not idleness, nor is waiting for room
-        for start in range(0, samples.shape[1], BLOCK_SAMPLES):
+        while self._unheard.shape[1]:
             await self._room()
             if self._closing is not None:
                 return
-            self.channels.push(samples[:, start : start + BLOCK_SAMPLES])
+            block, self._unheard = self._unheard[:, :BLOCK_SAMPLES], self._unheard[:, BLOCK_SAMPLES:]
+            self.channels.push(block)
+
+    async def _work_alone(self) -> None:
+        """Hear what a connection brought that is gone."""
+        try:
+            await self._work()
+        except MediaError as error:
+            self.channels.fail(error)
+            self.begin_close("undecodable")
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._working = None
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._log.error("feed failed", exc_info=failure)
+            self.begin_close("error")
 
     async def _room(self) -> None:
         while self._closing is None:
@@ -202,7 +261,14 @@ class Feed:
 
     def _next_look_s(self) -> float:
         ends_s = self._started_s + self._settings.session_max_s
-        return ends_s if self._idle_timeout_s is None else min(ends_s, self.last_data_s + self._idle_timeout_s)
+        if self._idle_timeout_s is None or not self._is_attached:
+            return ends_s
+        return min(ends_s, self.last_data_s + self._idle_timeout_s)
+
+    def _rearm(self) -> None:
+        self._timer.cancel()
+        if self._closing is None:
+            self._timer = self._loop.call_at(self._next_look_s(), self._look)
 
     def _look(self) -> None:
         """Look once at the next deadline whether it has moved: messages set no timers."""
@@ -213,11 +279,19 @@ class Feed:
             self._timer = self._loop.call_at(self._next_look_s(), self._look)
             return
         is_idle = now_s < self._started_s + self._settings.session_max_s
-        reason = "timeout" if is_idle else "session_max"
-        self.reason = reason
-        self._closing = asyncio.create_task(self._close(reason, self._settings.shutdown_deadline_s), name="feed-close")
+        self.begin_close("timeout" if is_idle else "session_max")
+
+    def _begin_close(self, reason: str, total_s: float) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._timer.cancel()
+            self.reason = reason
+            self._closing = asyncio.create_task(self._close(reason, total_s), name="feed-close")
+        return self._closing
 
     async def _close(self, reason: str, total_s: float) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
         try:
             await self.channels.close(reason, deadline_s=total_s)
         except Exception:

@@ -184,6 +184,10 @@ class Channels:
         """Answer a client that asks whether the connection lives."""
         self._sessions[0].keep_alive()
 
+    def tell(self, event: Event) -> None:
+        """Tell the client of something about the connection."""
+        self._send(event, 0)
+
     def warn(self, error: VoiceForgeError) -> None:
         """Tell the client of something that does not end the connection."""
         self._sessions[0].warn(error)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from signaling.metadata import METADATA_HEADER
 from signaling.openapi.native_events import NATIVE_EVENTS
@@ -19,6 +19,7 @@ from signaling.openapi.operation import (
     Refusal,
     Tag,
 )
+from signaling.routes.whip_operations import Secret
 from signaling.stream_config import StreamQuery
 
 
@@ -63,6 +64,48 @@ CONNECT = Operation(
             title="The native WebSocket",
             description="`ready` comes first, then what is heard. After `close_stream` come the last finals, "
             "`metadata` and `closed`; then the server closes.",
+            carrier="ws",
+            from_client=SOCKET_MESSAGES,
+            from_server=NATIVE_EVENTS,
+        )
+    ],
+)
+
+
+class ResumeQuery(BaseModel):
+    """What a client knows that comes back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    after: Annotated[
+        int,
+        Field(ge=-1, le=2**53, description="The `seq` of the last event that is known; -1 tells all that is kept."),
+    ] = -1
+
+
+RESUME = Operation(
+    summary="Go on with a session after its connection dropped",
+    tag=Tag.NATIVE,
+    access=Access.URL,
+    description="The address is in `ready.resume`, and is the token. What was missed is told again, with the numbers "
+    "it had; then comes `resumed`, with the byte from which on the audio is sent again. A connection that still seems "
+    "to live is closed with 4001. Without a handshake the same is refused that one would be.",
+    path={"secret": Secret},
+    query=ResumeQuery,
+    answers={HTTPStatus.SWITCHING_PROTOCOLS: Answer("The WebSocket; missed events and `resumed` come first.")},
+    refusals=[
+        Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG", "INVALID_CURSOR", "UNKNOWN_SUBPROTOCOL")),
+        Refusal(HTTPStatus.UNAUTHORIZED, ("INVALID_API_KEY",)),
+        Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",)),
+        Refusal(HTTPStatus.CONFLICT, ("CANNOT_RESUME",)),
+        Refusal(HTTPStatus.UPGRADE_REQUIRED, ("UPGRADE_REQUIRED",), headers={"Upgrade": Literal["websocket"]}),
+        NO_SESSION_NOW,
+    ],
+    conversations=[
+        Conversation(
+            name="resume",
+            title="The native WebSocket, after a drop",
+            description="What was missed comes first, then `resumed`; the rest is as before the drop.",
             carrier="ws",
             from_client=SOCKET_MESSAGES,
             from_server=NATIVE_EVENTS,

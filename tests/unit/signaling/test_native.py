@@ -23,6 +23,7 @@ from mediaserver.session.dialect import Telling
 from mediaserver.settings import Settings
 from signaling.app import ADMISSION, REGISTRY, make_app
 from signaling.routes.native import MESSAGE_MAX_BYTES
+from signaling.routes.native_stream import NativeStream
 from signaling.socket import Outgoing, open_socket
 from tests.unit.signaling.front_door import FakeEngine
 
@@ -118,7 +119,7 @@ async def start(vad: VadPool) -> AsyncIterator[Any]:
     async def begin(*, loaded: bool = True, **settings: Any) -> Node:
         engine, metrics = FakeEngine(), Metrics()
         app = make_app(
-            Settings(**{"shutdown_deadline_s": 1.0, **settings}),
+            Settings(**{"shutdown_deadline_s": 1.0, "resume_window_s": 0.1, **settings}),
             metrics=metrics,
             engine=engine if loaded else None,
             vad=vad if loaded else None,
@@ -426,9 +427,9 @@ async def test_a_client_that_goes_while_it_is_held_back_is_missed_at_once(
     writer.write(b"\x82\x81\0\0\0\0x")
     await asyncio.wait_for(held.wait(), 5)
     (live,) = node.server.app[REGISTRY]._by_secret.values()
-    assert isinstance(live.peer, Feed)
+    assert isinstance(live.peer, NativeStream)
     monkeypatch.setattr("signaling.socket.STALLED_LETTERS", 0)
-    live.peer.channels.keep_alive()  # what is told now finds that nobody reads
+    live.peer.feed.channels.keep_alive()  # what is told now finds that nobody reads
     await node.empty()
     writer.close()
 
@@ -449,14 +450,14 @@ async def test_who_has_said_all_is_heard_out_also_when_it_has_left(node: Node, m
     writer.write(b"\x81" + bytes([0x80 | len(message)]) + bytes(4) + message)
     await asyncio.wait_for(draining.wait(), 5)
     (live,) = node.server.app[REGISTRY]._by_secret.values()
-    assert isinstance(live.peer, Feed)
+    assert isinstance(live.peer, NativeStream)
     monkeypatch.setattr("signaling.socket.STALLED_LETTERS", 0)
-    live.peer.channels.keep_alive()  # what is told now finds that nobody reads
+    live.peer.feed.channels.keep_alive()  # what is told now finds that nobody reads
     await asyncio.sleep(0.05)
-    assert live.peer.is_open
+    assert live.peer.feed.is_open
     decoded.set()
     await node.empty()
-    assert live.peer.reason == "client"
+    assert live.peer.feed.reason == "client"
     writer.close()
 
 
@@ -525,7 +526,11 @@ async def raw_connection(node: Node) -> tuple[asyncio.StreamReader, asyncio.Stre
     ],
 )
 @pytest.mark.parametrize("abrupt", [True, False])
-async def test_clients_that_break_off_leave_no_session_behind(node: Node, frames: bytes, *, abrupt: bool) -> None:
+@pytest.mark.parametrize("window_s", [0, 0.1])
+async def test_clients_that_break_off_leave_no_session_behind(
+    start: Any, frames: bytes, window_s: float, *, abrupt: bool
+) -> None:
+    node = await start(resume_window_s=window_s)
     _, writer = await raw_connection(node)
     writer.write(frames)
     await writer.drain()

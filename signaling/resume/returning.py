@@ -1,0 +1,93 @@
+"""Who may come back to a session: whoever knows its URL, while it waits, and while the key it came with is good."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from mediaserver.errors import ConfigError
+from signaling.auth.addresses import client_address
+from signaling.auth.keys import Keys
+from signaling.auth.principal import Principal
+from signaling.problems import HttpError
+from signaling.registry import LiveSession, Registry
+
+
+class Returning:
+    """Finds the sessions of clients that come back.
+
+    Args:
+        registry: where sessions live.
+        keys: of the node; asked again, for a key may have been revoked while its client was away.
+        trusted_proxies: networks whose word is taken for where a request comes from.
+    """
+
+    def __init__(self, *, registry: Registry, keys: Keys, trusted_proxies: list[str]) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._trusted_proxies = trusted_proxies
+
+    async def find(self, request: web.Request, secret: str) -> LiveSession:
+        """The session of a URL.
+
+        Raises:
+            HttpError: SESSION_NOT_FOUND (404), or INVALID_API_KEY (401) where its key no longer works, or not from
+                where the client is now.
+            VoiceForgeError: what `Database.reading` raises.
+        """
+        live = self._registry.find(secret)
+        if live is None:
+            raise self.gone()
+        await self.require_key(request, live.principal)
+        if live.closing is not None:
+            raise self.gone()
+        return live
+
+    async def require_key(self, request: web.Request, principal: Principal) -> None:
+        """Refuse who came with a key that no longer works.
+
+        Raises:
+            HttpError: INVALID_API_KEY (401).
+        """
+        address = client_address(request, self._trusted_proxies)
+        if principal.key_id is None or await self._keys.principal_of_id(principal.key_id, address=address) is not None:
+            return
+        raise HttpError(
+            HTTPStatus.UNAUTHORIZED,
+            "INVALID_API_KEY",
+            "The key that the session was opened with no longer works.",
+            "Open a new session with a key that does.",
+            headers={"WWW-Authenticate": 'Bearer realm="voiceforge"', "Cache-Control": "no-store"},
+        )
+
+    def require_known(self, after: int, *, newest: int) -> None:
+        """Refuse who knows of events that have not been told.
+
+        Raises:
+            ConfigError: INVALID_CURSOR.
+        """
+        if after > newest:
+            raise ConfigError(
+                "INVALID_CURSOR",
+                f"Event {after} has not been told; the newest one is {newest}.",
+                "Send the `seq` of the last event that you know, or nothing.",
+            )
+
+    def gone(self) -> HttpError:
+        """The refusal where there is nothing to come back to."""
+        return HttpError(
+            HTTPStatus.NOT_FOUND,
+            "SESSION_NOT_FOUND",
+            "There is no such session, or it has ended.",
+            "Open a new one. A session waits for `resume_window_s` after its connection dropped.",
+        )
+
+    def cannot(self) -> HttpError:
+        """The refusal of a session that ends with its connection."""
+        return HttpError(
+            HTTPStatus.CONFLICT,
+            "CANNOT_RESUME",
+            "This session cannot be taken up again.",
+            "Open a new one: its protocol has no way to come back, or the server has `resume_window_s` set to 0.",
+        )
