@@ -17,10 +17,13 @@ from types import ModuleType
 from typing import Protocol
 
 import numpy as np
+import structlog
 
 from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Denoise
+
+log = structlog.get_logger(__name__)
 
 SPEEX_SUPPRESSION_DB = -15
 """Most that Speex takes away. Its usual −30 dB costs words."""
@@ -68,7 +71,7 @@ class Denoiser(Protocol):
 
 
 def make_denoiser(kind: Denoise) -> Denoiser | None:
-    """A denoiser for one stream; None for `off`. Cheap: noisereduce is imported by `preload` or the first frame.
+    """A denoiser for one stream; None for `off`. Cheap: noisereduce is imported by `preload`, or beside first frames.
 
     Raises:
         VoiceForgeError: the library is not installed.
@@ -131,7 +134,9 @@ class SpeexDenoiser:
 class SpectralGate:
     """Non-stationary spectral gating by noisereduce, over a window that slides.
 
-    noisereduce keeps nothing between calls, so each frame costs a whole window.
+    noisereduce keeps nothing between calls, so each frame costs a whole window. Where it is not imported yet
+    (`preload`), a thread of its own does that, and raw audio goes through meanwhile, as late as it would be: the thread
+    that all streams share has no seconds to spare.
 
     Raises:
         VoiceForgeError: noisereduce is not installed.
@@ -143,14 +148,17 @@ class SpectralGate:
         if importlib.util.find_spec("noisereduce") is None:
             raise _missing("noisereduce")
         self._reduce_noise: Callable[..., Samples] | None = None
+        self._importing: threading.Thread | None = None
         self._window: Samples = np.zeros(GATE_WINDOW_SAMPLES, dtype=np.float32)
 
     def process(self, frame: Samples) -> Samples:
         """[512] in, [512] out, 1,024 samples later."""
-        if self._reduce_noise is None:
-            self._reduce_noise = _load_noisereduce().reduce_noise
+        end = GATE_WINDOW_SAMPLES - GATE_DELAY_SAMPLES
         self._window = np.concatenate((self._window[FRAME_SAMPLES:], frame))
-        cleaned = self._reduce_noise(
+        reduce_noise = self._imported()
+        if reduce_noise is None:
+            return self._window[end - FRAME_SAMPLES : end]
+        cleaned = reduce_noise(
             y=self._window + np.float32(GATE_FLOOR),
             sr=SAMPLE_RATE,
             prop_decrease=GATE_PROP_DECREASE,
@@ -159,8 +167,17 @@ class SpectralGate:
             padding=0,  # the window brings its own
             chunk_size=GATE_WINDOW_SAMPLES,  # in one piece: more of them would go through a file
         )
-        end = GATE_WINDOW_SAMPLES - GATE_DELAY_SAMPLES
         return cleaned[end - FRAME_SAMPLES : end].astype(np.float32)
+
+    def _imported(self) -> Callable[..., Samples] | None:
+        """noisereduce's function, once it is there; the first call has it imported."""
+        if self._reduce_noise is None:
+            # A module that is still being imported is in the table, without what it defines last.
+            self._reduce_noise = getattr(sys.modules.get("noisereduce"), "reduce_noise", None)
+        if self._reduce_noise is None and self._importing is None:
+            self._importing = threading.Thread(target=_import_aside, name="import-noisereduce", daemon=True)
+            self._importing.start()
+        return self._reduce_noise
 
 
 def _load(module: str, package: str) -> ModuleType:
@@ -175,6 +192,13 @@ def _load_noisereduce() -> ModuleType:
     _load("scipy.signal", "noisereduce")
     with _without_torch():
         return _load("noisereduce", "noisereduce")
+
+
+def _import_aside() -> None:
+    try:
+        _load_noisereduce()
+    except VoiceForgeError as exc:  # it is installed, and cannot be imported
+        log.error("no noise suppression", code=exc.code)
 
 
 def _missing(package: str) -> VoiceForgeError:

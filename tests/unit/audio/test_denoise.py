@@ -26,6 +26,7 @@ def denoised(denoiser: Denoiser, samples: Samples) -> Samples:
 
 
 def made(kind: Denoise) -> Denoiser:
+    preload(kind)
     denoiser = make_denoiser(kind)
     assert denoiser is not None
     return denoiser
@@ -128,9 +129,15 @@ from mediaserver.audio.denoise import make_denoiser
 from mediaserver.settings import Denoise
 denoiser = make_denoiser(Denoise.SPECTRAL_GATE)
 assert "noisereduce" not in sys.modules and "scipy" not in sys.modules
-import numpy
-denoiser.process(numpy.zeros(512, numpy.float32))
+import threading, numpy
+frame = numpy.random.default_rng(1).normal(0, 0.1, 512).astype(numpy.float32)
+delayed = numpy.zeros(0, numpy.float32)
+for _ in range(3):  # nobody waits for the import: raw audio comes out, 1024 samples late
+    delayed = numpy.concatenate((delayed, denoiser.process(frame)))
+assert (delayed[:1024] == 0).all() and (delayed[1024:] == frame).all()
+next(thread for thread in threading.enumerate() if thread.name == "import-noisereduce").join()
 assert "noisereduce" in sys.modules and "torch" not in sys.modules
+assert not (denoiser.process(frame) == frame).all()
 print("denoised", flush=True)
 import torch
 """
