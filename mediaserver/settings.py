@@ -232,6 +232,24 @@ class Settings(BaseSettings):
         Group.SERVER, True, "Refuse what administrators ask for while the audit log cannot be written."
     )
 
+    otlp_endpoint: str | None = _knob(
+        Group.SERVER,
+        None,
+        "Where traces of sessions are sent, by OTLP over HTTP: `http://collector:4318`. Unset, there are none. What "
+        "the OTEL_* variables say beside it (service name, attributes, timeout, certificate …) holds.",
+    )
+    otlp_headers: SecretStr | None = _knob(
+        Group.SERVER, None, "Headers that are sent with traces: `name=value,name=value`."
+    )
+    trace_sample_ratio: float | None = _knob(
+        Group.SERVER,
+        None,
+        "Share of sessions that are traced, where a caller's `traceparent` does not say; unset, OTEL_TRACES_SAMPLER "
+        "says, or all are.",
+        ge=0,
+        le=1,
+    )
+
     # webrtc
     announced_address: str | None = _knob(
         Group.WEBRTC, None, "Public IP address put into candidates in place of the host's own, where a NAT maps it 1:1."
