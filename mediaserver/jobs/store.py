@@ -13,6 +13,7 @@ from mediaserver.errors import CapacityError
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import NO_TENANT, Job, Priority, Result, State, Upload
 from mediaserver.storage.database import Database
+from mediaserver.storage.tenants import Tenant
 
 QUEUED_MAX = 10_000
 """Jobs that wait; a further one is refused. At a minute each they take a machine a week."""
@@ -32,7 +33,7 @@ class NewJob:
     Args:
         id: of `new_id`; its files may be there already.
         options: of the recording, as plain JSON.
-        keep_s: how long the ended job is kept.
+        keep_s: how long the ended job is kept, unless its tenant's transcripts are kept for less.
         priority: whose turn it is.
         url: of a recording to fetch, None where it was uploaded.
         file_name: what the client calls it.
@@ -42,6 +43,7 @@ class NewJob:
         batch_id: those submitted together have the same.
         tenant: whose it is.
         key_id: by which key it came.
+        is_keep_asked: whether its client said `keep_s`; otherwise its tenant's time counts before it.
     """
 
     id: str
@@ -57,6 +59,7 @@ class NewJob:
     batch_id: str | None = None
     tenant: str = NO_TENANT
     key_id: str | None = None
+    is_keep_asked: bool = False
 
 
 def new_id(prefix: str) -> str:
@@ -85,7 +88,8 @@ class Store:
                     f"Try again in {FULL_RETRY_AFTER_S} s.",
                     retry_after_s=FULL_RETRY_AFTER_S,
                 )
-            rows = [_row(job, now_s) for job in jobs]
+            tenants = {name: await session.get(Tenant, name) for name in {job.tenant for job in jobs}}
+            rows = [_row(job, now_s, tenants[job.tenant]) for job in jobs]
             for row in rows:
                 session.add(row)
                 await session.flush()  # one by one: the numbers are the order
@@ -167,6 +171,10 @@ class Store:
         async with self._database.writing() as session:
             return list(await session.scalars(delete(Job).where(Job.number.in_(some)).returning(Job.id)))
 
+    async def scrub(self) -> None:
+        """Take what was deleted out of the database's log."""
+        await self._database.scrub()
+
     async def needed(self, ids: Sequence[str]) -> set[str]:
         """Those of these ids whose files somebody needs: of uploads, and of jobs that have not ended."""
         under_way = Job.state.in_((State.QUEUED, State.RUNNING))
@@ -189,6 +197,9 @@ class Store:
                     f"Try again in {FULL_RETRY_AFTER_S} s.",
                     retry_after_s=FULL_RETRY_AFTER_S,
                 )
+            tenant = await session.get(Tenant, upload.tenant or NO_TENANT)
+            if tenant is not None and tenant.upload_keep_s is not None:
+                upload.expires_at = min(upload.expires_at, upload.created_at + tenant.upload_keep_s)
             session.add(upload)
 
     async def get_upload(self, upload_id: str, *, now_s: float) -> Upload | None:
@@ -207,7 +218,14 @@ class Store:
             return list(await session.scalars(delete(Upload).where(Upload.expires_at < now_s).returning(Upload.id)))
 
 
-def _row(job: NewJob, now_s: float) -> Job:
+def _keep_s(job: NewJob, tenant: Tenant | None) -> float:
+    """How long the ended job is kept: a client may ask for less than its tenant's time, never for more."""
+    if tenant is None or tenant.transcript_keep_s is None:
+        return job.keep_s
+    return min(job.keep_s, tenant.transcript_keep_s) if job.is_keep_asked else tenant.transcript_keep_s
+
+
+def _row(job: NewJob, now_s: float, tenant: Tenant | None) -> Job:
     return Job(
         id=job.id,
         batch_id=job.batch_id,
@@ -226,7 +244,7 @@ def _row(job: NewJob, now_s: float) -> Job:
         started_at=None,
         finished_at=None,
         expires_at=None,
-        keep_s=job.keep_s,
+        keep_s=_keep_s(job, tenant),
         url=job.url,
         file_name=job.file_name,
         size_bytes=job.size_bytes,

@@ -85,12 +85,13 @@ class Upkeep:
                 tell()
 
     async def expire(self) -> None:
-        """Delete jobs and uploads whose time is over."""
+        """Delete jobs and uploads whose time is over, and what was deleted otherwise from the database's log too."""
         now_s = self._wall_s()
         for job_id in await self._store.delete_expired(now_s=now_s):
             await self._files.remove(job_id)
         for upload_id in await self._store.delete_expired_uploads(now_s=now_s):
             await self._files.remove_upload(upload_id)
+        await self._store.scrub()
 
     async def sweep(self) -> None:
         """Delete files that nobody needs: a crash left them behind their jobs, or without any."""

@@ -1,14 +1,16 @@
 """The database, by URL: SQLite on threads of its own, or PostgreSQL. Its failures have names.
 
 SQLite writes ahead (WAL), so that readers do not wait for a writer, and syncs at each commit: a job that was taken in
-survives a power cut. A transaction that will write says so at its beginning, or two of them could wait for each other.
+survives a power cut. What is deleted is overwritten (`secure_delete`), and `scrub` takes it out of the log. A
+transaction that will write says so at its beginning, or two of them could wait for each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +32,9 @@ BUSY_TIMEOUT_S = 5.0
 
 OPEN_AGAIN_S = (0.02, 0.1)
 """Between attempts to open a file that another process is opening: that takes it some milliseconds."""
+
+SCRUB_WAIT_MS = 200
+"""How long emptying the log waits for readers; nobody can write meanwhile. It is tried again later."""
 
 BUSY = "DATABASE_BUSY"
 
@@ -125,6 +130,57 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+    async def scrub(self) -> bool:
+        """Write what is in SQLite's log into the file and empty the log: pages from before a deletion lie there.
+
+        Returns:
+            Whether it is empty; not while somebody reads what was before. Another kind of database: True, it has its
+            own ways.
+
+        Raises:
+            VoiceForgeError: as `reading`.
+        """
+        if not self.is_sqlite:
+            return True
+        await self.open()
+        with named_failures():
+            async with self._alone() as driver:
+                await driver.execute(f"PRAGMA busy_timeout={SCRUB_WAIT_MS}")  # writers wait meanwhile
+                try:
+                    cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    (was_busy, _, _) = await cursor.fetchone()
+                finally:
+                    await driver.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+        return not was_busy
+
+    async def compact(self, tables: Sequence[str] = ()) -> None:
+        """Write the file anew without what was deleted (SQLite), or free old versions of rows (PostgreSQL).
+
+        Args:
+            tables: of PostgreSQL; SQLite's file is written as a whole, and nobody else writes meanwhile.
+
+        Raises:
+            VoiceForgeError: as `reading`.
+        """
+        await self.open()
+        with named_failures():
+            async with self._alone() as driver:
+                if self.is_sqlite:
+                    await driver.execute("VACUUM")
+                else:
+                    for table in tables:
+                        await driver.execute(f"VACUUM {table}")
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Any]:
+        """A driver's connection in no transaction."""
+        async with self._engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            try:
+                yield raw.driver_connection
+            except sqlite3.Error as exc:  # as SQLAlchemy would tell it
+                raise DBAPIError("", None, exc) from exc
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -249,7 +305,7 @@ def _make_engine(url: URL) -> AsyncEngine:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun below, not by the driver's guess
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -199,6 +199,7 @@ class Submissions:
             id=job_id,
             options=options.for_recorder(),
             keep_s=float(self._keep_s if options.expires_in_s is None else options.expires_in_s),
+            is_keep_asked=options.expires_in_s is not None,
             priority=options.queue_priority,
             url=url,
             file_name=file_name,

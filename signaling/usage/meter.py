@@ -251,13 +251,18 @@ async def _write(session: AsyncSession, counted: _Counted, now_s: float) -> None
             door=counted.door,
             model=counted.model,
             features=features,
-            day=datetime.fromtimestamp(counted.began_at, UTC).strftime("%Y-%m-%d"),
+            day=day_of(counted.began_at),
             began_at=counted.began_at,
             updated_at=now_s,
             audio_s=counted.audio_s - counted.base_s[0],
             speech_s=counted.speech_s - counted.base_s[1],
         )
     )
+
+
+def day_of(seconds: float) -> str:
+    """The day of a time, by UTC: `2026-11-21`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _next_month_s(now_s: float) -> float:

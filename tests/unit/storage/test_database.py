@@ -147,3 +147,33 @@ def test_a_server_does_not_start_with_a_wrong_url() -> None:
     done = CliRunner().invoke(main, ["serve", "--port", "0", "--database-url", "mysql://host/name"])
     assert done.exit_code == 1
     assert "is not the URL of a database" in done.output
+
+
+async def test_what_is_deleted_is_in_no_file_of_sqlite(tmp_path: Path) -> None:
+    path, mark = tmp_path / "jobs.db", "Mississippi-" * 700
+
+    def lies_there() -> bool:
+        return any(b"Mississippi" in file.read_bytes() for file in tmp_path.iterdir())
+
+    database = Database(f"sqlite:///{path}")
+    insert = text("INSERT INTO uploads VALUES (:id, 1, :name, 1, 1, 'local')")
+    async with database.writing() as session:
+        for number in range(20):
+            await session.execute(insert, {"id": str(number), "name": mark})
+    assert lies_there()
+    async with database.writing() as session:
+        await session.execute(text("DELETE FROM uploads"))
+    assert lies_there(), "the log has pages from before: otherwise there would be nothing to scrub"
+    async with database.reading() as session:
+        await session.execute(text("SELECT count(*) FROM uploads"))
+        assert not await database.scrub(), "somebody reads what was before"
+    assert await database.scrub()
+    assert not lies_there()
+    await database.compact()
+    assert await database.scrub()
+    await database.close()
+
+
+async def test_scrubbing_and_compacting_any_database(database: Database) -> None:
+    assert await database.scrub()
+    await database.compact(["uploads"])
