@@ -73,6 +73,7 @@ const clientAsFile = (url) => ({
 
 async function files() {
   const client = await bundle({ entryPoints: ["sdk/src/index.ts"] });
+  const worklet = await bundle({ entryPoints: ["sdk/src/worklet.ts"] });
   const page = await bundle({
     entryPoints: ["playground/src/main.ts"],
     plugins: [clientAsFile(`./voiceforge.js?v=${tag(client)}`)],
@@ -80,9 +81,11 @@ async function files() {
   const style = await bundle({ entryPoints: ["playground/style.css"] });
   const icon = await readFile(join(WEB, "playground", "icon.svg"));
   const stamps = { "voiceforge.js": client, "page.js": page, "style.css": style, "icon.svg": icon };
+  // The client asks for it by its plain name, beside itself, wherever that is.
+  const plain = { "voiceforge-worklet.js": worklet };
   let html = await readFile(join(WEB, "playground", "index.html"), "utf8");
   for (const [name, bytes] of Object.entries(stamps)) html = html.replaceAll(`static/${name}"`, `static/${name}?v=${tag(bytes)}"`);
-  const made = { ...stamps, "index.html": Buffer.from(html) };
+  const made = { ...stamps, ...plain, "index.html": Buffer.from(html) };
   const record = {
     sources_sha256: await sourcesDigest(),
     files_sha256: Object.fromEntries(Object.keys(made).sort().map((name) => [name, digestOf(made[name])])),
@@ -106,6 +109,6 @@ if (process.argv.includes("--verify")) {
   await mkdir(STATIC, { recursive: true });
   for (const [name, bytes] of Object.entries(made)) {
     await writeFile(join(STATIC, name), bytes);
-    console.log(`${name.padEnd(14)} ${String(bytes.length).padStart(7)} bytes`);
+    console.log(`${name.padEnd(21)} ${String(bytes.length).padStart(7)} bytes`);
   }
 }

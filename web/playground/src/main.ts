@@ -7,14 +7,18 @@ import {
   VoiceForgeError,
   WordLatency,
   type ConnectionState,
+  type Resumed,
   type ServerEvent,
   type ServerInfo,
+  type TransportName,
 } from "@voiceforge/client";
 
 import { byId, byTestId } from "./dom.ts";
 import { durationText, percentText } from "./format.ts";
+import { AccessKey } from "./key.ts";
 import { LevelMeter } from "./level_meter.ts";
 import { Notice } from "./notice.ts";
+import { Progress } from "./progress.ts";
 import { save, type Format } from "./save.ts";
 import { SettingsPanel } from "./settings.ts";
 import { TranscriptView } from "./transcript_view.ts";
@@ -29,14 +33,20 @@ const STATE_TEXT: Readonly<Record<ConnectionState, string>> = {
   idle: "Ready",
   connecting: "Connecting…",
   connected: "Listening",
-  interrupted: "Connection interrupted",
+  interrupted: "Interrupted",
+  resuming: "Resuming…",
   closing: "Finishing…",
   closed: "Stopped",
 };
 
+const WAY_TEXT: Readonly<Record<TransportName, string>> = { webrtc: "WebRTC", websocket: "WebSocket" };
+/** Less than this nobody misses. */
+const WORTH_TELLING_S = 0.5;
+
 const address = new URLSearchParams(location.search);
 const transcript = new Transcript();
 const notice = new Notice();
+const progress = new Progress();
 const meter = new LevelMeter(byId("level", HTMLCanvasElement));
 const talk = byId("talk", HTMLButtonElement);
 const talkLabel = byId("talk-label", HTMLElement);
@@ -58,26 +68,31 @@ const settings = new SettingsPanel(byId("settings-form", HTMLFormElement), addre
   if (client?.state === "connected") client.configure(changes);
 });
 
+const key = new AccessKey((isThere) => {
+  byTestId("key-state").textContent = isThere ? "A key is in use." : "No key is in use.";
+  byTestId("key-forget").hidden = !isThere;
+});
+
 let client: VoiceForgeClient | null = null;
-let server: Promise<ServerInfo> = fetchServerInfo("api/v1/config", settings.token);
+let server: Promise<ServerInfo> = fetchServerInfo("api/v1/config", key.value);
 
 async function start(): Promise<void> {
   notice.hide();
-  // Asked anew each time: TURN credentials expire, and the page may have been open for long.
-  const { iceServers } = await fetchServerInfo("api/v1/config", settings.token);
+  progress.hide();
   const made = new VoiceForgeClient({
     url: "whip",
-    token: settings.token,
+    token: key.value,
     config: settings.session,
     audio: settings.microphone,
-    iceServers,
+    transport: settings.transport ?? "automatic",
   });
   client = made;
   const latency = new WordLatency();
   let rttS = 0;
   let statsTimer: ReturnType<typeof setInterval> | undefined;
 
-  made.on("state", showState);
+  made.on("state", (now) => showState(now, made.transport));
+  made.on("resumed", (resumed) => progress.tell(resumedText(resumed)));
   made.on("event", (event) => {
     if (event.type === "interim" || event.type === "final") {
       latency.observe(event, rttS);
@@ -86,11 +101,15 @@ async function start(): Promise<void> {
     showEvent(event);
   });
   made.on("error", (error) => notice.show(error, "error"));
-  made.on("warning", (error) => notice.show(error, "warning"));
+  made.on("warning", (error) => {
+    if (error.code === "UDP_BLOCKED") progress.tell(`${error.message} ${error.hint}`);
+    else notice.show(error, "warning");
+  });
   made.on("closed", ({ reason }) => {
     clearInterval(statsTimer);
     meter.detach();
     client = null;
+    progress.hide();
     if (reason === "shutdown" || reason === "timeout") notice.show(ENDED_BY_SERVER[reason], "warning");
     showWhatCanBeDone();
   });
@@ -100,7 +119,7 @@ async function start(): Promise<void> {
   try {
     await made.connect();
   } catch (error) {
-    showFailure(error);
+    await showFailure(error);
     return;
   }
   if (made.audioTrack !== null) meter.attach(made.audioTrack);
@@ -130,13 +149,21 @@ function watchForSilence(): void {
   else if (notice.code === SILENT_MICROPHONE.code) notice.hide();
 }
 
-function showFailure(error: unknown): void {
+async function showFailure(error: unknown): Promise<void> {
   if (!(error instanceof VoiceForgeError)) throw error;
   if (error.code === "CLOSED") return; // by the person's own hand
-  notice.show(error, "error");
-  if (error.code !== "UNAUTHORIZED") return;
-  settingsDialog.showModal();
-  settings.focusToken();
+  if (error.status !== 401) return notice.show(error, "error");
+  const why = key.value === "" ? "" : error.message;
+  key.forget();
+  if (!(await key.ask(why))) return notice.show(error, "error");
+  void describeAnew();
+  await start();
+}
+
+function resumedText({ lostAudioS }: Resumed): string {
+  if (lostAudioS !== null && lostAudioS < WORTH_TELLING_S) return "Connected again. Nothing was lost.";
+  const howMuch = lostAudioS === null ? "" : ` for about ${Math.round(lostAudioS)} s`;
+  return `Connected again. What was said meanwhile${howMuch} was not heard.`;
 }
 
 function showEvent(event: ServerEvent): void {
@@ -157,8 +184,13 @@ function announce(text: string): void {
   while (announcer.childElementCount > ANNOUNCED_FINALS) announcer.firstElementChild?.remove();
 }
 
-function showState(now: ConnectionState): void {
+function showState(now: ConnectionState, way: TransportName | null): void {
   state.dataset["state"] = now;
+  const wayMark = byTestId("transport");
+  // WebRTC is what is expected; only what differs is worth a mark.
+  wayMark.hidden = way !== "websocket" || now === "closed";
+  if (way !== null) wayMark.textContent = WAY_TEXT[way];
+  if (now === "resuming") progress.show("The connection was lost. Resuming… What was said so far is kept.");
   delete state.dataset["speech"];
   stateText.textContent = STATE_TEXT[now];
   const running = now !== "idle" && now !== "closed";
@@ -206,10 +238,11 @@ settingsDialog.addEventListener("click", ({ target }) => {
   if (target === settingsDialog) settingsDialog.close(); // beside the panel
 });
 
-settingsDialog.addEventListener("close", () => {
-  server = fetchServerInfo("api/v1/config", settings.token); // the token may be another now
-  void describeServer();
+byId("key-change", HTMLButtonElement).addEventListener("click", async () => {
+  if (await key.ask()) void describeAnew();
 });
+
+byId("key-forget", HTMLButtonElement).addEventListener("click", () => key.forget());
 
 navigator.mediaDevices?.addEventListener("devicechange", () => void settings.listMicrophones());
 addEventListener("pagehide", () => client?.abort());
@@ -218,6 +251,12 @@ async function describeServer(): Promise<void> {
   const info = await server;
   settings.describe(info);
   byTestId("server").textContent = [info.model, info.version && `v${info.version}`].filter(Boolean).join(" · ");
+}
+
+/** With another key the server may tell more. */
+async function describeAnew(): Promise<void> {
+  server = fetchServerInfo("api/v1/config", key.value);
+  await describeServer();
 }
 
 void describeServer();

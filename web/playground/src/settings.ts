@@ -1,9 +1,8 @@
 /** What a person chose, kept in this browser, and the panel to choose it in. */
 
-import type { ServerInfo, SessionConfig } from "@voiceforge/client";
+import type { ClientOptions, ServerInfo, SessionConfig } from "@voiceforge/client";
 
 const STORED_AS = "voiceforge.settings";
-const TOKEN_STORED_AS = "voiceforge.token";
 
 interface Settings {
   /** Empty leaves it to the server; so do the other empty ones. */
@@ -16,6 +15,7 @@ interface Settings {
   echoCancellation: boolean;
   noiseSuppression: boolean;
   autoGainControl: boolean;
+  transport: string;
 }
 
 const DEFAULTS: Settings = {
@@ -28,7 +28,10 @@ const DEFAULTS: Settings = {
   echoCancellation: true,
   noiseSuppression: true,
   autoGainControl: true,
+  transport: "automatic",
 };
+
+const WAYS = ["automatic", "webrtc", "websocket"] as const;
 
 /** Which field of a session each setting is. */
 const SESSION_FIELDS = {
@@ -56,7 +59,8 @@ const ADDRESS_ONLY_FIELDS = [
  * The settings and their panel.
  *
  * Three sources, the later wins: what was kept, the page's address (not kept), what is changed in the panel. The address
- * takes the session's fields by their wire names, and `raw=1`, which switches the browser's audio processing off.
+ * takes the session's fields by their wire names, `transport`, and `raw=1`, which switches the browser's audio
+ * processing off.
  */
 export class SettingsPanel {
   readonly #form: HTMLFormElement;
@@ -69,10 +73,8 @@ export class SettingsPanel {
     this.#values = { ...DEFAULTS, ...readStored(), ...fromAddress(address) };
     this.#addressOnly = addressOnlyFields(address);
     for (const [name, value] of Object.entries(this.#values)) this.#write(name as keyof Settings, value);
-    this.#control("token").value = sessionStorage.getItem(TOKEN_STORED_AS) ?? "";
     form.addEventListener("change", ({ target }) => {
       if (!(target instanceof HTMLInputElement || target instanceof HTMLSelectElement) || !target.validity.valid) return;
-      if (target.name === "token") return sessionStorage.setItem(TOKEN_STORED_AS, target.value.trim());
       const name = target.name as keyof Settings;
       this.#read(name, target);
       localStorage.setItem(STORED_AS, JSON.stringify(this.#values));
@@ -80,8 +82,8 @@ export class SettingsPanel {
     });
   }
 
-  get token(): string {
-    return this.#control("token").value.trim();
+  get transport(): ClientOptions["transport"] {
+    return WAYS.find((way) => way === this.#values.transport) ?? "automatic";
   }
 
   /** What the POST asks for; what is left to the server is null. */
@@ -94,10 +96,6 @@ export class SettingsPanel {
     const { deviceId, echoCancellation, noiseSuppression, autoGainControl } = this.#values;
     const device = deviceId === "" ? {} : { deviceId: { exact: deviceId } };
     return { ...device, channelCount: 1, echoCancellation, noiseSuppression, autoGainControl };
-  }
-
-  focusToken(): void {
-    this.#control("token").focus();
   }
 
   /** Names the server's defaults and offers its languages. */
@@ -194,6 +192,8 @@ function fromAddress(address: URLSearchParams): Partial<Settings> {
   if (endpointing) chosen.endpointingMs = endpointing;
   if (turnDetection) chosen.turnDetection = turnDetection;
   if (denoise) chosen.denoise = denoise;
+  const transport = address.get("transport");
+  if (transport) chosen.transport = transport;
   if (address.has("interim_results")) chosen.interims = address.get("interim_results") !== "false";
   if (address.get("raw") === "1") {
     Object.assign(chosen, { echoCancellation: false, noiseSuppression: false, autoGainControl: false });

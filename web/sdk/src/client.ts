@@ -1,140 +1,53 @@
-/** One speaker's connection to a VoiceForge server: audio by WebRTC, text by its data channel, set up by WHIP. */
+/** One speaker's session at a VoiceForge server: audio to it, text from it, over one connection after another. */
 
+import { Addresses } from "./addresses.ts";
 import { Emitter } from "./emitter.ts";
-import { VoiceForgeError, wireError } from "./errors.ts";
-import {
-  parseEvent,
-  type FinalEvent,
-  type InterimEvent,
-  type MetadataEvent,
-  type ReadyEvent,
-  type RevisionEvent,
-  type ServerEvent,
-  type SpeechStartedEvent,
-  type SpeechStoppedEvent,
-  type UtteranceEndEvent,
-  type WireError,
-} from "./events.ts";
-import { Heartbeat, TICK_INTERVAL_MS } from "./heartbeat.ts";
-import { LateCandidates } from "./late_candidates.ts";
+import type { VoiceForgeError } from "./errors.ts";
+import { parseEvent, type ReadyEvent, type ResumedEvent, type ServerEvent } from "./events.ts";
+import { closedHere, connectionLost, fault, notConnected, serverError, timedOut, toldOf } from "./faults.ts";
+import { limited } from "./limited.ts";
+import { Link } from "./link.ts";
 import { openMicrophone } from "./microphone.ts";
-import { iceCredentials } from "./sdpfrag.ts";
-import { Sequence, type Gap } from "./sequence.ts";
-import { readStats, type ConnectionStats, type StatsSample } from "./stats.ts";
-import { createSession, deleteSession, trickle, type WhipSession } from "./whip.ts";
+import { watchNetwork } from "./network.ts";
+import type { ClientEvents, ClientOptions, ConnectionState, SessionConfig, TransportName } from "./options.ts";
+import { Pulse } from "./pulse.ts";
+import { Patience, persist, reasonOf } from "./resuming.ts";
+import { Sequence } from "./sequence.ts";
+import { NO_STATS, type ConnectionStats } from "./stats.ts";
+import type { Transport } from "./transport.ts";
+import { isBlocked, wayBy, waysOf } from "./ways.ts";
+import { WebSocketWay } from "./websocket.ts";
 
-/** The data channel's name, whichever side makes it. */
-const CHANNEL = "transcripts";
 /** The server gives a peer as long to connect. */
 const CONNECT_TIMEOUT_MS = 15_000;
 /** The server takes up to 10 s to flush its finals when it stops; a client need not wait longer. */
 const CLOSE_TIMEOUT_MS = 10_000;
 
-/** What a session may choose, in the wire's own names. What is absent or null takes the server's setting. */
-export interface SessionConfig {
-  /** A code such as `en`; null lets a multilingual model find out. */
-  language?: string | null;
-  /** Codes that a multilingual model chooses from; empty or null is all that it knows. */
-  languages?: readonly string[] | null;
-  /** Text before what is heard, in the spelling to go on with; 800 letters at most, of which the end counts. */
-  prompt?: string | null;
-  /** Words to expect, as they are to be written: names, terms. About 40 count, the first ones. */
-  hotwords?: readonly string[] | null;
-  model?: string | null;
-  interim_results?: boolean;
-  revisions?: boolean;
-  settled_finals?: boolean;
-  vad_enabled?: boolean;
-  /** Silence in ms that ends an utterance, 100 to 10 000. */
-  endpointing_ms?: number | null;
-  /** What ends an utterance: silence alone, or also what a model makes of each pause, where the server has one. */
-  turn_detection?: "silence" | "semantic" | null;
-  /** With `semantic`: silence in ms that ends a finished turn, 200 to 10 000. */
-  turn_complete_ms?: number | null;
-  /** With `semantic`: silence in ms that ends an unfinished turn, 200 to 10 000. */
-  turn_incomplete_ms?: number | null;
-  /** Gap in ms after the last word at which `utterance_end` comes, 100 to 10 000; it comes with the final if unset. */
-  utterance_end_ms?: number | null;
-  /** Audio in ms kept from before speech was noticed, 0 to 2000. */
-  pre_roll_ms?: number | null;
-  /** Speech probability that counts as speech, between 0 and 1. */
-  vad_threshold?: number | null;
-  /** Confidence below which words are marked `low_confidence`, 0 to 1; 0 marks none. No word is left out. */
-  min_confidence?: number | null;
-  denoise?: "off" | "speex" | "spectral_gate" | null;
-  denoise_branch?: "vad" | "both" | null;
-  /** Fields of your own (caller, call id …), given back with every event; at most 16. */
-  metadata?: Readonly<Record<string, string>>;
-  /** What the tracks of a call are called, in their order. */
-  channel_labels?: readonly string[];
-}
-
-export interface ClientOptions {
-  /** The WHIP endpoint, such as `https://example.org/whip`; in a page it may be relative to the page. */
-  url: string | URL;
-  /** Sent as a bearer token. */
-  token?: string;
-  config?: SessionConfig;
-  /** A track, which stays the caller's, or what to ask of the microphone, which the client opens and stops. */
-  audio?: MediaStreamTrack | MediaTrackConstraints;
-  /** STUN and TURN servers; `fetchServerInfo` brings those that the server hands out. */
-  iceServers?: RTCIceServer[];
-  /** From the offer to `ready`, in ms. Time in which a person is asked for the microphone does not count. */
-  connectTimeoutMs?: number;
-}
-
-/**
- * `idle` → `connecting` → `connected` ⇄ `interrupted` → `closing` → `closed`.
- *
- * `interrupted`: no packets pass just now; the connection may recover by itself, or it fails and is `closed`. A closed
- * client stays closed: a session cannot be resumed yet, so begin anew with a new client.
- */
-export type ConnectionState = "idle" | "connecting" | "connected" | "interrupted" | "closing" | "closed";
-
-export interface Closing {
-  /** The server's own word, `client` for a close from here, `peer_lost` or `error` where the server could say nothing. */
-  readonly reason: string;
-}
-
-export interface ClientEvents {
-  state: ConnectionState;
-  ready: ReadyEvent;
-  interim: InterimEvent;
-  final: FinalEvent;
-  revision: RevisionEvent;
-  speech_started: SpeechStartedEvent;
-  speech_stopped: SpeechStoppedEvent;
-  utterance_end: UtteranceEndEvent;
-  metadata: MetadataEvent;
-  warning: VoiceForgeError;
-  /** A request that failed, or what ended the session; `closed` follows in the second case. */
-  error: VoiceForgeError;
-  /** Events were left out. A slow connection loses interims, never finals. */
-  gap: Gap;
-  /** Once, after the last event. */
-  closed: Closing;
-  /** Every event of the server, before its own listeners. */
-  event: ServerEvent;
-}
-
-/** Connects once, speaks, and closes. */
+/** Opens one session, goes on with it after losses of its connection, and closes it. */
 export class VoiceForgeClient extends Emitter<ClientEvents> {
   readonly #options: ClientOptions;
+  readonly #addresses: Addresses;
   readonly #sequence = new Sequence();
   readonly #abort = new AbortController();
+  readonly #pulse: Pulse;
+  readonly #patience = new Patience();
   #state: ConnectionState = "idle";
   #sessionId: string | null = null;
   #track: MediaStreamTrack | null = null;
-  #pc: RTCPeerConnection | null = null;
-  #channel: RTCDataChannel | null = null;
-  #whip: WhipSession | null = null;
-  #heartbeat: Heartbeat | null = null;
-  #ticker: ReturnType<typeof setInterval> | undefined;
-  #statsSample: StatsSample | null = null;
+  #transport: Transport | null = null;
+  #link: Link | null = null;
+  /** Connections that were given up. They are closed once the session is safe elsewhere, or over. */
+  #retired: Link[] = [];
+  #unwatch = (): void => undefined;
 
   constructor(options: ClientOptions) {
     super();
     this.#options = options;
+    this.#addresses = new Addresses(options.url);
+    this.#pulse = new Pulse({
+      ping: () => this.#link?.isOpen && this.#send({ type: "keep_alive" }),
+      dead: () => this.#lose(connectionLost()),
+    });
   }
 
   get state(): ConnectionState {
@@ -144,6 +57,11 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   /** Names the session in the server's log; null before `ready`. */
   get sessionId(): string | null {
     return this.#sessionId;
+  }
+
+  /** The way that is used or tried; null before the first. */
+  get transport(): TransportName | null {
+    return this.#transport?.name ?? null;
   }
 
   /** What is being sent, for a level meter; null before it is open and after the end. */
@@ -157,15 +75,17 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
    * @throws VoiceForgeError why it did not work; the client is closed then.
    */
   async connect(): Promise<ReadyEvent> {
-    if (this.#state !== "idle") throw clientError("ALREADY_USED", "This client has connected before.", "Make a new one.");
+    if (this.#state !== "idle") throw fault("ALREADY_USED", "This client has connected before.", "Make a new one.");
     this.#setState("connecting");
     try {
-      this.#track = await this.#openTrack();
-      return await this.#negotiate(this.#track);
+      if (this.#options.audioFormat === undefined) this.#track = await this.#openTrack();
+      this.#track?.addEventListener("ended", () => this.#onTrackEnded());
+      const ready = await this.#firstConnection();
+      if (this.#options.resume !== false) this.#unwatch = watchNetwork(() => this.#onNetworkChange());
+      return ready;
     } catch (cause) {
-      const error = cause instanceof VoiceForgeError ? cause : unexpected(cause);
       this.#end("error");
-      throw error;
+      throw toldOf(cause);
     }
   }
 
@@ -187,15 +107,34 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#send({ type: "finalize" });
   }
 
+  /**
+   * Takes bytes of `audioFormat`, also while the connection is being taken up again.
+   *
+   * Resolves once there is room for more. Who brings recorded audio waits for that; a live source need not: what waits is
+   * bounded, and the oldest is dropped first.
+   *
+   * @throws VoiceForgeError `NO_AUDIO_FORMAT`, `NOT_CONNECTED`.
+   */
+  async sendAudio(bytes: Uint8Array): Promise<void> {
+    if (this.#options.audioFormat === undefined) {
+      throw fault("NO_AUDIO_FORMAT", "This client sends a track.", "Give it an `audioFormat` instead.");
+    }
+    if (!(this.#transport instanceof WebSocketWay) || this.#state === "closing" || this.#state === "closed") {
+      throw notConnected();
+    }
+    await this.#transport.push(bytes);
+  }
+
   /** Stops listening at once, waits at most 10 s for the last finals and `closed`, then lets go of everything. */
   async close(): Promise<void> {
     if (this.#state === "closed" || this.#state === "closing") return;
-    if (this.#channel?.readyState !== "open") return this.#end("client");
+    if (!this.#link?.isOpen || this.#state === "resuming") return this.#end("client");
     const closed = new Promise<void>((resolve) => this.on("closed", () => resolve()));
     this.#setState("closing");
-    this.#send({ type: "close_stream" });
     this.#stopOwnTrack();
     const timer = setTimeout(() => this.#end("client"), CLOSE_TIMEOUT_MS);
+    await this.#transport?.flushed();
+    if (this.#link?.isOpen) this.#send({ type: "close_stream" });
     await closed;
     clearTimeout(timer);
   }
@@ -205,13 +144,10 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#end("client");
   }
 
-  /** What the browser measured since the call before. */
+  /** What was measured since the call before. */
   async stats(): Promise<ConnectionStats> {
-    const report = this.#pc === null ? null : await this.#pc.getStats();
-    const entries = report === null ? [] : [...(report as unknown as Map<string, Record<string, unknown>>).values()];
-    const { stats, sample } = readStats(entries, this.#statsSample);
-    this.#statsSample = sample;
-    return stats;
+    const stats = (await this.#transport?.stats()) ?? NO_STATS;
+    return { ...stats, rttS: stats.rttS ?? this.#pulse.roundTripS };
   }
 
   async #openTrack(): Promise<MediaStreamTrack> {
@@ -223,62 +159,54 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     throw this.#abort.signal.reason;
   }
 
-  async #negotiate(track: MediaStreamTrack): Promise<ReadyEvent> {
-    const { url, token, config, iceServers = [], connectTimeoutMs = CONNECT_TIMEOUT_MS } = this.#options;
-    const signal = this.#abort.signal;
-    const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
-    this.#pc = pc;
-    const timer = setTimeout(() => this.#abort.abort(timedOut(connectTimeoutMs)), connectTimeoutMs);
+  async #firstConnection(): Promise<ReadyEvent> {
+    const [first, second] = waysOf(this.#options);
     try {
-      const aborted = new Promise<never>((_, reject) =>
-        signal.addEventListener("abort", () => reject(signal.reason), { once: true }),
-      );
-      const ready = new Promise<ReadyEvent>((resolve) => this.on("ready", resolve));
-      pc.addEventListener("connectionstatechange", () => this.#onConnectionState(pc));
-      pc.addEventListener("datachannel", ({ channel }) => channel.label === CHANNEL && this.#listenTo(channel));
-      track.addEventListener("ended", () => this.#onTrackEnded());
-      pc.addTransceiver(track, { direction: "sendonly" });
-      this.#listenTo(pc.createDataChannel(CHANNEL));
-      const candidates = new LateCandidates(pc);
-      await Promise.race([pc.setLocalDescription(), aborted]);
-      const offer = await Promise.race([candidates.offer(), aborted]);
-      const whip = await createSession(endpoint(url, config), offer, token, signal);
-      if (signal.aborted) {
-        void deleteSession(whip, token);
-        throw signal.reason;
-      }
-      this.#whip = whip;
-      await pc.setRemoteDescription({ type: "answer", sdp: whip.answer });
-      const ice = iceCredentials(offer);
-      if (ice !== null) void candidates.sendBy((found, last) => trickle(whip, ice, found, last, token));
-      return await Promise.race([ready, aborted]);
-    } finally {
-      clearTimeout(timer);
+      return await this.#openBy(first);
+    } catch (cause) {
+      const error = toldOf(cause);
+      if (second === undefined || !isBlocked(error) || this.#abort.signal.aborted) throw error;
+      this.#closeConnections();
+      this.#transport?.end();
+      const hint = "It goes over a WebSocket instead.";
+      this.emit("warning", fault("UDP_BLOCKED", "Audio does not get through by WebRTC here.", hint, false, error));
+      return await this.#openBy(second);
     }
   }
 
-  #listenTo(channel: RTCDataChannel): void {
-    channel.binaryType = "arraybuffer";
-    channel.addEventListener("open", () => (this.#channel = channel));
-    channel.addEventListener("message", ({ data }: MessageEvent<string | ArrayBuffer>) =>
-      this.#onMessage(typeof data === "string" ? data : new TextDecoder().decode(data)),
-    );
-    channel.addEventListener("close", () => {
-      if (this.#channel === channel) this.#fail(connectionLost());
+  async #openBy(name: TransportName): Promise<ReadyEvent> {
+    const warn = (error: VoiceForgeError): void => this.emit("warning", error);
+    this.#transport = wayBy(name, this.#options, { addresses: this.#addresses, track: this.#track, warn });
+    const limitMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    const limits = { limitMs, late: () => timedOut(limitMs), signal: this.#abort.signal };
+    return await limited(limits, async (signal) => (await this.#reach(null, signal)) as ReadyEvent);
+  }
+
+  /** Makes a connection the current one, and waits until the server has greeted it. */
+  async #reach(after: number | null, signal: AbortSignal): Promise<ReadyEvent | ResumedEvent> {
+    const transport = this.#transport as Transport;
+    const link = new Link({
+      message: (text) => this.#onMessage(text),
+      flows: (isFlowing) => this.#onFlow(isFlowing),
+      lost: (error) => this.#lose(error),
     });
+    this.#retire();
+    this.#link = link;
+    return await link.open((hears) => transport.connect(after, hears, signal), signal);
   }
 
   #onMessage(text: string): void {
     if (this.#state === "closed") return;
-    this.#heartbeat?.heard(performance.now());
+    this.#pulse.heard();
     const event = parseEvent(text);
     if (event === null) {
-      this.emit("warning", clientError("MALFORMED_EVENT", "The server sent what is no event.", "Update this client."));
+      this.emit("warning", fault("MALFORMED_EVENT", "The server sent what is no event.", "Update this client."));
       return;
     }
     const step = this.#sequence.take(event.seq);
-    if (step === "duplicate") return;
-    if (step !== null) this.emit("gap", step);
+    // What is about the connection is told to it alone, and need not count among the session's events.
+    if (step === "duplicate" && event.type !== "resumed" && event.type !== "reconnect") return;
+    if (step !== null && step !== "duplicate") this.emit("gap", step);
     if (event.type === "unknown") return;
     this.emit("event", event);
     this.#dispatch(event);
@@ -287,74 +215,119 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   #dispatch(event: ServerEvent): void {
     switch (event.type) {
       case "pong":
-        return;
+        return this.#pulse.answered();
       case "ready":
-        this.#sessionId = event.session_id;
-        this.#setState("connected");
-        this.#startHeartbeat();
-        return this.emit("ready", event);
+        return this.#onReady(event);
+      case "resumed":
+        return this.#onResumed(event);
+      case "reconnect":
+        return this.#lose(connectionLost());
       case "warning":
       case "error":
         return this.emit(event.type, serverError(event.error));
       case "closed":
         return this.#end(event.reason);
-      case "interim":
-        return this.emit("interim", event);
-      case "final":
-        return this.emit("final", event);
-      case "revision":
-        return this.emit("revision", event);
-      case "speech_started":
-        return this.emit("speech_started", event);
-      case "speech_stopped":
-        return this.emit("speech_stopped", event);
-      case "utterance_end":
-        return this.emit("utterance_end", event);
-      case "metadata":
-        return this.emit("metadata", event);
+      default:
+        return this.emit(event.type, event);
     }
   }
 
-  #startHeartbeat(): void {
-    this.#heartbeat = new Heartbeat(performance.now());
-    this.#ticker = setInterval(() => {
-      const beat = this.#heartbeat?.tick(performance.now());
-      if (beat === "dead") this.#fail(connectionLost());
-      if (beat === "ping" && this.#channel?.readyState === "open") this.#send({ type: "keep_alive" });
-    }, TICK_INTERVAL_MS);
+  /** Once at first, and again after each `configure`. */
+  #onReady(event: ReadyEvent): void {
+    if (this.#state === "connecting") {
+      this.#sessionId = event.session_id;
+      this.#setState("connected");
+      this.#pulse.start();
+      this.#transport?.greeted(event);
+      this.#link?.greeted(event);
+    }
+    this.emit("ready", event);
   }
 
-  #onConnectionState(pc: RTCPeerConnection): void {
-    if (pc.connectionState === "failed") {
-      this.#fail(this.#state === "connecting" ? unreachableMedia() : connectionLost());
-    } else if (pc.connectionState === "disconnected" && this.#state === "connected") {
+  #onResumed(event: ResumedEvent): void {
+    if (this.#state !== "resuming") return;
+    const keptLostS = this.#transport?.greeted(event) ?? null;
+    const awayS = this.#pulse.silentS;
+    this.#closeRetired();
+    this.#setState("connected");
+    this.#pulse.start();
+    this.#link?.greeted(event);
+    const lostAudioS = this.#transport?.name === "webrtc" ? awayS : keptLostS;
+    this.emit("resumed", { awayS, lostAudioS, isElsewhere: event.is_elsewhere === true });
+  }
+
+  #onFlow(isFlowing: boolean): void {
+    if (!isFlowing && this.#state === "connected") {
       this.#setState("interrupted");
-    } else if (pc.connectionState === "connected" && this.#state === "interrupted") {
+      if (this.#mayResume) this.#pulse.doubt();
+    } else if (isFlowing && this.#state === "interrupted") {
       this.#setState("connected");
     }
+  }
+
+  #onNetworkChange(): void {
+    if (this.#state === "resuming") this.#patience.hurry();
+    else if (this.#mayResume) this.#pulse.doubt();
   }
 
   /** The device was unplugged or its permission withdrawn; `stop()` from here does not lead to this. */
   #onTrackEnded(): void {
     if (this.#state === "closed" || this.#state === "closing") return;
     const hint = "Connect it again, or choose another in the settings, then start again.";
-    this.emit("error", clientError("MICROPHONE_LOST", "The microphone went away.", hint, true));
+    this.emit("error", fault("MICROPHONE_LOST", "The microphone went away.", hint, true));
     void this.close();
   }
 
   #send(message: object): void {
-    if (this.#channel?.readyState !== "open") {
-      throw clientError("NOT_CONNECTED", "There is no connection to the server.", "Wait for `ready`.");
-    }
-    this.#channel.send(JSON.stringify(message));
+    if (!this.#link?.isOpen) throw notConnected();
+    this.#link.send(JSON.stringify(message));
   }
 
-  /** While connecting the failure rejects `connect`; later it is an event. */
+  get #mayResume(): boolean {
+    return this.#options.resume !== false && (this.#transport?.windowS ?? 0) > 0;
+  }
+
+  /** A connection that stood is gone. One that was still being made says so to who makes it. */
+  #lose(error: VoiceForgeError): void {
+    if (this.#state === "closed" || this.#state === "connecting" || this.#state === "resuming") return;
+    if (this.#state === "closing") return this.#end("peer_lost");
+    if (error.retryable && this.#mayResume) void this.#resume();
+    else this.#fail(error);
+  }
+
+  async #resume(): Promise<void> {
+    const windowS = this.#transport?.windowS ?? 0;
+    this.#setState("resuming");
+    this.#pulse.stop();
+    this.#retire();
+    const options = { windowS, patience: this.#patience, signal: this.#abort.signal, now: () => performance.now() };
+    try {
+      await persist((signal) => this.#reach(this.#sequence.last ?? -1, signal), options);
+    } catch (cause) {
+      if (!this.#abort.signal.aborted) this.#fail(toldOf(cause));
+    }
+  }
+
   #fail(error: VoiceForgeError): void {
-    if (this.#state === "connecting") return this.#abort.abort(error);
-    if (this.#state === "closed") return;
-    if (this.#state !== "closing") this.emit("error", error);
-    this.#end("peer_lost");
+    this.emit("error", error);
+    this.#end(reasonOf(error));
+  }
+
+  #retire(): void {
+    if (this.#link === null) return;
+    this.#link.mute();
+    this.#retired.push(this.#link); // a handful: attempts are bounded by the window
+    this.#link = null;
+  }
+
+  #closeRetired(): void {
+    for (const link of this.#retired.splice(0)) link.close();
+  }
+
+  #closeConnections(): void {
+    this.#closeRetired();
+    this.#link?.close();
+    this.#link = null;
   }
 
   #stopOwnTrack(): void {
@@ -363,15 +336,14 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
 
   #end(reason: string): void {
     if (this.#state === "closed") return;
-    clearInterval(this.#ticker);
-    if (this.#whip !== null) void deleteSession(this.#whip, this.#options.token);
+    this.#pulse.stop();
+    this.#unwatch();
+    this.#transport?.end();
     this.#stopOwnTrack();
     this.#setState("closed");
-    this.#abort.abort(clientError("CLOSED", "The client was closed.", "Make a new one to connect again."));
-    this.#pc?.close();
+    this.#abort.abort(closedHere());
+    this.#closeConnections();
     this.#track = null;
-    this.#channel = null;
-    this.#pc = null;
     this.emit("closed", { reason });
   }
 
@@ -380,49 +352,4 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#state = state;
     this.emit("state", state);
   }
-}
-
-function endpoint(url: string | URL, config: SessionConfig = {}): URL {
-  const made = new URL(url, globalThis.document?.baseURI);
-  for (const [name, value] of Object.entries(config)) {
-    if (value !== undefined && value !== null) made.searchParams.set(name, written(value));
-  }
-  return made;
-}
-
-/** A URL has no lists and no objects: commas, and JSON. */
-function written(value: unknown): string {
-  return typeof value === "object" && !Array.isArray(value) ? JSON.stringify(value) : String(value);
-}
-
-function clientError(code: string, message: string, hint: string, retryable = false): VoiceForgeError {
-  return new VoiceForgeError({ code, message, hint, retryable });
-}
-
-function serverError(told: WireError): VoiceForgeError {
-  const unnamed = { code: "UNKNOWN_ERROR", message: "The server reported an error.", hint: "", retryable: false };
-  return new VoiceForgeError(wireError(told, unnamed) ?? unnamed);
-}
-
-function timedOut(limitMs: number): VoiceForgeError {
-  const seconds = Math.round(limitMs / 1000);
-  const hint = "Where UDP is blocked on the way, the server needs a TURN server.";
-  return clientError("CONNECT_TIMEOUT", `No connection within ${seconds} s.`, hint, true);
-}
-
-function unreachableMedia(): VoiceForgeError {
-  const hint = "The server's UDP ports must be open to this browser, or a TURN server be configured.";
-  return clientError("ICE_FAILED", "The server answers, but audio does not get through to it.", hint, true);
-}
-
-function connectionLost(): VoiceForgeError {
-  return clientError("CONNECTION_LOST", "The connection to the server was lost.", "Start again.", true);
-}
-
-function unexpected(cause: unknown): VoiceForgeError {
-  const told = cause instanceof Error ? cause.message : String(cause);
-  return new VoiceForgeError(
-    { code: "CLIENT_FAILED", message: `The browser could not connect: ${told}`, hint: "Try another browser.", retryable: false },
-    { cause },
-  );
 }

@@ -13,13 +13,16 @@ export class VoiceForgeError extends Error implements WireError {
   readonly retryable: boolean;
   /** Seconds after which the server said that another attempt may succeed. */
   readonly retryAfterS: number | null;
+  /** Of the HTTP answer that told it; null where none did. */
+  readonly status: number | null;
 
-  constructor(error: WireError, options: { cause?: unknown; retryAfterS?: number | null } = {}) {
+  constructor(error: WireError, options: { cause?: unknown; retryAfterS?: number | null; status?: number | null } = {}) {
     super(error.message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = error.code;
     this.hint = error.hint;
     this.retryable = error.retryable;
     this.retryAfterS = options.retryAfterS ?? null;
+    this.status = options.status ?? null;
   }
 }
 
@@ -53,7 +56,7 @@ export function errorFromResponse(status: number, body: string, retryAfter: stri
     hint: "See the server's log.",
   };
   const fallback: WireError = { ...told, retryable: RETRYABLE_STATUSES.has(status) };
-  return new VoiceForgeError(wireErrorFromBody(body, fallback) ?? fallback, { retryAfterS });
+  return new VoiceForgeError(wireErrorFromBody(body, fallback) ?? fallback, { retryAfterS, status });
 }
 
 function wireErrorFromBody(body: string, fallback: WireError): WireError | null {

@@ -38,12 +38,38 @@ interface Heard extends Envelope {
   readonly channel_label?: string;
 }
 
+/** How a session is taken up once its connection is lost. */
+export interface ResumeTerms {
+  /** The session's own address. It is a secret. */
+  readonly path: string;
+  /** For how long the server keeps the session, in seconds. */
+  readonly window_s: number;
+}
+
 /** The session exists; `config` is what is in force, defaults included. */
 export interface ReadyEvent extends Envelope {
   readonly type: "ready";
   readonly config: Readonly<Record<string, unknown>>;
   readonly model: string;
-  readonly resume_token: string | null;
+  /** Absent where the session ends with its connection. */
+  readonly resume?: ResumeTerms | null;
+}
+
+/** The session goes on over this connection; the events that were missed have come before this. */
+export interface ResumedEvent extends Envelope {
+  readonly type: "resumed";
+  readonly stream_time: number;
+  /** Up to where the server has the client's bytes of audio; null: a new container begins. By WebRTC there are none. */
+  readonly received_bytes?: number | null;
+  /** Whether another process has taken the session over. */
+  readonly is_elsewhere: boolean;
+  readonly resume?: ResumeTerms | null;
+}
+
+/** This server is about to let go of the connection: the session is to be taken up by a new one. */
+export interface ReconnectEvent extends Envelope {
+  readonly type: "reconnect";
+  readonly reason: string;
 }
 
 /** Somebody began to speak at `at`. */
@@ -135,6 +161,8 @@ export interface ErrorEvent extends Envelope {
 
 export type ServerEvent =
   | ReadyEvent
+  | ResumedEvent
+  | ReconnectEvent
   | SpeechStartedEvent
   | SpeechStoppedEvent
   | InterimEvent
@@ -168,6 +196,8 @@ const SPOKEN: Shape = {
 /** The fields without which an event cannot be used; the others may be absent. */
 const SHAPES: Readonly<Record<ServerEvent["type"], Shape>> = {
   ready: { config: "object", model: "string" },
+  resumed: { stream_time: "number" },
+  reconnect: { reason: "string" },
   speech_started: { at: "number" },
   speech_stopped: { at: "number" },
   interim: { ...SPOKEN, stable: "string" },

@@ -4,6 +4,8 @@
 export const PING_INTERVAL_MS = 5_000;
 /** Three pings without an answer. */
 export const DEAD_AFTER_MS = 15_000;
+/** Once there is a reason to doubt the path, an answer is waited for so long: a long round trip, and a lost packet. */
+export const DOUBTED_DEAD_AFTER_MS = 3_000;
 /** How often `tick` wants to be called. */
 export const TICK_INTERVAL_MS = 1_000;
 
@@ -14,24 +16,59 @@ export class Heartbeat {
   #lastHeardMs: number;
   #lastPingMs: number;
   #lastTickMs: number;
+  #pingAnswered = true;
+  #doubtedAtMs: number | null = null;
+  #roundTripMs: number | null = null;
 
   constructor(nowMs: number) {
     this.#lastHeardMs = this.#lastPingMs = this.#lastTickMs = nowMs;
   }
 
+  /** When anything last came from the server. */
+  get lastHeardMs(): number {
+    return this.#lastHeardMs;
+  }
+
+  /** From the last answered ping to its answer; null before. */
+  get roundTripMs(): number | null {
+    return this.#roundTripMs;
+  }
+
   /** Anything came from the server. */
   heard(nowMs: number): void {
     this.#lastHeardMs = nowMs;
+    this.#doubtedAtMs = null;
+  }
+
+  /** The answer to a ping came. */
+  answered(nowMs: number): void {
+    this.heard(nowMs);
+    if (!this.#pingAnswered) this.#roundTripMs = nowMs - this.#lastPingMs;
+    this.#pingAnswered = true;
+  }
+
+  /** The network may have changed: ask at once, and wait for the answer less long. */
+  doubt(nowMs: number): void {
+    this.#doubtedAtMs ??= nowMs;
   }
 
   /** What to do now. */
   tick(nowMs: number): Beat {
     // A computer that slept sees a long silence that the server is not to blame for: ask before judging.
-    if (nowMs - this.#lastTickMs > PING_INTERVAL_MS) this.#lastHeardMs = nowMs;
+    if (nowMs - this.#lastTickMs > PING_INTERVAL_MS) {
+      this.#lastHeardMs = nowMs;
+      this.doubt(nowMs);
+    }
     this.#lastTickMs = nowMs;
     if (nowMs - this.#lastHeardMs >= DEAD_AFTER_MS) return "dead";
-    if (nowMs - this.#lastPingMs < PING_INTERVAL_MS) return "wait";
+    const doubtedAtMs = this.#doubtedAtMs;
+    if (doubtedAtMs !== null && this.#lastPingMs >= doubtedAtMs && nowMs - this.#lastPingMs >= DOUBTED_DEAD_AFTER_MS) {
+      return "dead";
+    }
+    const isAsked = doubtedAtMs !== null ? this.#lastPingMs >= doubtedAtMs : nowMs - this.#lastPingMs < PING_INTERVAL_MS;
+    if (isAsked) return "wait";
     this.#lastPingMs = nowMs;
+    this.#pingAnswered = false;
     return "ping";
   }
 }

@@ -1,13 +1,16 @@
 /** The browser client of VoiceForge. */
 
-export {
-  VoiceForgeClient,
-  type ClientEvents,
-  type ClientOptions,
-  type Closing,
-  type ConnectionState,
-  type SessionConfig,
-} from "./client.ts";
+export { VoiceForgeClient } from "./client.ts";
+export type {
+  AudioFormat,
+  ClientEvents,
+  ClientOptions,
+  Closing,
+  ConnectionState,
+  Resumed,
+  SessionConfig,
+  TransportName,
+} from "./options.ts";
 export { errorFromResponse, VoiceForgeError } from "./errors.ts";
 export * from "./events.ts";
 export { toJson, toSrt, toText, toVtt } from "./exporters.ts";

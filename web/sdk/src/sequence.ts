@@ -10,6 +10,11 @@ export interface Gap {
 export class Sequence {
   #last: number | null = null;
 
+  /** The number of the newest event; null before the first. */
+  get last(): number | null {
+    return this.#last;
+  }
+
   /**
    * Takes the next number.
    *

@@ -1,5 +1,7 @@
 /** What a server says of itself before anybody connects. */
 
+import { bearer } from "./http.ts";
+
 /** Absent parts are empty: an older server, or one that tells less. */
 export interface ServerInfo {
   readonly version: string | null;
@@ -23,10 +25,9 @@ const NOTHING_TOLD: ServerInfo = {
 };
 
 /** Fetches `/api/v1/config`. A server without it is no failure: everything has a default. */
-export async function fetchServerInfo(url: string | URL, token?: string): Promise<ServerInfo> {
+export async function fetchServerInfo(url: string | URL, token?: string, signal?: AbortSignal): Promise<ServerInfo> {
   try {
-    const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
-    const response = await fetch(url, { headers });
+    const response = await fetch(url, { headers: bearer(token), signal: signal ?? null });
     return response.ok ? readServerInfo(await response.json()) : NOTHING_TOLD;
   } catch {
     return NOTHING_TOLD;

@@ -13,6 +13,9 @@ export interface ConnectionStats {
   readonly bitrateBps: number | null;
 }
 
+/** What is known where nothing can be measured. */
+export const NO_STATS: ConnectionStats = { rttS: null, lossRatio: null, packetsLost: null, jitterS: null, bitrateBps: null };
+
 /** A point to measure the bit rate from. */
 export interface StatsSample {
   readonly atMs: number;

@@ -1,6 +1,7 @@
 /** The HTTP half of WHIP (RFC 9725): create, trickle, delete. */
 
 import { errorFromResponse, VoiceForgeError } from "./errors.ts";
+import { bearer, request } from "./http.ts";
 import { buildSdpFragment, type Candidate, type IceCredentials } from "./sdpfrag.ts";
 
 /** The session resource that a POST made. */
@@ -68,26 +69,5 @@ export async function deleteSession(session: WhipSession, token: string | undefi
     await fetch(session.resource, { method: "DELETE", keepalive: true, headers: bearer(token) });
   } catch {
     // The server's own watchdog ends a session whose client it cannot reach.
-  }
-}
-
-function bearer(token: string | undefined): Record<string, string> {
-  return token === undefined || token === "" ? {} : { Authorization: `Bearer ${token}` };
-}
-
-async function request(url: URL, init: RequestInit): Promise<Response> {
-  try {
-    return await fetch(url, init);
-  } catch (cause) {
-    if (init.signal?.aborted) throw init.signal.reason;
-    throw new VoiceForgeError(
-      {
-        code: "SERVER_UNREACHABLE",
-        message: `No answer from ${url.origin}.`,
-        hint: "Check that the server runs, and that it allows this page's origin.",
-        retryable: true,
-      },
-      { cause },
-    );
   }
 }

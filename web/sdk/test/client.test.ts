@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
-import { VoiceForgeClient, type ClientOptions } from "../src/client.ts";
+import { VoiceForgeClient } from "../src/client.ts";
+import type { ClientOptions } from "../src/options.ts";
 import { FakeBrowser } from "./fakes.ts";
 
 let browser: FakeBrowser;
@@ -66,6 +67,7 @@ test("close asks for the last finals, stops the microphone at once and deletes t
   const { client, told } = await connected();
   const closing = client.close();
   assert.equal(browser.microphone.stopped, true);
+  await browser.settle();
   assert.deepEqual(browser.pc.channel.sent, [{ type: "close_stream" }]);
   assert.equal(browser.methods.includes("DELETE"), false);
   browser.says("closed", { reason: "client" });
@@ -121,8 +123,8 @@ test("closing while connecting rejects, and a track of the caller's is left alon
   assert.equal((track as unknown as { stopped: boolean }).stopped, false);
 });
 
-test("a path that breaks is interrupted, recovers, and in the end is lost", async () => {
-  const { told } = await connected();
+test("a path that breaks is interrupted, recovers, and in the end is lost where nothing is to be resumed", async () => {
+  const { told } = await connected({ resume: false });
   browser.becomes("disconnected");
   browser.becomes("connected");
   browser.becomes("failed");
@@ -141,6 +143,7 @@ test("a microphone that goes away ends the session in order", async () => {
   const { told } = await connected();
   browser.microphone.dispatchEvent(new Event("ended"));
   assert.deepEqual(told.slice(2), ["error MICROPHONE_LOST", "closing"]);
+  await browser.settle();
   assert.deepEqual(browser.pc.channel.sent, [{ type: "close_stream" }]);
 });
 

@@ -8,6 +8,12 @@ export interface Request {
   readonly headers: Record<string, string>;
 }
 
+/** A refusal in the server's own words. */
+export function refusal(status: number, code: string, retryAfterS?: number): Response {
+  const headers = retryAfterS === undefined ? {} : { "Retry-After": String(retryAfterS) };
+  return Response.json({ error: { code, message: "No.", hint: "Ask.", retryable: status >= 429 } }, { status, headers });
+}
+
 export class FakeTrack extends EventTarget {
   stopped = false;
   stop(): void {
@@ -25,7 +31,7 @@ class FakeChannel extends EventTarget {
   }
 }
 
-class FakePeerConnection extends EventTarget {
+export class FakePeerConnection extends EventTarget {
   static readonly made: FakePeerConnection[] = [];
   readonly channel = new FakeChannel();
   iceGatheringState = "new";
@@ -33,8 +39,11 @@ class FakePeerConnection extends EventTarget {
   localDescription: { sdp: string } | null = null;
   closed = false;
 
-  constructor() {
+  readonly configuration: RTCConfiguration;
+
+  constructor(configuration: RTCConfiguration) {
     super();
+    this.configuration = configuration;
     FakePeerConnection.made.push(this);
   }
   addTransceiver(): void {}
@@ -50,25 +59,82 @@ class FakePeerConnection extends EventTarget {
   }
 }
 
+type Sent = string | Uint8Array;
+
+export class FakeSocket extends EventTarget {
+  static readonly CONNECTING = 0;
+  static readonly OPEN = 1;
+  static readonly CLOSED = 3;
+  static readonly made: FakeSocket[] = [];
+  readonly url: string;
+  binaryType = "blob";
+  readyState = FakeSocket.CONNECTING;
+  bufferedAmount = 0;
+  closedWith: number | null = null;
+  readonly sent: Sent[] = [];
+
+  constructor(url: URL) {
+    super();
+    this.url = String(url);
+    FakeSocket.made.push(this);
+  }
+  send(data: Sent): void {
+    this.sent.push(data);
+  }
+  close(code = 1005): void {
+    this.closedWith = code;
+    this.readyState = FakeSocket.CLOSED;
+  }
+
+  /** The types of the messages, in order. */
+  get texts(): string[] {
+    return this.sent.filter((data) => typeof data === "string").map((text) => JSON.parse(text).type);
+  }
+  /** All audio, one byte after another. */
+  get audio(): number[] {
+    return this.sent.flatMap((data) => (typeof data === "string" ? [] : [...data]));
+  }
+  opens(): void {
+    this.readyState = FakeSocket.OPEN;
+    this.dispatchEvent(new Event("open"));
+  }
+  breaks(code = 1006): void {
+    this.readyState = FakeSocket.CLOSED;
+    this.dispatchEvent(Object.assign(new Event("close"), { code }));
+  }
+}
+
 /** Stands in for the globals of a browser; `restore` puts the old ones back. */
 export class FakeBrowser {
+  /** But for those for `/api/v1/config`. */
   readonly requests: Request[] = [];
+  /** What the browser tells of the network. */
+  readonly network = new EventTarget();
+  iceServers: object[] = [];
+  nowMs = 0;
   readonly microphone = new FakeTrack();
   /** What the next POST is answered with. */
   answer = (): Response =>
     new Response("v=0\r\n", { status: 201, headers: { Location: "/whip/secret", ETag: '"1"' } });
-  #seq = 0;
+  /** What a plain GET is answered with. */
+  asked = (): Response => refusal(426, "UPGRADE_REQUIRED");
+  seq = 0;
   readonly #before = new Map<string, PropertyDescriptor | undefined>();
 
   constructor() {
     FakePeerConnection.made.length = 0;
+    FakeSocket.made.length = 0;
+    this.#set("WebSocket", FakeSocket);
+    this.#set("performance", { now: () => this.nowMs });
     this.#set("RTCPeerConnection", FakePeerConnection);
     this.#set("MediaStreamTrack", FakeTrack);
     this.#set("isSecureContext", true);
-    this.#set("navigator", { mediaDevices: { getUserMedia: async () => ({ getAudioTracks: () => [this.microphone] }) } });
+    const mediaDevices = { getUserMedia: async () => ({ getAudioTracks: () => [this.microphone] }) };
+    this.#set("navigator", { connection: this.network, mediaDevices });
     this.#set("fetch", async (url: URL, init: Init) => {
+      if (String(url).endsWith("/api/v1/config")) return Response.json({ ice_servers: this.iceServers });
       this.requests.push({ method: init.method, url: String(url), headers: init.headers as Record<string, string> });
-      return init.method === "POST" ? this.answer() : new Response(null, { status: 204 });
+      return init.method === "POST" ? this.answer() : init.method === "GET" ? this.asked() : new Response(null, { status: 204 });
     });
   }
 
@@ -78,13 +144,23 @@ export class FakeBrowser {
     return pc;
   }
 
+  get peers(): readonly FakePeerConnection[] {
+    return FakePeerConnection.made;
+  }
+
+  get socket(): FakeSocket {
+    const socket = FakeSocket.made.at(-1);
+    if (socket === undefined) throw new Error("nothing connects yet");
+    return socket;
+  }
+
   get methods(): string[] {
     return this.requests.map(({ method }) => method);
   }
 
   /** Lets what is promised happen. */
   async settle(): Promise<void> {
-    for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+    for (let turn = 0; turn < 60; turn += 1) await Promise.resolve();
   }
 
   gathered(): void {
@@ -98,14 +174,15 @@ export class FakeBrowser {
   }
 
   says(type: string, fields: object = {}): void {
-    this.#seq += 1;
-    const data = JSON.stringify({ type, session_id: "s", seq: this.#seq, ...fields });
-    this.pc.channel.dispatchEvent(new MessageEvent("message", { data }));
+    this.seq += 1;
+    const data = JSON.stringify({ type, session_id: "s", seq: this.seq, ...fields });
+    const carrier = FakePeerConnection.made.length > 0 ? this.pc.channel : this.socket;
+    carrier.dispatchEvent(new MessageEvent("message", { data }));
   }
 
   /** Leaves out the next `count` events. */
   loses(count: number): void {
-    this.#seq += count;
+    this.seq += count;
   }
 
   becomes(connectionState: string): void {

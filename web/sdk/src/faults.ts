@@ -1,0 +1,41 @@
+/** Failures that the client itself notices, each in one place. */
+
+import { VoiceForgeError, wireError } from "./errors.ts";
+import type { WireError } from "./events.ts";
+
+export function fault(code: string, message: string, hint: string, retryable = false, cause?: unknown): VoiceForgeError {
+  return new VoiceForgeError({ code, message, hint, retryable }, { cause });
+}
+
+export const closedHere = (): VoiceForgeError =>
+  fault("CLOSED", "The client was closed.", "Make a new one to connect again.");
+
+export const notConnected = (): VoiceForgeError =>
+  fault("NOT_CONNECTED", "There is no connection to the server.", "Wait for `ready`.");
+
+export const connectionLost = (): VoiceForgeError =>
+  fault("CONNECTION_LOST", "The connection to the server was lost.", "Start again.", true);
+
+export function timedOut(limitMs: number): VoiceForgeError {
+  const hint = "Where UDP is blocked on the way, a WebSocket or a TURN server gets through.";
+  return fault("CONNECT_TIMEOUT", `No connection within ${Math.round(limitMs / 1000)} s.`, hint, true);
+}
+
+export function unreachableMedia(): VoiceForgeError {
+  const hint = "Use a WebSocket, or open the server's UDP ports to this browser, or configure a TURN server.";
+  return fault("ICE_FAILED", "The server answers, but audio does not get through to it.", hint, true);
+}
+
+export function unexpected(cause: unknown): VoiceForgeError {
+  const told = cause instanceof Error ? cause.message : String(cause);
+  return fault("CLIENT_FAILED", `The browser could not connect: ${told}`, "Try another browser.", false, cause);
+}
+
+/** What the server told in an event. */
+export function serverError(told: WireError): VoiceForgeError {
+  const unnamed = { code: "UNKNOWN_ERROR", message: "The server reported an error.", hint: "", retryable: false };
+  return new VoiceForgeError(wireError(told, unnamed) ?? unnamed);
+}
+
+/** Any failure as one that can be told. */
+export const toldOf = (cause: unknown): VoiceForgeError => (cause instanceof VoiceForgeError ? cause : unexpected(cause));
