@@ -30,7 +30,7 @@ def client_address(request: web.BaseRequest, trusted: Sequence[str]) -> str:
     Returns:
         The nearest address that no trusted proxy has; where all are, the farthest.
     """
-    passed_on = request.get(HOP_ADDRESS)
+    passed_on: str | None = request.get(HOP_ADDRESS)
     if passed_on is not None:
         return passed_on
     address = request.remote or UNIX_SOCKET

@@ -8,7 +8,8 @@ room, and where it is far fuller than another.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from signaling.cluster.places import Place
 
@@ -43,34 +44,58 @@ def has_room(place: Place, sent: int = 0) -> bool:
     return place.is_taking and place.retry_after_s is None and place.sessions + sent < place.max_sessions
 
 
-def place_for(
-    own: Place,
-    others: Sequence[Place],
-    *,
-    sent: Mapping[str, int],
-    refuses: bool,
-    is_proxied: bool,
-    sample: Sample = random.sample,
-) -> Place | None:
-    """Where a new session goes; None: it stays here, be it to be refused.
+@dataclass(slots=True)
+class _Sent:
+    """Sessions passed on to a place: since it was seen last, and a second before, which may not be told of yet."""
+
+    seen: Place
+    fresh: int = 0
+    older: int = 0
+
+
+class Choice:
+    """Where new sessions go.
 
     Args:
-        own: this place.
-        others: those that can be reached from here.
-        sent: by place, sessions passed on to it since it was seen last.
-        refuses: whether this place would refuse it.
-        is_proxied: whether the session's media would go through this place.
         sample: picks so many of a sequence.
     """
-    taking = [place for place in others if has_room(place, sent.get(place.place_id, 0))]
-    if not taking:
-        return None
-    picked = taking if len(taking) <= CHOICES else sample(taking, CHOICES)
-    best = min(picked, key=lambda place: load_of(place, sent.get(place.place_id, 0)))
-    if refuses:
+
+    def __init__(self, *, sample: Sample = random.sample) -> None:
+        self._sample = sample
+        self._sent: dict[str, _Sent] = {}  # by place; bound: those that live
+
+    def place_for(self, own: Place, others: Sequence[Place], *, is_proxied: bool) -> Place | None:
+        """Where the next one goes; None: it stays here, be it to be refused.
+
+        Args:
+            own: this place, as it is now.
+            others: those that can be reached from here, as they were seen last.
+            is_proxied: whether the session's media would go through this place.
+        """
+        sent = {place.place_id: self._sent_to(place) for place in others}
+        taking = [place for place in others if has_room(place, sent[place.place_id])]
+        if not taking:
+            return None
+        picked = taking if len(taking) <= CHOICES else self._sample(taking, CHOICES)
+        best = min(picked, key=lambda place: load_of(place, sent[place.place_id]))
+        if has_room(own) and not _is_fuller(own, best, sent[best.place_id], PROXIED_MARGIN if is_proxied else MARGIN):
+            return None
+        self._sent[best.place_id].fresh += 1
         return best
-    credit = sent.get(best.place_id, 0)
-    fuller_by = load_of(own) - load_of(best, credit)
-    more = own.sessions - (best.sessions + credit) * own.max_sessions / best.max_sessions
-    margin = PROXIED_MARGIN if is_proxied else MARGIN
-    return best if fuller_by >= margin and more >= MARGIN_SESSIONS else None
+
+    def forget(self, place_id: str) -> None:
+        """A place is gone."""
+        self._sent.pop(place_id, None)
+
+    def _sent_to(self, place: Place) -> int:
+        sent = self._sent.get(place.place_id)
+        if sent is None:
+            sent = self._sent[place.place_id] = _Sent(place)
+        elif sent.seen is not place:
+            sent.seen, sent.older, sent.fresh = place, sent.fresh, 0
+        return sent.fresh + sent.older
+
+
+def _is_fuller(own: Place, other: Place, sent: int, margin: float) -> bool:
+    more = own.sessions - (other.sessions + sent) * own.max_sessions / other.max_sessions
+    return load_of(own) - load_of(other, sent) >= margin and more >= MARGIN_SESSIONS

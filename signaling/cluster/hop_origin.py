@@ -66,9 +66,9 @@ class HopOrigin:
             HttpError: HOP_REFUSED (403).
         """
         given, _, signed = value.partition(" ")
-        if not hmac.compare_digest(given.encode(), self._signature(method, target, signed).encode()):
+        if not hmac.compare_digest(_bytes(given), _bytes(self._signature(method, target, signed))):
             raise _refused("its signature is not by this server's `token_secret`")
-        told_s, number, address = signed.split(" ")
+        told_s, number, address = signed.split(" ", 2)
         now_s = self._wall_s()
         if abs(now_s - float(told_s)) > GOOD_FOR_S:
             raise _refused(f"the clocks of the two nodes are more than {GOOD_FOR_S:g} s apart, or it is an old one")
@@ -79,7 +79,7 @@ class HopOrigin:
         return address
 
     def _signature(self, method: str, target: str, signed: str) -> str:
-        return hmac.new(self._key, f"{method}\n{target}\n{signed}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, _bytes(f"{method}\n{target}\n{signed}"), hashlib.sha256).hexdigest()
 
     def _forget(self, now_s: float) -> None:
         while self._seen:
@@ -87,6 +87,10 @@ class HopOrigin:
             if self._seen[number] > now_s:
                 return
             del self._seen[number]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as aiohttp reads headers that are no UTF-8
 
 
 def _refused(why: str) -> HttpError:

@@ -1,0 +1,125 @@
+"""Any place can take any request: one that is for a session of another place is passed on to it, and a new session goes
+where there is room. One hop at most: what was passed on is handled where it arrives.
+
+What arrives by a hop is asked again who it is, for it comes with its credentials; only its address is taken from the
+hop's word (`hop_origin.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import hdrs, web
+
+from mediaserver.errors import CapacityError
+from mediaserver.metrics import Metrics
+from signaling.auth.addresses import HOP_ADDRESS, client_address
+from signaling.cluster.hop_choice import Choice
+from signaling.cluster.hop_headers import ORIGIN
+from signaling.cluster.hop_origin import HopOrigin
+from signaling.cluster.hop_proxy import UNIX, HopProxy, PlaceGone
+from signaling.cluster.places import Place, Places, place_id_of
+from signaling.openapi.operation import Operation, description_of
+from signaling.problems import Handler, HttpError, problem_response
+from signaling.requests import REQUEST, request_id_of
+
+log = structlog.get_logger(__name__)
+
+SECRETS = ("secret", "call_id")
+"""Parts of paths that name a session by its secret."""
+
+CALL_PREFIX = "rtc_"
+"""What stands before it in OpenAI's."""
+
+
+class Hop:
+    """Two middlewares: `arriving`, the outermost, and `leaving`, which stands before whoever asks for credentials.
+
+    Args:
+        places: who is there.
+        origin: signs, and checks.
+        trusted_proxies: networks of proxies that are believed.
+        metrics: what was passed on.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: Places,
+        origin: HopOrigin,
+        trusted_proxies: Sequence[str],
+        metrics: Metrics,
+    ) -> None:
+        self.proxy = HopProxy(origin)
+        self._places = places
+        self._origin = origin
+        self._trusted_proxies = trusted_proxies
+        self._metrics = metrics
+        self._doors: set[object] = set()
+        self._choice = Choice()
+        places.on_gone += [self._choice.forget, self.proxy.forget]
+
+    def listens_at(self, name: object) -> None:
+        """What comes in at this address of a socket of ours was passed on: a path, or host and port."""
+        self._doors.add(name)
+
+    @web.middleware
+    async def arriving(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Believe what another place says of its client; from anybody else it is not even read."""
+        if self._is_door(request):
+            target = str(request.rel_url)
+            try:
+                request[HOP_ADDRESS] = self._origin.check(request.method, target, request.headers.get(ORIGIN, ""))
+            except HttpError as exc:
+                return problem_response(exc)
+        return await handler(request)
+
+    @web.middleware
+    async def leaving(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Pass on what is for another place."""
+        place = None if HOP_ADDRESS in request else self._place_of(request)
+        if place is None:
+            return await handler(request)
+        try:
+            response = await self.proxy.pass_on(
+                request,
+                place,
+                client_address(request, self._trusted_proxies),
+                request_id=request[REQUEST].request_id if REQUEST in request else request_id_of(None),
+            )
+        except PlaceGone:
+            self._metrics.hops_total.labels("gone").inc()
+            return await handler(request)
+        except CapacityError:
+            self._metrics.hops_total.labels("failed").inc()
+            raise
+        self._metrics.hops_total.labels("passed_on").inc()
+        return response
+
+    async def close(self) -> None:
+        """Hang up on other places."""
+        await self.proxy.close()
+
+    def _is_door(self, request: web.Request) -> bool:
+        name = None if request.transport is None else request.transport.get_extra_info("sockname")
+        return (name[:2] if isinstance(name, tuple) else name) in self._doors
+
+    def _place_of(self, request: web.Request) -> Place | None:
+        """Where a request belongs; None: here."""
+        if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
+            return None
+        for name in SECRETS:
+            if name in request.match_info:
+                place_id = place_id_of(request.match_info[name].removeprefix(CALL_PREFIX))
+                place = self._places.find(place_id) if place_id and place_id != self._places.own.place_id else None
+                return place if place is not None and self._can_reach(place) else None
+        operation = description_of(request.match_info.handler)
+        if not isinstance(operation, Operation) or not operation.opens_session or self._places.is_alone:
+            return None
+        others = [place for place in self._places.others() if self._can_reach(place)]
+        return self._choice.place_for(self._places.own, others, is_proxied=request.method == hdrs.METH_GET)
+
+    def _can_reach(self, place: Place) -> bool:
+        """A socket in a folder is of one machine."""
+        return not place.address.startswith(UNIX) or place.node == self._places.own.node
