@@ -81,6 +81,11 @@ class Metrics:
         self.engine_restarts_total = counter(
             "engine_restarts_total", "Times that the engine's process died and was to be started again."
         )
+        self.hops_total = counter(
+            "hops_total",
+            "Requests for another worker or node by what became of them: passed_on, gone (handled here), failed.",
+            ("outcome",),
+        )
         self.first_text_seconds = histogram(
             "first_text_seconds", "First-text latency: start of speech to first interim."
         )

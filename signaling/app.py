@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -18,6 +19,10 @@ from signaling.audit_door import AuditDoor, SessionRecords
 from signaling.auth.accounts import Accounts
 from signaling.auth.guard import Guard
 from signaling.auth.revocations import Revocations
+from signaling.cluster.hop import Hop
+from signaling.cluster.membership import Membership
+from signaling.cluster.places import Place
+from signaling.cluster.state import State
 from signaling.eventlogs import EventLogs
 from signaling.lifetime import Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
@@ -62,6 +67,8 @@ MODELS = web.AppKey("models", Models)
 JOBS = web.AppKey("jobs", Jobs)
 RECORDINGS = web.AppKey("recordings", Recordings)
 ACCOUNTS = web.AppKey("accounts", Accounts)
+MEMBER: web.AppKey[Membership | None] = web.AppKey("member", Membership)
+"""None where there is only this process."""
 AUDIT = web.AppKey("audit", Audit)
 
 
@@ -74,6 +81,8 @@ def make_app(
     turns: TurnPool | None = None,
     make_peer: PeerFactory | None = None,
     static_dir: Path = STATIC_DIR,
+    state: State | None = None,
+    place: Place | None = None,
 ) -> web.Application:
     """The front door.
 
@@ -84,6 +93,8 @@ def make_app(
             are loaded; until there is an engine, sessions are refused with MODEL_LOADING.
         make_peer: makes the server's end of a session; a `Peer` over `engine` and `vad` if None.
         static_dir: where the built page lies.
+        state: what several processes share; the caller closes it. A memory of this one's own if None.
+        place: which of several processes this is, with where its hop listens; None: there is only this one.
 
     Raises:
         ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL, NOT_A_TURN_URL, or INVALID_URL for `webhook_url`.
@@ -96,8 +107,12 @@ def make_app(
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
     meter = Meter(accounts.database, settings)
-    registry = Registry(max_sessions=settings.max_sessions, metrics=metrics)
+    registry = Registry(
+        max_sessions=settings.max_sessions, metrics=metrics, place_id="" if place is None else place.place_id
+    )
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
+    membership = partial(Membership, settings=settings, registry=registry, admission=admission, metrics=metrics)
+    member = None if state is None or place is None else membership(state, place, engine=lambda: models.engine)
     outbound = Outbound(settings=settings, metrics=metrics)
     webhooks = SessionWebhooks(settings=settings, outbound=outbound, metrics=metrics)
     sessions = SessionFactory(
@@ -155,7 +170,11 @@ def make_app(
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
-    app = web.Application(middlewares=_middlewares(requests, gate, audit_door, guard), client_max_size=SDP_MAX_BYTES)
+    app = web.Application(
+        middlewares=_middlewares(requests, gate, audit_door, guard, None if member is None else member.hop),
+        client_max_size=SDP_MAX_BYTES,
+    )
+    app[MEMBER] = member
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
     app[RECORDINGS], app[ACCOUNTS], app[AUDIT] = recordings, accounts, audit
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
@@ -188,17 +207,18 @@ def make_app(
         registry=registry,
         logs=logs,
         jobs=jobs,
-        closed_last=(deepgram, webhooks, outbound),
-        background=(revocations,),
+        closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member])),
+        background=(revocations, *([] if member is None else [member])),
         audit=audit,
     )
     lifetime.of(app)
     return app
 
 
-def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard) -> list[Middleware]:
+def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard, hop: Hop | None) -> list[Middleware]:
     """From the outermost to the innermost."""
     return [
+        *([] if hop is None else [hop.arriving]),  # first, for it says where the request comes from
         requests.middleware,
         problems_middleware,
         in_dialect(OPENAI_AUDIO, refusal_response),
@@ -206,6 +226,7 @@ def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard)
         *(in_dialect(path, write_refusal) for path in DEEPGRAM_PATHS),
         in_dialect(MODELS_PATH, write_model_refusal),
         gate.middleware,  # within the dialects, so that vendors' clients can read its refusals too
+        *([] if hop is None else [hop.leaving]),  # before anybody asks who it is: that is asked where it arrives
         audit.refusals,
         guard.middleware,
         audit.actions,
