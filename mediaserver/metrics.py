@@ -110,4 +110,7 @@ class Metrics:
         self.audit_records_total = counter(
             "audit_records_total", "Records of the audit log by outcome: written, lost.", ("outcome",)
         )
+        self.trace_spans_total = counter(
+            "trace_spans_total", "Spans of traces by outcome: exported, failed, dropped.", ("outcome",)
+        )
         self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop wakes up.")

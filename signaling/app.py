@@ -56,6 +56,7 @@ from signaling.routes.whip import PeerFactory, Whip
 from signaling.session_watch import SessionWatch
 from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
+from signaling.trace_setup import Traces, open_traces
 from signaling.usage.features import Prices
 from signaling.usage.meter import Meter
 from stun_turn.servers import IceServers
@@ -102,7 +103,10 @@ def make_app(
     audit = Audit(settings, metrics=metrics)
     audit_door = AuditDoor(audit)
     requests = Requests(trusted_proxies=settings.trusted_proxies)
-    watch = SessionWatch([SessionRecords(audit)] if audit.is_on else [])
+    traces = open_traces(settings, metrics)
+    watch = SessionWatch(
+        [*([SessionRecords(audit)] if audit.is_on else []), *([] if traces is None else [traces.of_sessions])]
+    )
     accounts = Accounts(settings)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
@@ -122,12 +126,14 @@ def make_app(
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
+    returning = Returning(registry=registry, keys=accounts.keys, trusted_proxies=settings.trusted_proxies)
     whip = Whip(
         registry=registry,
         answering=answering,
         make_peer=make_peer or sessions.peer,
         logs=logs,
         webhooks=webhooks,
+        returning=returning,
         ice_servers=ice_servers,
         metrics=metrics,
     )
@@ -135,7 +141,6 @@ def make_app(
     recordings = Recordings(
         settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad, meter=meter
     )
-    returning = Returning(registry=registry, keys=accounts.keys, trusted_proxies=settings.trusted_proxies)
     native = Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics)
     openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
     jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
@@ -171,7 +176,7 @@ def make_app(
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(
-        middlewares=_middlewares(requests, gate, audit_door, guard, None if member is None else member.hop),
+        middlewares=_middlewares(requests, gate, audit_door, guard, None if member is None else member.hop, traces),
         client_max_size=SDP_MAX_BYTES,
     )
     app[MEMBER] = member
@@ -197,6 +202,8 @@ def make_app(
     app.on_response_prepare.append(gate.on_response)
     app.on_response_prepare.append(requests.on_response)
     app.on_response_prepare.append(audit_door.on_response)
+    if traces is not None:
+        app.on_response_prepare.append(traces.of_sessions.on_response)
 
     lifetime = Lifetime(
         settings=settings,
@@ -210,12 +217,15 @@ def make_app(
         closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member])),
         background=(revocations, *([] if member is None else [member])),
         audit=audit,
+        traces=traces,
     )
     lifetime.of(app)
     return app
 
 
-def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard, hop: Hop | None) -> list[Middleware]:
+def _middlewares(
+    requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard, hop: Hop | None, traces: Traces | None
+) -> list[Middleware]:
     """From the outermost to the innermost."""
     return [
         *([] if hop is None else [hop.arriving]),  # first, for it says where the request comes from
@@ -229,5 +239,6 @@ def _middlewares(requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard,
         *([] if hop is None else [hop.leaving]),  # before anybody asks who it is: that is asked where it arrives
         audit.refusals,
         guard.middleware,
+        *([] if traces is None else [traces.of_sessions.middleware]),
         audit.actions,
     ]

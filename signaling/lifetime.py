@@ -54,6 +54,7 @@ class Lifetime:
         closed_last: connections outwards, in the order in which they are closed.
         background: what works meanwhile.
         audit: hears of the start and the end, and is closed when all else is.
+        traces: likewise; None where there are none.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Lifetime:
         closed_last: Sequence[Closable],
         background: Sequence[Background],
         audit: Audit,
+        traces: Closable | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -82,6 +84,7 @@ class Lifetime:
         self._closed_last = closed_last
         self._background = background
         self._audit = audit
+        self._traces = traces
 
     def of(self, app: web.Application) -> None:
         """Live as long as this application."""
@@ -107,6 +110,8 @@ class Lifetime:
         yield
         self._audit.record("server.stop")
         await self._audit.close()
+        if self._traces is not None:
+            await self._traces.close()
 
     async def _work(self, _app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(one.run(), name=type(one).__name__.lower()) for one in self._background]

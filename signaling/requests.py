@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,12 +36,14 @@ class RequestInfo:
         address: of the client, as `auth.addresses.client_address` has it.
         method: of HTTP.
         route: the pattern, for a path may hold a secret.
+        began_ns: when it was seen, in nanoseconds since 1970.
     """
 
     request_id: str
     address: str
     method: str
     route: str
+    began_ns: int
 
 
 REQUEST = web.RequestKey("request_info", RequestInfo)
@@ -76,6 +79,7 @@ class Requests:
             client_address(request, self._trusted_proxies),
             request.method,
             route_of(request),
+            time.time_ns(),
         )
         request[REQUEST] = info
         token = _CURRENT.set(info)

@@ -6,7 +6,7 @@ registry. Here they come together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mediaserver.events import Event
@@ -28,6 +28,8 @@ class Watched:
         door: which protocol it came in by; empty until it has its place in the registry.
         principal: whose it is; likewise.
         channels: None until they are there.
+        codec: what its audio comes in; empty where that is not known.
+        describe: says how its other end is (`LivePeer.describe`).
     """
 
     session_id: str
@@ -35,6 +37,8 @@ class Watched:
     door: str = ""
     principal: Principal | None = None
     channels: Channels | None = None
+    codec: str = ""
+    describe: Callable[[], Mapping[str, object]] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -92,12 +96,10 @@ class SessionWatch:
         watched = self._waiting.pop(live.session_id, None)
         if watched is None:
             return
-        watched.door, watched.principal = live.door, live.principal
+        watched.door, watched.principal, watched.describe = live.door, live.principal, live.peer.describe
         self._live[live.session_id] = watched
         live.on_gone.append(lambda: self._gone(watched, live))
-        if watched.is_whole:
-            for watcher in self._watchers:
-                watcher.opened(watched)
+        _tell_if_whole(watched, self._watchers)
 
     def resumed(self, session_id: str, **details: object) -> None:
         """A session's client has come back: `is_elsewhere`, `after`, `gap_s` … as the door knows them."""
@@ -128,9 +130,7 @@ class SessionTap:
         """As `Tap.begin`."""
         self.watched.channels = channels
         channels.on_inner.append(self._inner)
-        if self.watched.is_whole:
-            for watcher in self.watchers:
-                watcher.opened(self.watched)
+        _tell_if_whole(self.watched, self.watchers)
 
     def send(self, event: Event, seq: int, channel: int) -> None:
         """As `Tap.send`."""
@@ -145,3 +145,11 @@ class SessionTap:
     def _inner(self, event: Event, channel: int) -> None:
         for watcher in self.watchers:
             watcher.told(self.watched, event, channel)
+
+
+def _tell_if_whole(watched: Watched, watchers: Sequence[Watcher]) -> None:
+    if watched.is_whole and watched.describe is not None:
+        state = watched.describe()
+        watched.codec = str(state.get("codec") or state.get("encoding") or "")
+        for watcher in watchers:
+            watcher.opened(watched)
