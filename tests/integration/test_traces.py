@@ -237,7 +237,7 @@ async def test_a_refused_session_is_a_trace_too(collector: Collector, start_node
     root, request = collector.the("session"), collector.the("signaling")
     assert attributes(root)["voiceforge.end_reason"] in ("refused", "setup_failed")
     assert attributes(request)["http.response.status_code"] == 422
-    assert request.status.message == "INVALID_SDP"
+    assert request.status.message == "NO_USABLE_AUDIO"
 
 
 async def test_lines_of_the_log_have_the_trace(
