@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signaling.cluster.memory import MemoryState
+from signaling.cluster.redis_state import RedisState
+from signaling.cluster.redis_url import parse_redis_url
 from signaling.cluster.served import ServedState, StateServer
 from signaling.cluster.state import State
 
@@ -42,6 +46,16 @@ async def in_memory() -> AsyncIterator[StateKit]:
 
 
 @asynccontextmanager
+async def in_redis(url: str) -> AsyncIterator[StateKit]:
+    """A Redis that runs. Its clock is the real one: short times are short, and waited for."""
+    prefix = f"test-{secrets.token_hex(4)}:"
+    one, other = (RedisState(parse_redis_url(url), prefix=prefix) for _ in range(2))
+    yield StateKit(one, other, 0.2, asyncio.sleep)
+    await one.close()
+    await other.close()
+
+
+@asynccontextmanager
 async def served() -> AsyncIterator[StateKit]:
     async with in_memory() as kit:
         with tempfile.TemporaryDirectory(prefix="vf-") as folder:
@@ -53,6 +67,3 @@ async def served() -> AsyncIterator[StateKit]:
             await one.close()
             await other.close()
             await server.close()
-
-
-KINDS = {"memory": in_memory, "served": served}
