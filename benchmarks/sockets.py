@@ -32,7 +32,7 @@ from mediaserver.audio.vad import VadPool
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
 from signaling.app import REGISTRY, make_app
-from signaling.routes.native import PATH
+from signaling.routes.native_stream import PATH
 
 CONNECTS, SHORT_CONNECTS = 300, 100
 """How often a client connects: the 95th percentile has 15 above it."""

@@ -10,7 +10,7 @@ from structlog.contextvars import bound_contextvars
 
 from mediaserver.errors import CapacityError
 from signaling.limits import ACCEPT_TIMEOUT_S, Admission, shutting_down
-from signaling.registry import LiveSession, Registry, WebRtcPeer, new_session_id
+from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer, new_etag, new_session_id
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +19,9 @@ FAILED_DEADLINE_S = 1.0
 
 SETUP_RETRY_AFTER_S = 5
 """When an offer that was not answered in time may be tried again."""
+
+Registered = Callable[[LiveSession], None]
+"""Told of a session that has got its place, before its offer is answered."""
 
 MakePeer = Callable[[str], WebRtcPeer]
 """Makes the peer of a new session from its log id; raises ConfigError if what its client wants cannot be met."""
@@ -36,13 +39,16 @@ class Answering:
         self._registry = registry
         self._admission = admission
 
-    async def open(self, offer_sdp: str, make_peer: MakePeer, *, door: str) -> tuple[LiveSession, WebRtcPeer, str]:
+    async def open(
+        self, offer_sdp: str, make_peer: MakePeer, *, door: str, registered: Registered | None = None
+    ) -> tuple[LiveSession, WebRtcPeer, str]:
         """Admit a session, make its peer and have it answer.
 
         Args:
             offer_sdp: the client's offer.
             make_peer: makes the server's end.
             door: which protocol it came in by.
+            registered: told of it once it has its URL.
 
         Returns:
             The session as it is registered, its peer, and the answer's SDP.
@@ -57,9 +63,33 @@ class Answering:
             self._admission.check()  # no await between this and `add`: two offers cannot take one room
             peer = make_peer(session_id)
             live = self._registry.add(session_id, peer, door=door)
+            if registered is not None:
+                registered(live)
             answer = await self._answer(live, peer, offer_sdp)
             log.info("session opened", door=door, live=len(self._registry))
         return live, peer, answer
+
+    async def resume(self, offer_sdp: str, live: LiveSession, peer: ReturningPeer, *, after: int) -> str:
+        """Have a peer answer the offer of its client, which is back; whatever goes wrong, the session goes on waiting.
+
+        Args:
+            offer_sdp: of a new peer connection.
+            live: the session.
+            peer: its server's end.
+            after: the last event that the client knows.
+
+        Raises:
+            VoiceForgeError: what `ReturningPeer.resume` raises, or ANSWER_TIMEOUT.
+        """
+        with bound_contextvars(session=live.session_id):
+            try:
+                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                    answer = await peer.resume(offer_sdp, after=after)
+            except TimeoutError as exc:
+                raise _too_slow() from exc
+            live.etag = new_etag()
+            log.info("session resumed", door=live.door)
+        return answer
 
     async def _answer(self, live: LiveSession, peer: WebRtcPeer, offer_sdp: str) -> str:
         """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
@@ -72,13 +102,17 @@ class Answering:
             if stopped and isinstance(exc, Exception):
                 raise shutting_down() from exc  # the peer failed because it was being closed
             if isinstance(exc, TimeoutError):
-                raise CapacityError(
-                    "ANSWER_TIMEOUT",
-                    f"The offer was not answered within {ACCEPT_TIMEOUT_S:g} s.",
-                    "Try again; if it stays, check the server's `ice_servers`.",
-                    retry_after_s=SETUP_RETRY_AFTER_S,
-                ) from exc
+                raise _too_slow() from exc
             raise
         if live.closing is not None:
             raise shutting_down()
         return answer
+
+
+def _too_slow() -> CapacityError:
+    return CapacityError(
+        "ANSWER_TIMEOUT",
+        f"The offer was not answered within {ACCEPT_TIMEOUT_S:g} s.",
+        "Try again; if it stays, check the server's `ice_servers`.",
+        retry_after_s=SETUP_RETRY_AFTER_S,
+    )

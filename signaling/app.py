@@ -137,7 +137,6 @@ def make_app(
         ice_servers=ice_servers,
         metrics=metrics,
     )
-    events = Events(logs=logs)
     recordings = Recordings(
         settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad, meter=meter
     )
@@ -187,7 +186,7 @@ def make_app(
     for door in (
         whip,
         native,
-        events,
+        Events(logs=logs),
         *transcriptions,
         deepgram,
         openai_rest,

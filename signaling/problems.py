@@ -34,6 +34,7 @@ STATUS_OF_CODE: Mapping[str, HTTPStatus] = {
     "INVALID_SDPFRAG": HTTPStatus.BAD_REQUEST,
     # RFC 9725 §4.3: a session that trickles but does not restart answers 422 to a restart.
     "ICE_RESTART_UNSUPPORTED": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "CHANNELS_DIFFER": HTTPStatus.CONFLICT,
     "DENOISER_NOT_INSTALLED": HTTPStatus.NOT_IMPLEMENTED,
     "DISK_FULL": HTTPStatus.INSUFFICIENT_STORAGE,
 }

@@ -45,6 +45,11 @@ def new_secret(place_id: str = "") -> str:
     return f"{place_id}.{token}" if place_id else token
 
 
+def new_etag() -> str:
+    """A strong entity-tag of an ICE session."""
+    return f'"{secrets.token_hex(8)}"'
+
+
 class LivePeer(Protocol):
     """The server's end of a connection, of whatever protocol."""
 
@@ -72,6 +77,29 @@ class WebRtcPeer(LivePeer, Protocol):
         ...
 
 
+@runtime_checkable
+class ReturningPeer(WebRtcPeer, Protocol):
+    """One whose client may come back with another peer connection."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it waits for its client when a connection is lost."""
+        ...
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest event."""
+        ...
+
+    def resumes_at(self, path: str) -> None:
+        """Say where the client comes back to."""
+        ...
+
+    async def resume(self, offer_sdp: str, *, after: int) -> str:
+        """Answer the offer of a client that is back."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class LiveSession:
     """A session in the registry.
@@ -82,7 +110,8 @@ class LiveSession:
         peer: its other end.
         principal: whose it is.
         secret: the last part of its URL.
-        etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it never changes.
+        etag: strong entity-tag of its ICE session (RFC 9725 §4.3); as ICE never restarts here, it changes only where
+            the client comes back with another peer connection.
         closing: the task that closes it, once that has begun.
         reason: why it left the registry, one word; empty while it has not.
         on_gone: called once each, when it has left the registry.
@@ -93,7 +122,7 @@ class LiveSession:
     peer: LivePeer
     principal: Principal = LOCAL
     secret: str = field(default_factory=new_secret, repr=False)
-    etag: str = field(default_factory=lambda: f'"{secrets.token_hex(8)}"')
+    etag: str = field(default_factory=new_etag)
     closing: asyncio.Task[None] | None = None
     reason: str = ""
     on_gone: list[Callable[[], None]] = field(default_factory=list)

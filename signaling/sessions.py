@@ -13,6 +13,7 @@ from mediaserver.session import Session, Sink
 from mediaserver.session.channels import Channels, MakeSession, Outlet
 from mediaserver.session.dialect import Dialect
 from mediaserver.session.effective import Effective
+from mediaserver.session.eventlog import EventLog
 from mediaserver.session.tap import Tap, Tee
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
@@ -106,6 +107,8 @@ class SessionFactory:
         taps: Sequence[Tap] | None = None,
         *,
         is_stereo: bool = False,
+        log: EventLog | None = None,
+        door: str = "",
     ) -> Peer:
         """The server's end of a peer connection.
 
@@ -115,6 +118,8 @@ class SessionFactory:
             dialect: what is said over its data channel; the native protocol if None.
             taps: who hears its events beside the client; the node's webhook if None.
             is_stereo: whether the two channels of a track are two people.
+            log: what it is told, for others and for the client when it comes back, which it may then.
+            door: its protocol, for the metrics of coming back.
 
         Raises:
             ConfigError: the configuration names what is not there.
@@ -128,6 +133,9 @@ class SessionFactory:
             make_session=self._maker(session_id, config),
             dialect=dialect,
             taps=[*(self._taps(session_id) if taps is None else taps), *self._counting(session_id), *watching],
+            log=log,
+            door=door,
+            window_s=self.settings.resume_window_s,
             is_stereo=is_stereo,
             on_stage=watching[0].reached if watching else None,
         )

@@ -1,59 +1,54 @@
-"""One WebRTC peer: its connection, its audio, its session and its data channel, and the watch over all of them.
+"""One client over WebRTC: what it says is heard by one session, over one peer connection after another.
 
 A peer always ends: by the client, by the server, or by one of the deadlines of `Watchdog`. Whoever ends it, the way
 out is one: the jitter buffer is emptied, the session says its last finals, the client has acknowledged them, the
 connection is closed, and nothing of it is left.
+
+A connection that is lost (no consent any more, ICE failed) ends nothing at once: the peer waits for its client to offer
+another one. What was said by then is final; what lies between is silence, in step with wall time. A client that closes
+its peer connection, which DTLS tells, or its data channel has said goodbye; so a page that is reloaded has in browsers
+that close what it had open, and nothing on the wire tells the two apart.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
-from aiortc import InvalidStateError, RTCPeerConnection, RTCSessionDescription
-from aiortc.exceptions import OperationError
 
-from mediaserver.audio.clock import Samples
-from mediaserver.errors import MediaError, VoiceForgeError
-from mediaserver.events import Event, Final, Interim
-from mediaserver.ingest.answer import client_answer, engine_offer, ice_candidate
-from mediaserver.ingest.channel import ChannelEvents, ChannelSink
-from mediaserver.ingest.ice import (
-    IceOptions,
-    close_peer_connection,
-    configure_ice,
-    listens_on_loopback,
-    new_peer_connection,
+from mediaserver.audio.clock import Samples, seconds
+from mediaserver.errors import VoiceForgeError
+from mediaserver.events import Event, Final, Interim, Resume, Resumed
+from mediaserver.ingest.gap import Gap
+from mediaserver.ingest.ice import listens_on_loopback
+from mediaserver.ingest.link import LOST, Link, LinkEvents, attempt
+from mediaserver.ingest.peer_errors import (
+    channels_differ,
+    media_paused,
+    no_media,
+    peer_closed,
+    too_many_labels,
+    tracks_refused,
 )
-from mediaserver.ingest.peer_errors import media_paused, no_media, too_many_labels, tracks_refused
 from mediaserver.ingest.peer_state import PeerState, State
 from mediaserver.ingest.sdp import Offer, parse_offer
-from mediaserver.ingest.sdp_fragment import parse_fragment
-from mediaserver.ingest.sdp_parts import CANDIDATES_MAX
-from mediaserver.ingest.tracks import TrackEvents, Tracks
-from mediaserver.ingest.watchdog import Alarm, Due, Watchdog
+from mediaserver.ingest.watchdog import Alarm
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels, MakeSession
 from mediaserver.session.dialect import Dialect, NativeDialect
+from mediaserver.session.eventlog import EventLog
+from mediaserver.session.holding import Holding
+from mediaserver.session.relay import Relay
 from mediaserver.session.tap import Tap, Tee
 from mediaserver.settings import Settings
-
-log = structlog.get_logger(__name__)
-
-CHANNEL_GRACE_S = 0.5
-"""How long a connected client may take to open its data channel before the server opens one. Channels made before the
-offer open with the association, one or two round trips after it; a slower client's own channel still wins."""
-
-CLOSE_CONNECTION_S = 2.0
-"""Closing sockets takes milliseconds; what has not ended after this long is cut."""
 
 DRAIN_SHARE = 0.2
 """The share of a closing peer's time that is kept for its last events to reach the client."""
 
 
 class Peer:
-    """One client's peer connection, from its offer to its end. It lives on one event loop.
+    """One client, from its offer to its end. It lives on one event loop.
 
     Args:
         session_id: for logs and events; not a secret.
@@ -61,6 +56,9 @@ class Peer:
         metrics: shared by all peers.
         dialect: what is said over the data channel, and how; the native protocol if None.
         taps: who hears the events beside the client.
+        log: what is told, for others and for the client when it comes back; None where nobody reads it.
+        door: its protocol, for the metrics of coming back.
+        window_s: for how long the client is waited for when its connection is lost; 0 does not wait. Needs a `log`.
         is_stereo: whether the two channels of a track are two people, each a channel of the session.
         on_stage: told each stage of the setup that it has come to: answered, connected, first_packet.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
@@ -76,6 +74,9 @@ class Peer:
         make_session: MakeSession,
         dialect: Dialect | None = None,
         taps: Sequence[Tap] = (),
+        log: EventLog | None = None,
+        door: str = "",
+        window_s: float = 0.0,
         is_stereo: bool = False,
         on_stage: Callable[[str], None] | None = None,
     ) -> None:
@@ -84,28 +85,43 @@ class Peer:
         self._settings = settings
         self._metrics = metrics
         self._make_session = make_session
+        self._dialect: Dialect = NativeDialect(session_id) if dialect is None else dialect
+        self._relay = Relay(self._dialect, log=log)
         self._tee = Tee(self, taps)
         self._is_stereo = is_stereo
         self._on_stage = on_stage
-        self._log = log.bind(session=session_id)
+        self._log = structlog.get_logger(__name__).bind(session=session_id)
+        self._holding = Holding(
+            window_s=0.0 if log is None else window_s,
+            door=door,
+            metrics=metrics,
+            on_expired=lambda: self._end(LOST),
+        )
         self._state = State.NEW
         self._offer: Offer | None = None
-        self._candidates = 0
-        self._pc: RTCPeerConnection | None = None
+        self._link: Link | None = None
+        self._links = 0
+        self._leaving: set[asyncio.Task[None]] = set()  # bound: one for each connection that was lost or replaced
         self._channels: Channels | None = None
-        self._tracks: Tracks | None = None
-        self._dialect: Dialect = NativeDialect(session_id) if dialect is None else dialect
-        self._sink = ChannelSink(
-            session_id=session_id,
-            label=self._dialect.label,
-            refuse=self._dialect.refuse,
-            metrics=metrics,
-            events=ChannelEvents(on_message=self._on_message, on_error=self._on_error, on_gone=self._end),
-        )
-        self._watchdog: Watchdog | None = None
+        self._began_s: float | None = None
+        self._gap = Gap(longest_s=settings.ping_timeout_s + window_s)  # what a drop takes to be noticed, and is waited
         self._has_told_text = False
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether its client may come back after a drop."""
+        return self._holding.window_s > 0
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest event; -1 before the first."""
+        return self._relay.newest
+
+    def resumes_at(self, path: str) -> None:
+        """Say where the client comes back to; a secret, told to it alone."""
+        if self.can_resume:
+            self._relay.resume = Resume(path, self._holding.window_s)
 
     async def accept(self, offer_sdp: str) -> str:
         """Answer an offer; the answer has all candidates in it.
@@ -120,42 +136,68 @@ class Peer:
         """
         if self._state is not State.NEW:
             raise RuntimeError("a peer accepts one offer")
-        loopback = listens_on_loopback(self._settings)
-        offer = parse_offer(offer_sdp, allow_loopback=loopback, is_stereo=self._is_stereo)
-        self._state = State.CONNECTING
-        self._offer = offer
-        self._candidates = len(offer.transport.candidates)
-        self._watchdog = Watchdog(self._settings, asyncio.get_running_loop().time(), tracks=len(offer.tracks))
+        offer = self._parsed(offer_sdp)
+        self._began_s = asyncio.get_running_loop().time()
+        link = self._link = self._new_link(offer)
         try:
-            answer = await self._negotiate(offer)
+            await link.negotiate()
+            if self._closing is not None:
+                raise peer_closed()
+            return self._open(link)  # it waits for nothing: no packet arrives before the session is there
         except BaseException:
             self.on_ended = None
             await self.close("error")
-            if self._pc is not None:  # closed by somebody else meanwhile, it may have gathered on
-                await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
+            await link.close()  # closed by somebody else meanwhile, it may have gathered on
             raise
-        self._reached("answered")
-        self._rearm()
+
+    async def resume(self, offer_sdp: str, *, after: int) -> str:
+        """Answer the offer of a client that is back: its session goes on, whatever became of the connection before.
+
+        Args:
+            offer_sdp: of a new peer connection.
+            after: the last event that the client knows; what came after it is told again, then `resumed`.
+
+        Raises:
+            MediaError: as `accept`, PEER_CLOSED, or CHANNELS_DIFFER where it does not offer what it did before. The
+                session goes on waiting.
+            CapacityError: as `accept`.
+        """
+        offer, channels = self._parsed(offer_sdp), self._channels
+        if channels is None or self._closing is not None:
+            raise peer_closed()
+        if len(offer.channel_names) != channels.count:
+            raise channels_differ(len(offer.channel_names), channels.count)
+        link = self._new_link(offer)
+        try:
+            await link.negotiate()
+            self._unlink()
+            await self._gap.fill(channels)
+            if self._closing is not None:
+                raise peer_closed()
+            self._unlink()  # of two that came back at once, the later one stays
+        except BaseException:
+            await link.close()
+            if self._link is None and not self._holding.lost():
+                self._end(LOST)
+            raise
+        self._link, self._offer = link, offer
+        answer = link.answer()
+        self._holding.back()
+        self._relay.connect(link.sink.send)
+        self._relay.replay(after=after)
+        channels.tell(Resumed(stream_time=channels.stream_time_s))
         return answer
 
     async def add_candidates(self, sdpfrag: str) -> None:
-        """Take candidates that the client found after its offer (RFC 8840). Those beyond `CANDIDATES_MAX` are dropped.
+        """Take candidates that the client found after its offer (RFC 8840); those of no use any more are let be.
 
         Raises:
             MediaError: `INVALID_SDP`, or `ICE_RESTART_UNSUPPORTED` for other ICE credentials than the offer's.
         """
-        if self._pc is None or self._offer is None:
+        if self._offer is None:
             raise RuntimeError("a peer takes candidates after its offer")
-        if self._closing is not None:
-            return  # too late to be of use
-        fragment = parse_fragment(sdpfrag, allow_loopback=listens_on_loopback(self._settings))
-        if self._offer.is_restart(fragment):
-            what = "ICE is not restarted within a session."
-            raise MediaError("ICE_RESTART_UNSUPPORTED", what, "Open a new peer connection.")
-        found = fragment.candidates[: max(0, CANDIDATES_MAX - self._candidates)]
-        self._candidates += len(found)
-        for mid, candidate in found:
-            await self._pc.addIceCandidate(ice_candidate(candidate, self._offer.transport_mid(mid)))
+        if self._closing is None and self._link is not None:
+            await self._link.add_candidates(sdpfrag)
 
     async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
         """End the peer: finals, metadata and `closed` reach the client if they can, then everything is freed.
@@ -172,10 +214,10 @@ class Peer:
         """What an operator or the client may know of it: state, codec, stream time in seconds, packet counts."""
         return PeerState.of(
             session_id=self._session_id,
-            state=self._state,
-            data_channel=self._sink.state,
+            state=self._present(),
+            data_channel="none" if self._link is None else self._link.sink.state,
             offer=self._offer,
-            statuses=[] if self._tracks is None else self._tracks.statuses(),
+            statuses=[] if self._link is None else self._link.statuses(),
             channels=self._channels,
         ).model_dump()
 
@@ -184,133 +226,121 @@ class Peer:
         if not self._has_told_text and isinstance(event, Interim | Final):
             self._has_told_text = True
             self._metrics.setup_seconds.labels("first_text").observe(self._age_s())
-        for telling in self._dialect.tell(event, seq, channel):
-            self._sink.send(telling)
+        self._relay.send(event, seq, channel)
 
     # --- setting up
 
-    async def _negotiate(self, offer: Offer) -> str:
-        pc = self._pc = new_peer_connection()
-        pc.on("connectionstatechange", self._on_connection_state)
-        pc.on("datachannel", self._sink.accept)
-        try:
-            await pc.setRemoteDescription(RTCSessionDescription(engine_offer(offer), "offer"))
-        except (ValueError, AssertionError, KeyError, InvalidStateError, OperationError) as exc:
-            self._log.warning("engine refused an offer", error=repr(exc))
-            raise MediaError("INVALID_SDP", "The offer cannot be applied.", "Send a WebRTC offer unchanged.") from exc
-        events = TrackEvents(on_samples=self._on_samples, on_silence=self._on_silence, on_bye=self._finalize)
-        self._tracks = Tracks(pc, offer, events=events, settings=self._settings, metrics=self._metrics)
-        options = IceOptions.from_settings(self._settings)
-        configure_ice(pc, options, on_lost=lambda: self._end("peer_lost"))
-        await pc.setLocalDescription()
-        if self._closing is not None:
-            raise MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
-        # From here to the return nothing waits: no packet arrives before the session is there.
+    def _parsed(self, offer_sdp: str) -> Offer:
+        return parse_offer(offer_sdp, allow_loopback=listens_on_loopback(self._settings), is_stereo=self._is_stereo)
+
+    def _new_link(self, offer: Offer) -> Link:
+        self._links += 1
+        is_first = self._links == 1
+        if is_first:
+            self._offer, self._state = offer, State.CONNECTING
+        link = Link(
+            session_id=self._session_id,
+            offer=offer,
+            settings=self._settings,
+            metrics=self._metrics,
+            dialect=self._dialect,
+            session_s=self._began_s,
+            events=LinkEvents(
+                on_samples=self._on_samples,
+                on_still=self._on_still,
+                on_paused=self._on_paused,
+                on_message=self._on_message,
+                on_error=self._on_error,
+                on_stage=self._reached if is_first else lambda _stage, _age_s: None,
+                on_over=lambda reason: self._on_over(link, reason),
+            ),
+        )
+        return link
+
+    def _open(self, link: Link) -> str:
+        offer = link.offer
         channels = self._channels = Channels(self._make_session, outlet=self._tee, count=len(offer.channel_names))
-        self._dialect.begin(channels)
+        self._relay.begin(channels)
         self._tee.begin(channels)
         if (chosen := len(channels.config.channel_labels)) > channels.count:
             raise too_many_labels(chosen, channels.count)
         channels.on_close_stream = lambda: self._end("client")
         if channels.count > 1:
             channels.name(offer.channel_names)
-        answer = client_answer(offer, pc.localDescription.sdp)
+        self._relay.connect(link.sink.send)
+        answer = link.answer()
         channels.start()
         if offer.unheard:
             channels.warn(tracks_refused(len(offer.unheard)))
         return answer
 
-    def _on_connection_state(self) -> None:
-        if self._pc is None or self._watchdog is None or self._closing is not None:
-            return
-        connected_before = self._watchdog.connected_s is not None
-        match self._pc.connectionState:
-            case "connected" if not connected_before:
-                loop = asyncio.get_running_loop()
-                self._state = State.CONNECTED
-                self._watchdog.connected(loop.time())
-                self._reached("connected")
-                self._rearm()
-                if self._offer is not None and self._offer.application is not None:
-                    create = self._pc.createDataChannel
-                    self._timers["channel"] = loop.call_later(CHANNEL_GRACE_S, self._sink.open_own, create)
-            case "failed":
-                self._end("peer_lost" if connected_before else "error")
-            case "closed":  # the client said so over DTLS
-                self._end("client")
-
     # --- while it lives
 
     def _on_samples(self, channel: int, samples: Samples, concealed: int) -> None:
-        if self._channels is None or self._watchdog is None or self._offer is None:
+        if self._channels is None:
             return
-        track = channel // self._offer.channels_each
-        if self._watchdog.is_still(track):
-            if self._watchdog.media_s is None:
-                self._reached("first_packet")
-            self._watchdog.media(asyncio.get_running_loop().time(), track)
-            self._rearm()  # the next standstill may be due before anything else
+        if self._gap.is_open:
+            self._gap.end(self._channels, asyncio.get_running_loop().time() - seconds(len(samples)))
         self._channels.push_to(channel, samples, concealed=concealed)
 
-    def _on_silence(self, channel: int, samples: Samples) -> None:
+    def _on_still(self, channels: range) -> None:
         if self._channels is not None:
-            self._channels.push_to(channel, samples)
-
-    def _finalize(self, track: int) -> None:
-        """A sender stopped, or said goodbye (RFC 3550 §6.6): its last words need no silence after them to be final."""
-        if self._channels is not None and self._offer is not None and self._closing is None:
-            for channel in self._offer.channels_of(track):
+            for channel in channels:
                 self._channels.finalize_channel(channel)
 
+    def _on_paused(self) -> None:
+        if self._channels is not None:
+            self._channels.warn(media_paused(self._settings))
+
     def _on_message(self, message: str | bytes) -> None:
-        if self._channels is None or self._closing is not None:
-            return
-        try:
+        if self._channels is not None and self._link is not None and self._closing is None:
             for telling in self._dialect.hear(message, self._channels):
-                self._sink.send(telling)
-        except Exception:  # an exception here would end aiortc's receiving, and with it the call
-            self._log.exception("message failed")
-            self._end("error")
+                self._link.sink.send(telling)
 
     def _on_error(self, error: VoiceForgeError) -> None:
         if self._channels is not None:
             self._channels.fail(error)
 
-    def _rearm(self) -> None:
-        if self._watchdog is None or self._closing is not None:
-            return
-        if (timer := self._timers.pop("watchdog", None)) is not None:
-            timer.cancel()
-        self._timers["watchdog"] = asyncio.get_running_loop().call_at(self._watchdog.deadline()[0], self._look)
-
-    def _look(self) -> None:
-        """Look once at the next deadline whether it has moved: packets set no timers."""
-        if self._watchdog is None or self._channels is None:
-            return
-        for track, last_packet_s in enumerate([] if self._tracks is None else self._tracks.last_packets_s()):
-            if last_packet_s is not None:
-                self._watchdog.media(last_packet_s, track)
-        match self._watchdog.check(asyncio.get_running_loop().time()):
-            case None:
-                pass
-            case Due(Alarm.MEDIA_STILL, track):
-                self._finalize(track)
-            case Due(Alarm.MEDIA_PAUSED):
-                self._channels.warn(media_paused(self._settings))
-            case Due(Alarm.NO_MEDIA):
-                self._channels.fail(no_media(self._settings))
-                self._end(Alarm.NO_MEDIA)
-            case Due(alarm):
-                self._end(alarm)
-        self._rearm()
-
-    def _reached(self, stage: str) -> None:
-        self._metrics.setup_seconds.labels(stage).observe(self._age_s())
+    def _reached(self, stage: str, age_s: float) -> None:
+        self._metrics.setup_seconds.labels(stage).observe(age_s)
         if self._on_stage is not None:
             self._on_stage(stage)
 
+    def _present(self) -> State:
+        if self._state in (State.NEW, State.CLOSING, State.CLOSED):
+            return self._state
+        return State.HELD if self._link is None else self._link.state
+
     def _age_s(self) -> float:
-        return 0.0 if self._watchdog is None else asyncio.get_running_loop().time() - self._watchdog.started_s
+        return 0.0 if self._began_s is None else asyncio.get_running_loop().time() - self._began_s
+
+    # --- when a connection is lost
+
+    def _on_over(self, link: Link, reason: str) -> None:
+        if link is not self._link or self._closing is not None:
+            return
+        if reason == Alarm.NO_MEDIA and self._channels is not None:
+            self._channels.fail(no_media(self._settings))
+        never_came_back = self._links > 1 and not link.has_connected
+        if (reason == LOST or never_came_back) and self._channels is not None and self._holding.lost():
+            self._unlink()
+        else:
+            self._end(reason)
+
+    def _unlink(self) -> None:
+        """Let the connection go; what was said over it is final. Nothing where there is none."""
+        link, channels = self._link, self._channels
+        if link is None or channels is None:
+            return
+        self._link = None
+        last_packet_s = link.last_packet_s
+        link.stop()  # what it held back is heard now
+        self._relay.disconnect()
+        channels.finalize()
+        self._gap.begin(last_packet_s)
+        task = asyncio.create_task(link.close(), name=f"peer-unlink-{self._session_id}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     # --- the end
 
@@ -321,37 +351,27 @@ class Peer:
     def _begin_close(self, reason: str, deadline_s: float | None) -> asyncio.Task[None]:
         if self._closing is None:
             self._state = State.CLOSING
-            for timer in self._timers.values():
-                timer.cancel()
+            self._holding.close()
             total_s = self._settings.shutdown_deadline_s if deadline_s is None else deadline_s
             self._closing = asyncio.create_task(self._close(reason, total_s), name=f"peer-close-{self._session_id}")
         return self._closing
 
     async def _close(self, reason: str, total_s: float) -> None:
         ends_s = asyncio.get_running_loop().time() + total_s
-        if self._tracks is not None:
-            self._tracks.stop()  # what they hold back reaches the session before that closes
+        link = self._link
+        if link is not None:
+            link.stop()  # what it holds back reaches the session before that closes
         if self._channels is not None:
             self._channels.on_close_stream = None
             flush = self._channels.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
-            await self._attempt("session", flush, total_s)
-            if reason != "peer_lost":
-                await self._sink.drained(ends_s - asyncio.get_running_loop().time())
-        self._sink.discard()
-        if self._pc is not None:
-            await self._attempt("connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
+            await attempt(self._log, "session", flush, total_s)
+            if reason != LOST and link is not None:
+                await link.sink.drained(ends_s - asyncio.get_running_loop().time())
+        if link is not None:
+            await link.close()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         self._state = State.CLOSED
         self._log.info("peer ended", reason=reason)
         on_ended, self.on_ended = self.on_ended, None
         if on_ended is not None:
             on_ended(reason)
-
-    async def _attempt(self, what: str, step: Awaitable[None], limit_s: float) -> None:
-        """One step of the end; whatever happens in it, the next ones are taken."""
-        try:
-            async with asyncio.timeout(limit_s):
-                await step
-        except TimeoutError:
-            self._log.warning("step of closing cut short", step=what, limit_s=limit_s)
-        except Exception:
-            self._log.exception("step of closing failed", step=what)

@@ -25,6 +25,23 @@ def tracks_refused(count: int) -> MediaError:
     )
 
 
+CHANNELS_DIFFER = "CHANNELS_DIFFER"
+
+
+def channels_differ(offered: int, were: int) -> MediaError:
+    """The refusal of a client that comes back with other tracks than it had."""
+    return MediaError(
+        CHANNELS_DIFFER,
+        f"The offer has {offered} audio channels; the session has {were}.",
+        "Offer the tracks that the session was opened with, or open a new session.",
+    )
+
+
+def peer_closed() -> MediaError:
+    """The refusal where the peer was closed before its offer was answered."""
+    return MediaError("PEER_CLOSED", "The peer was closed while it was set up.", "Send a new offer.")
+
+
 def media_paused(settings: Settings) -> MediaError:
     """The warning to a client that sends nothing any more."""
     return MediaError(

@@ -20,6 +20,7 @@ class State(StrEnum):
     NEW = "new"
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    HELD = "held"
     CLOSING = "closing"
     CLOSED = "closed"
 

@@ -48,11 +48,15 @@ class Watchdog:
         settings: of the node.
         started_s: when the offer came.
         tracks: how many the call has.
+        session_s: when its session began, which may have had other connections before; None: with the offer.
     """
 
-    def __init__(self, settings: Settings, started_s: float, *, tracks: int = 1) -> None:
+    def __init__(
+        self, settings: Settings, started_s: float, *, tracks: int = 1, session_s: float | None = None
+    ) -> None:
         self.settings = settings
         self.started_s = started_s
+        self._session_s = started_s if session_s is None else session_s
         self.connected_s: float | None = None
         self._tracks = [_Track() for _ in range(tracks)]
         self._warned = False
@@ -83,7 +87,7 @@ class Watchdog:
     def deadline(self) -> tuple[float, Due]:
         """The next alarm and when it is due, if nothing happens until then."""
         settings, media_s = self.settings, self.media_s
-        due = [(self.started_s + settings.session_max_s, Due(Alarm.SESSION_MAX))]
+        due = [(self._session_s + settings.session_max_s, Due(Alarm.SESSION_MAX))]
         if self.connected_s is None:
             due.append((self.started_s + settings.connect_timeout_s, Due(Alarm.TIMEOUT)))
         elif media_s is None:

@@ -98,6 +98,10 @@ class Channels:
         """Seconds of audio received, of the channel that has received most."""
         return max(session.stream_time_s for session in self._sessions)
 
+    def received_samples(self, channel: int) -> int:
+        """Samples of audio received in one channel."""
+        return self._sessions[channel].received_samples
+
     @property
     def speech_s(self) -> float:
         """Seconds of speech that have been judged as such, in all channels."""

@@ -1,4 +1,4 @@
-"""Where the events of a connection go that may drop: to its client while it is there, and into a log from which a client
+"""Where the events of a connection go that may drop: to its client while it is there, and into a log, from which one
 that comes back is told what it missed.
 """
 
@@ -16,8 +16,8 @@ Tell = Callable[[Telling], None]
 """Takes a message to the client. Never blocks and never raises."""
 
 REPLAY_LETTERS_MAX = 256 * 1024
-"""Told again at once at most; of more, the oldest are left out, and the client is told. It is a quarter of what counts as
-nobody reading, and half an hour of finals, where a client is away for half a minute."""
+"""Told again at once at most; of more, the oldest are left out, and the client is told so. It is a quarter of what
+counts as nobody reading, and half an hour of finals, where a client is away for half a minute."""
 
 
 class Relay:

@@ -153,6 +153,11 @@ class Session:
         return seconds(self._finals.speech_samples)
 
     @property
+    def received_samples(self) -> int:
+        """Samples of audio received, concealed ones included."""
+        return self._hearing.received_samples
+
+    @property
     def stream_time_s(self) -> float:
         """Seconds of audio received, concealed ones included."""
         return seconds(self._hearing.received_samples)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
 
 from mediaserver.errors import ConfigError
 from signaling.auth.addresses import client_address
@@ -12,6 +14,17 @@ from signaling.auth.keys import Keys
 from signaling.auth.principal import Principal
 from signaling.problems import HttpError
 from signaling.registry import LiveSession, Registry
+
+
+class ResumeQuery(BaseModel):
+    """What a client knows that comes back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    after: Annotated[
+        int,
+        Field(ge=-1, le=2**53, description="The `seq` of the last event that is known; -1 tells all that is kept."),
+    ] = -1
 
 
 class Returning:

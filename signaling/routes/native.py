@@ -21,8 +21,8 @@ from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, new_session_id
-from signaling.resume.returning import Returning
-from signaling.routes.native_operations import CONNECT, RESUME, ResumeQuery
+from signaling.resume.returning import ResumeQuery, Returning
+from signaling.routes.native_operations import CONNECT, RESUME
 from signaling.routes.native_stream import DOOR, LOG_KIB_MAX, PATH, NativeStream, check_labels
 from signaling.sessions import SessionFactory
 from signaling.socket_door import Terms, require_handshake, serve, serve_again

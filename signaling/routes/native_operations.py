@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from signaling.metadata import METADATA_HEADER
 from signaling.openapi.native_events import NATIVE_EVENTS
 from signaling.openapi.native_messages import SOCKET_MESSAGES
 from signaling.openapi.operation import (
     NO_SESSION_NOW,
+    UNKNOWN,
     Access,
     Answer,
     Conversation,
@@ -19,6 +20,7 @@ from signaling.openapi.operation import (
     Refusal,
     Tag,
 )
+from signaling.resume.returning import ResumeQuery
 from signaling.routes.whip_operations import Secret
 from signaling.stream_config import StreamQuery
 
@@ -72,17 +74,6 @@ CONNECT = Operation(
 )
 
 
-class ResumeQuery(BaseModel):
-    """What a client knows that comes back."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    after: Annotated[
-        int,
-        Field(ge=-1, le=2**53, description="The `seq` of the last event that is known; -1 tells all that is kept."),
-    ] = -1
-
-
 RESUME = Operation(
     summary="Go on with a session after its connection dropped",
     tag=Tag.NATIVE,
@@ -95,7 +86,7 @@ RESUME = Operation(
     answers={HTTPStatus.SWITCHING_PROTOCOLS: Answer("The WebSocket; missed events and `resumed` come first.")},
     refusals=[
         Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG", "INVALID_CURSOR", "UNKNOWN_SUBPROTOCOL")),
-        Refusal(HTTPStatus.UNAUTHORIZED, ("INVALID_API_KEY",)),
+        UNKNOWN,
         Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",)),
         Refusal(HTTPStatus.CONFLICT, ("CANNOT_RESUME",)),
         Refusal(HTTPStatus.UPGRADE_REQUIRED, ("UPGRADE_REQUIRED",), headers={"Upgrade": Literal["websocket"]}),

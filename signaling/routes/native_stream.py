@@ -16,7 +16,7 @@ from mediaserver.errors import ConfigError, MediaError, VoiceForgeError
 from mediaserver.events import Event, Ready, Resume, Resumed
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
-from mediaserver.session.channels import Channels, Outlet
+from mediaserver.session.channels import Outlet
 from mediaserver.session.dialect import NativeDialect
 from mediaserver.session.eventlog import EventLog
 from mediaserver.session.holding import Holding

@@ -36,13 +36,15 @@ from signaling.metadata import METADATA_HEADER, with_header_metadata
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
-from signaling.registry import LiveSession, Registry, WebRtcPeer
+from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer
+from signaling.resume.returning import ResumeQuery, Returning
 from signaling.routes.whip_operations import (
     CREATE,
     DELETE,
     DESCRIBE,
     NOTHING,
     PREFLIGHT,
+    RESUME,
     SDP_TYPE,
     SDPFRAG_TYPE,
     SESSION_PREFLIGHT,
@@ -66,8 +68,17 @@ DELETE_DEADLINE_S = 5.0
 class PeerFactory(Protocol):
     """Makes the peer of a new session."""
 
-    def __call__(self, session_id: str, config: SessionConfig, *, taps: Sequence[Tap], is_stereo: bool) -> WebRtcPeer:
-        """The peer of a session, whose events `taps` hear too; raises ConfigError if that cannot be had."""
+    def __call__(
+        self,
+        session_id: str,
+        config: SessionConfig,
+        *,
+        taps: Sequence[Tap],
+        is_stereo: bool,
+        log: EventLog,
+        door: str,
+    ) -> WebRtcPeer:
+        """The peer of a session, whose events `log` and `taps` hear too; raises ConfigError if that cannot be had."""
         ...
 
 
@@ -80,6 +91,7 @@ class Whip:
         make_peer: makes the server's end of a peer connection.
         logs: where others read what a session tells.
         webhooks: where it is posted.
+        returning: who may come back.
         ice_servers: what clients are told to use, with credentials of each session's own.
         metrics: refusals by code.
     """
@@ -92,6 +104,7 @@ class Whip:
         make_peer: PeerFactory,
         logs: EventLogs,
         webhooks: SessionWebhooks,
+        returning: Returning,
         ice_servers: IceServers,
         metrics: Metrics,
     ) -> None:
@@ -100,6 +113,7 @@ class Whip:
         self._make_peer = make_peer
         self._logs = logs
         self._webhooks = webhooks
+        self._returning = returning
         self._ice_servers = ice_servers
         self._metrics = metrics
 
@@ -110,6 +124,7 @@ class Whip:
             web.get("/whip", self.nothing, allow_head=False),
             web.options("/whip", self.preflight),
             web.get("/whip/{secret}", self.describe, allow_head=False),
+            web.post("/whip/{secret}", self.resume),
             web.patch("/whip/{secret}", self.trickle),
             web.delete("/whip/{secret}", self.delete),
             web.options("/whip/{secret}", self.session_preflight),
@@ -122,6 +137,16 @@ class Whip:
             return await self._create(request)
         except VoiceForgeError as exc:
             self._metrics.refused_total.labels(exc.code).inc()
+            raise
+
+    @described(RESUME)
+    async def resume(self, request: web.Request) -> web.Response:
+        """POST an offer to a session: 201 with the answer; it goes on over this peer connection."""
+        try:
+            return await self._resume(request)
+        except VoiceForgeError as exc:
+            self._metrics.refused_total.labels(exc.code).inc()
+            self._metrics.resumes_total.labels(DOOR, "refused").inc()
             raise
 
     @described(NOTHING)
@@ -205,14 +230,30 @@ class Whip:
         def make_peer(session_id: str) -> WebRtcPeer:
             logs.append(self._logs.open(session_id))
             posted.extend(filter(None, [self._webhooks.tap(session_id, receiver)]))
-            return self._make_peer(session_id, config, taps=[*logs, *posted], is_stereo=query.multichannel)
+            return self._make_peer(
+                session_id, config, taps=posted, is_stereo=query.multichannel, log=logs[0], door=DOOR
+            )
 
-        live, _, answer = await self._answering.open(offer, make_peer, door=DOOR)
+        live, _, answer = await self._answering.open(offer, make_peer, door=DOOR, registered=_tell_where)
         self._logs.publish(live, logs[0])
         live.on_gone += [webhook.end for webhook in posted]  # also where a session is cut, and never says `closed`
-        headers = CIMultiDict({"Location": f"/whip/{live.secret}", "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
+        return self._created(live, answer)
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        live = await self._returning.find(request, request.match_info["secret"])
+        peer = live.peer
+        if not isinstance(peer, ReturningPeer) or not peer.can_resume:
+            raise self._returning.cannot()
+        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        after = read_query(ResumeQuery, request.query).after
+        self._returning.require_known(after, newest=peer.newest)
+        offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
+        return self._created(live, await self._answering.resume(offer, live, peer, after=after))
+
+    def _created(self, live: LiveSession, answer: str) -> web.Response:
+        headers = CIMultiDict({"Location": _url(live), "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
-        headers.add("Link", f'</whip/{live.secret}/events>; rel="events"; type="text/event-stream"')
+        headers.add("Link", f'<{_url(live)}/events>; rel="events"; type="text/event-stream"')
         for link in self._ice_servers.links(live.session_id):
             headers.add("Link", link)
         # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
@@ -228,6 +269,16 @@ class Whip:
                 "POST an offer to /whip for a new one.",
             )
         return live, live.peer
+
+
+def _url(live: LiveSession) -> str:
+    return f"/whip/{live.secret}"
+
+
+def _tell_where(live: LiveSession) -> None:
+    """The client is told of its way back before anything else."""
+    if isinstance(live.peer, ReturningPeer):
+        live.peer.resumes_at(_url(live))
 
 
 _NOT_KEPT = {"Cache-Control": "no-store"}

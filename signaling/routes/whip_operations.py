@@ -15,6 +15,7 @@ from signaling.openapi.native_messages import PEER_MESSAGES
 from signaling.openapi.operation import (
     JSON,
     NO_SESSION_NOW,
+    UNKNOWN,
     Access,
     Answer,
     Body,
@@ -24,6 +25,7 @@ from signaling.openapi.operation import (
     RetryAfter,
     Tag,
 )
+from signaling.resume.returning import ResumeQuery
 from signaling.session_webhooks import SECRET_HEADER, SECRET_MAX_LETTERS, SECRET_MIN_LETTERS, URL_HEADER
 
 SDP_TYPE = "application/sdp"
@@ -159,6 +161,52 @@ CREATE = Operation(
             from_client=PEER_MESSAGES,
             from_server=NATIVE_EVENTS,
         )
+    ],
+)
+
+RESUME = Operation(
+    summary="Go on with a session over another peer connection",
+    tag=Tag.WHIP,
+    access=Access.URL,
+    description="For a client whose connection dropped; its session waits for it. The offer is of a new peer "
+    "connection, with as many tracks. What was missed is told again over its data channel, then `resumed`. The time "
+    "between is silence. `If-Match` of a PATCH is the new `ETag`.",
+    path=PATH,
+    query=ResumeQuery,
+    body=Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer}),
+    answers={
+        HTTPStatus.CREATED: Answer(
+            "The answer; the session is at `Location`, which may be another one.",
+            {SDP_TYPE: Answered},
+            {"Location": Location, "ETag": ETag, "Link": Link},
+        )
+    },
+    refusals=[
+        Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_SDP", "INVALID_CONFIG", "INVALID_CURSOR")),
+        UNKNOWN,
+        NOT_FOUND,
+        TIMEOUT,
+        Refusal(HTTPStatus.CONFLICT, ("CANNOT_RESUME", "CHANNELS_DIFFER")),
+        TOO_LARGE,
+        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
+        Refusal(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            (
+                "NO_USABLE_AUDIO",
+                "UNSUPPORTED_CODEC",
+                "TOO_MANY_AUDIO_TRACKS",
+                "TRACKS_INDISTINGUISHABLE",
+                "RTCP_MUX_REQUIRED",
+                "TOO_MANY_MEDIA_SECTIONS",
+                "TOO_MANY_SSRCS",
+                "PEER_CLOSED",
+            ),
+        ),
+        Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            (*NO_SESSION_NOW.codes, "ANSWER_TIMEOUT", "NO_UDP_PORT"),
+            headers={"Retry-After": RetryAfter},
+        ),
     ],
 )
 

@@ -368,8 +368,9 @@ async def test_the_last_events_arrive_even_where_packets_are_lost() -> None:
         await it.dial()
         await until(lambda: "ready" in it.types())
         await asyncio.sleep(0.2)
-        assert it.peer._pc is not None
-        transport = it.peer._pc.getTransceivers()[0].receiver.transport.transport
+        assert it.peer._link is not None
+        assert it.peer._link._pc is not None
+        transport = it.peer._link._pc.getTransceivers()[0].receiver.transport.transport
         send, lossy_until_s = transport._send, asyncio.get_running_loop().time() + 0.5
 
         async def lossy(data: bytes) -> None:
@@ -387,8 +388,9 @@ async def test_what_the_jitter_buffer_holds_is_heard_before_the_session_closes()
         it.add_tone()
         it.open()
         await it.dial()
-        assert it.peer._pc is not None
-        receiver = it.peer._pc.getTransceivers()[0].receiver
+        assert it.peer._link is not None
+        assert it.peer._link._pc is not None
+        receiver = it.peer._link._pc.getTransceivers()[0].receiver
         take, seen = receiver._handle_rtp_packet, []
 
         async def watch(packet: Any, arrival_time_ms: int) -> None:

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from mediaserver.decoder.window import Hypothesis, Window
 from mediaserver.errors import MediaError
 from mediaserver.metrics import Metrics
+from mediaserver.session.eventlog import EventLog
 from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
@@ -128,10 +129,16 @@ def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
         peers: list[FakePeer] = []
 
         def make_peer(
-            session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = (), is_stereo: bool = False
+            session_id: str,
+            config: SessionConfig,
+            *,
+            log: EventLog,
+            taps: Sequence[Tap] = (),
+            is_stereo: bool = False,
+            door: str = "",
         ) -> FakePeer:
             peer = FakePeer(session_id, config)
-            peer.taps, peer.is_stereo = taps, is_stereo
+            peer.taps, peer.is_stereo = [log, *taps], is_stereo
             if prepare is not None:
                 prepare(peer)
             peers.append(peer)
