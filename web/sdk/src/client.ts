@@ -7,12 +7,12 @@ import { parseEvent, type ReadyEvent, type ResumedEvent, type ServerEvent } from
 import { closedHere, connectionLost, fault, notConnected, serverError, timedOut, toldOf } from "./faults.ts";
 import { limited } from "./limited.ts";
 import { Link } from "./link.ts";
-import { openMicrophone } from "./microphone.ts";
 import { watchNetwork } from "./network.ts";
 import type { ClientEvents, ClientOptions, ConnectionState, SessionConfig, TransportName } from "./options.ts";
 import { Pulse } from "./pulse.ts";
 import { Patience, persist, reasonOf } from "./resuming.ts";
 import { Sequence } from "./sequence.ts";
+import { Source } from "./source.ts";
 import { NO_STATS, type ConnectionStats } from "./stats.ts";
 import type { Transport } from "./transport.ts";
 import { isBlocked, wayBy, waysOf } from "./ways.ts";
@@ -22,6 +22,9 @@ import { WebSocketWay } from "./websocket.ts";
 const CONNECT_TIMEOUT_MS = 15_000;
 /** The server takes up to 10 s to flush its finals when it stops; a client need not wait longer. */
 const CLOSE_TIMEOUT_MS = 10_000;
+
+/** What may be told to one connection alone, and need not count among the session's events. */
+const OF_CONNECTION: ReadonlySet<string> = new Set(["resumed", "reconnect", "warning"]);
 
 /** Opens one session, goes on with it after losses of its connection, and closes it. */
 export class VoiceForgeClient extends Emitter<ClientEvents> {
@@ -33,11 +36,13 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   readonly #patience = new Patience();
   #state: ConnectionState = "idle";
   #sessionId: string | null = null;
-  #track: MediaStreamTrack | null = null;
+  #source: Source | null = null;
   #transport: Transport | null = null;
   #link: Link | null = null;
   /** Connections that were given up. They are closed once the session is safe elsewhere, or over. */
   #retired: Link[] = [];
+  /** Changes that the server has not answered yet: they may have been lost with a connection. */
+  #unconfirmed: SessionConfig | null = null;
   #unwatch = (): void => undefined;
 
   constructor(options: ClientOptions) {
@@ -66,7 +71,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
 
   /** What is being sent, for a level meter; null before it is open and after the end. */
   get audioTrack(): MediaStreamTrack | null {
-    return this.#track;
+    return this.#source?.track ?? null;
   }
 
   /**
@@ -78,8 +83,10 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (this.#state !== "idle") throw fault("ALREADY_USED", "This client has connected before.", "Make a new one.");
     this.#setState("connecting");
     try {
-      if (this.#options.audioFormat === undefined) this.#track = await this.#openTrack();
-      this.#track?.addEventListener("ended", () => this.#onTrackEnded());
+      const { audio = {}, audioFormat } = this.#options;
+      if (audioFormat === undefined) {
+        this.#source = await Source.open(audio, this.#abort.signal, () => this.#onTrackEnded());
+      }
       const ready = await this.#firstConnection();
       if (this.#options.resume !== false) this.#unwatch = watchNetwork(() => this.#onNetworkChange());
       return ready;
@@ -92,10 +99,11 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   /**
    * Changes the running session; what is absent stays. A refusal comes as an `error` event.
    *
-   * @throws VoiceForgeError `NOT_CONNECTED`.
+   * @throws VoiceForgeError `NOT_CONNECTED`; while the session is being taken up it waits for that instead.
    */
   configure(changes: SessionConfig): void {
-    this.#send({ type: "configure", config: changes });
+    if (this.#state !== "resuming") this.#send({ type: "configure", config: changes });
+    this.#unconfirmed = { ...this.#unconfirmed, ...changes };
   }
 
   /**
@@ -131,7 +139,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (!this.#link?.isOpen || this.#state === "resuming") return this.#end("client");
     const closed = new Promise<void>((resolve) => this.on("closed", () => resolve()));
     this.#setState("closing");
-    this.#stopOwnTrack();
+    this.#source?.stop();
     const timer = setTimeout(() => this.#end("client"), CLOSE_TIMEOUT_MS);
     await this.#transport?.flushed();
     if (this.#link?.isOpen) this.#send({ type: "close_stream" });
@@ -148,15 +156,6 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   async stats(): Promise<ConnectionStats> {
     const stats = (await this.#transport?.stats()) ?? NO_STATS;
     return { ...stats, rttS: stats.rttS ?? this.#pulse.roundTripS };
-  }
-
-  async #openTrack(): Promise<MediaStreamTrack> {
-    const audio = this.#options.audio ?? {};
-    if (audio instanceof MediaStreamTrack) return audio;
-    const track = await openMicrophone(audio);
-    if (!this.#abort.signal.aborted) return track;
-    track.stop(); // closed while the person was being asked
-    throw this.#abort.signal.reason;
   }
 
   async #firstConnection(): Promise<ReadyEvent> {
@@ -176,7 +175,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
 
   async #openBy(name: TransportName): Promise<ReadyEvent> {
     const warn = (error: VoiceForgeError): void => this.emit("warning", error);
-    this.#transport = wayBy(name, this.#options, { addresses: this.#addresses, track: this.#track, warn });
+    this.#transport = wayBy(name, this.#options, { addresses: this.#addresses, track: this.audioTrack, warn });
     const limitMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     const limits = { limitMs, late: () => timedOut(limitMs), signal: this.#abort.signal };
     return await limited(limits, async (signal) => (await this.#reach(null, signal)) as ReadyEvent);
@@ -204,8 +203,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       return;
     }
     const step = this.#sequence.take(event.seq);
-    // What is about the connection is told to it alone, and need not count among the session's events.
-    if (step === "duplicate" && event.type !== "resumed" && event.type !== "reconnect") return;
+    if (step === "duplicate" && !OF_CONNECTION.has(event.type)) return;
     if (step !== null && step !== "duplicate") this.emit("gap", step);
     if (event.type === "unknown") return;
     this.emit("event", event);
@@ -223,8 +221,10 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       case "reconnect":
         return this.#lose(connectionLost());
       case "warning":
+        return this.emit("warning", serverError(event.error));
       case "error":
-        return this.emit(event.type, serverError(event.error));
+        this.#unconfirmed = null;
+        return this.emit("error", serverError(event.error));
       case "closed":
         return this.#end(event.reason);
       default:
@@ -241,6 +241,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       this.#transport?.greeted(event);
       this.#link?.greeted(event);
     }
+    this.#unconfirmed = null;
     this.emit("ready", event);
   }
 
@@ -252,6 +253,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#setState("connected");
     this.#pulse.start();
     this.#link?.greeted(event);
+    if (this.#unconfirmed !== null) this.#send({ type: "configure", config: this.#unconfirmed });
     const lostAudioS = this.#transport?.name === "webrtc" ? awayS : keptLostS;
     this.emit("resumed", { awayS, lostAudioS, isElsewhere: event.is_elsewhere === true });
   }
@@ -270,7 +272,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     else if (this.#mayResume) this.#pulse.doubt();
   }
 
-  /** The device was unplugged or its permission withdrawn; `stop()` from here does not lead to this. */
+  /** The device was unplugged or its permission withdrawn. */
   #onTrackEnded(): void {
     if (this.#state === "closed" || this.#state === "closing") return;
     const hint = "Connect it again, or choose another in the settings, then start again.";
@@ -330,20 +332,16 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#link = null;
   }
 
-  #stopOwnTrack(): void {
-    if (this.#track !== null && this.#track !== this.#options.audio) this.#track.stop();
-  }
-
   #end(reason: string): void {
     if (this.#state === "closed") return;
     this.#pulse.stop();
     this.#unwatch();
     this.#transport?.end();
-    this.#stopOwnTrack();
+    this.#source?.stop();
     this.#setState("closed");
     this.#abort.abort(closedHere());
     this.#closeConnections();
-    this.#track = null;
+    this.#source = null;
     this.emit("closed", { reason });
   }
 

@@ -17,7 +17,8 @@ export class Heartbeat {
   #lastPingMs: number;
   #lastTickMs: number;
   #pingAnswered = true;
-  #doubtedAtMs: number | null = null;
+  #isDoubted = false;
+  #isDoubtAsked = false;
   #roundTripMs: number | null = null;
 
   constructor(nowMs: number) {
@@ -37,7 +38,7 @@ export class Heartbeat {
   /** Anything came from the server. */
   heard(nowMs: number): void {
     this.#lastHeardMs = nowMs;
-    this.#doubtedAtMs = null;
+    this.#isDoubted = false;
   }
 
   /** The answer to a ping came. */
@@ -48,8 +49,9 @@ export class Heartbeat {
   }
 
   /** The network may have changed: ask at once, and wait for the answer less long. */
-  doubt(nowMs: number): void {
-    this.#doubtedAtMs ??= nowMs;
+  doubt(): void {
+    if (!this.#isDoubted) this.#isDoubtAsked = false;
+    this.#isDoubted = true;
   }
 
   /** What to do now. */
@@ -57,16 +59,14 @@ export class Heartbeat {
     // A computer that slept sees a long silence that the server is not to blame for: ask before judging.
     if (nowMs - this.#lastTickMs > PING_INTERVAL_MS) {
       this.#lastHeardMs = nowMs;
-      this.doubt(nowMs);
+      this.doubt();
     }
     this.#lastTickMs = nowMs;
     if (nowMs - this.#lastHeardMs >= DEAD_AFTER_MS) return "dead";
-    const doubtedAtMs = this.#doubtedAtMs;
-    if (doubtedAtMs !== null && this.#lastPingMs >= doubtedAtMs && nowMs - this.#lastPingMs >= DOUBTED_DEAD_AFTER_MS) {
-      return "dead";
-    }
-    const isAsked = doubtedAtMs !== null ? this.#lastPingMs >= doubtedAtMs : nowMs - this.#lastPingMs < PING_INTERVAL_MS;
-    if (isAsked) return "wait";
+    const sincePingMs = nowMs - this.#lastPingMs;
+    if (this.#isDoubted && this.#isDoubtAsked && sincePingMs >= DOUBTED_DEAD_AFTER_MS) return "dead";
+    if (this.#isDoubted ? this.#isDoubtAsked : sincePingMs < PING_INTERVAL_MS) return "wait";
+    this.#isDoubtAsked = true;
     this.#lastPingMs = nowMs;
     this.#pingAnswered = false;
     return "ping";

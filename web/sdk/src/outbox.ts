@@ -10,6 +10,7 @@ const LOOK_AGAIN_MS = 50;
 
 /** A socket as far as audio is concerned. */
 export interface Pipe {
+  readonly isOpen: boolean;
   readonly bufferedAmount: number;
   send(bytes: Uint8Array<ArrayBuffer>): void;
 }
@@ -93,7 +94,7 @@ export class Outbox {
 
   #pump(): void {
     const pipe = this.#pipe;
-    if (pipe === null) return;
+    if (pipe === null || !pipe.isOpen) return; // the next pipe begins where the server says
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const missed = this.#missed();

@@ -52,7 +52,7 @@ export class Pulse {
   /** The path may have changed: asks at once. */
   doubt(): void {
     if (this.#ticker === undefined) return;
-    this.#heartbeat.doubt(performance.now());
+    this.#heartbeat.doubt();
     this.#tick();
   }
 

@@ -59,6 +59,21 @@ export class FakePeerConnection extends EventTarget {
   }
 }
 
+/** An audio thread, as far as pages see it. */
+class FakeWorkletNode {
+  static port: { onmessage: ((event: { data: ArrayBuffer }) => void) | null } = { onmessage: null };
+  readonly port = FakeWorkletNode.port;
+}
+
+class FakeAudioContext extends EventTarget {
+  readonly state = "running";
+  readonly audioWorklet = { addModule: async (): Promise<void> => undefined };
+  createMediaStreamSource(): object {
+    return { connect: () => undefined, disconnect: () => undefined };
+  }
+  async close(): Promise<void> {}
+}
+
 type Sent = string | Uint8Array;
 
 export class FakeSocket extends EventTarget {
@@ -125,6 +140,9 @@ export class FakeBrowser {
     FakePeerConnection.made.length = 0;
     FakeSocket.made.length = 0;
     this.#set("WebSocket", FakeSocket);
+    this.#set("AudioContext", FakeAudioContext);
+    this.#set("AudioWorkletNode", FakeWorkletNode);
+    this.#set("MediaStream", class {});
     this.#set("performance", { now: () => this.nowMs });
     this.#set("RTCPeerConnection", FakePeerConnection);
     this.#set("MediaStreamTrack", FakeTrack);
@@ -176,13 +194,18 @@ export class FakeBrowser {
   says(type: string, fields: object = {}): void {
     this.seq += 1;
     const data = JSON.stringify({ type, session_id: "s", seq: this.seq, ...fields });
-    const carrier = FakePeerConnection.made.length > 0 ? this.pc.channel : this.socket;
+    const carrier = FakeSocket.made.at(-1) ?? this.pc.channel;
     carrier.dispatchEvent(new MessageEvent("message", { data }));
   }
 
   /** Leaves out the next `count` events. */
   loses(count: number): void {
     this.seq += count;
+  }
+
+  /** The worklet has 40 ms of the microphone. */
+  hears(data: ArrayBuffer): void {
+    FakeWorkletNode.port.onmessage?.({ data });
   }
 
   becomes(connectionState: string): void {
