@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +19,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.engine_order import Order
 from signaling.loading import find_model, in_daemon_thread
+from signaling.parent import Parent, tell_parent
 from signaling.shutdown import StopSignals
 from signaling.telemetry import configure_logging
 
@@ -32,14 +30,12 @@ EXIT_FAILED = 1
 ORPHAN_LIMIT_S = 5.0
 """How long an engine whose parent is gone may take to end; then it is ended, whatever it does."""
 
-STANDARD_INPUT = 0
-
 
 def run(settings: Settings, path: Path) -> int:
     """Serve an engine at `path` until a signal asks to stop; returns the exit code."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
-        asyncio.run(_serve(settings, None, path, on_ready=lambda name: _say_ready(name, path), orphaned=None))
+        asyncio.run(_serve(settings, None, path, on_ready=lambda name: _say_ready(name, path), parent=None))
     except VoiceForgeError as exc:
         click.echo(f"{exc.message}\n{exc.hint}", err=True)
         return EXIT_FAILED
@@ -50,47 +46,19 @@ def run_supervised(path: Path) -> int:
     """The same as the child of a media process: the order comes on standard input, whose end is the end."""
     order = Order.from_line(sys.stdin.readline())
     configure_logging(level=order.settings.log_level, log_format=order.settings.log_format)
-    orphaned = _Orphaned()
+    parent = Parent(limit_s=ORPHAN_LIMIT_S)
     try:
         asyncio.run(
-            _serve(order.settings, order.model, path, on_ready=lambda _: _tell({"ready": True}), orphaned=orphaned)
+            _serve(order.settings, order.model, path, on_ready=lambda _: tell_parent({"ready": True}), parent=parent)
         )
     except VoiceForgeError as exc:
-        _tell({"failed": exc.as_dict()})
+        tell_parent({"failed": exc.as_dict()})
         return EXIT_FAILED
     finally:
-        if orphaned.is_orphaned:
+        if parent.is_gone:
             with suppress(OSError):
                 path.parent.rmdir()  # made for this socket alone, by a parent that cannot remove it any more
     return 0
-
-
-class _Orphaned:
-    """Watches standard input, whose other end only the parent holds, in a thread that nothing can hold up."""
-
-    def __init__(self) -> None:
-        self._on_orphaned: Callable[[], object] = lambda: None
-        self._event = threading.Event()
-        threading.Thread(target=self._watch, name="parent", daemon=True).start()
-
-    @property
-    def is_orphaned(self) -> bool:
-        """Whether the parent is gone."""
-        return self._event.is_set()
-
-    def call(self, on_orphaned: Callable[[], object]) -> None:
-        """Have this called, in the thread, once the parent is gone."""
-        self._on_orphaned = on_orphaned
-        if self.is_orphaned:
-            on_orphaned()
-
-    def _watch(self) -> None:
-        while os.read(STANDARD_INPUT, 4096):
-            pass  # the parent says nothing more
-        self._event.set()
-        self._on_orphaned()
-        threading.Event().wait(ORPHAN_LIMIT_S)
-        os._exit(EXIT_FAILED)
 
 
 async def _serve(
@@ -99,7 +67,7 @@ async def _serve(
     path: Path,
     *,
     on_ready: Callable[[str], None],
-    orphaned: _Orphaned | None,
+    parent: Parent | None,
 ) -> None:
     """Load, listen, and serve until a signal, or the end of the parent, asks to stop.
 
@@ -108,9 +76,8 @@ async def _serve(
     """
     signals = StopSignals()
     signals.install()
-    if orphaned is not None:
-        loop = asyncio.get_running_loop()
-        orphaned.call(lambda: loop.call_soon_threadsafe(signals.stop.set))
+    if parent is not None:
+        parent.when_gone(signals.stop.set)
     serving = asyncio.create_task(_serve_forever(settings, model, path, on_ready), name="engine-serve")
     stop = asyncio.create_task(signals.stop.wait(), name="stop-signal")
     try:
@@ -144,9 +111,3 @@ async def _serve_forever(
 
 def _say_ready(model_name: str, path: Path) -> None:
     click.echo(f"The engine has {model_name} loaded and listens at {path}: name it in `engine_socket`.")
-
-
-def _tell(said: dict[str, object]) -> None:
-    """A line for the parent."""
-    sys.stdout.write(json.dumps(said) + "\n")
-    sys.stdout.flush()

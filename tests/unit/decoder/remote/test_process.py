@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mediaserver.decoder.remote import process as module
+from mediaserver import child as module
 from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics

@@ -1,0 +1,61 @@
+"""The process that runs this one: it is told of what is going on, and its end is noticed, however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+STANDARD_INPUT = 0
+
+EXIT_FAILED = 1
+
+
+class Parent:
+    """Watches standard input, whose other end only the parent holds, in a thread that nothing can hold up.
+
+    Args:
+        limit_s: how long this process may take to end once its parent is gone; then it is ended, whatever it does.
+    """
+
+    def __init__(self, *, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._on_gone: Callable[[], object] = lambda: None
+        self._gone = threading.Event()
+        threading.Thread(target=self._watch, name="parent", daemon=True).start()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the parent is gone."""
+        return self._gone.is_set()
+
+    def when_gone(self, callback: Callable[[], object]) -> None:
+        """Have this called on the running event loop once the parent is gone."""
+        loop = asyncio.get_running_loop()
+
+        def on_gone() -> None:
+            with suppress(RuntimeError):  # the loop is closed: there is nothing left to end
+                loop.call_soon_threadsafe(callback)
+
+        self._on_gone = on_gone
+        if self.is_gone:
+            on_gone()
+
+    def _watch(self) -> None:
+        while os.read(STANDARD_INPUT, 4096):
+            pass  # the parent says nothing more
+        self._gone.set()
+        self._on_gone()
+        threading.Event().wait(self._limit_s)
+        os._exit(EXIT_FAILED)
+
+
+def tell_parent(said: dict[str, object]) -> None:
+    """A line for the parent; none where it is gone."""
+    with suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
