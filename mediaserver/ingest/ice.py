@@ -17,9 +17,10 @@ from ipaddress import ip_address
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import CandidatePair, Connection, StunProtocol, get_host_addresses
 from aioice.stun import TransactionError
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 
 from mediaserver.errors import CapacityError
+from mediaserver.ingest.intake import bound_messages, bound_waiting, survive_malformed
 from mediaserver.settings import Settings
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
@@ -115,14 +116,24 @@ def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callab
     """
     for connection in connections_of(pc):
         _Agent(connection, options, on_lost).take_over()
+        bound_waiting(connection)
+    for transport in transports_of(pc):
+        survive_malformed(transport)
+    if pc.sctp is not None:
+        bound_messages(pc.sctp)
 
 
 def connections_of(pc: RTCPeerConnection) -> list[Connection]:
     """The ICE agents of a peer connection: one, or two where data channels have a transport of their own."""
-    transports = [receiver.transport.transport for receiver in pc.getReceivers()]
+    return list(dict.fromkeys(transport.transport._connection for transport in transports_of(pc)))
+
+
+def transports_of(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
+    """What encrypts a peer connection, in as many parts as there are agents."""
+    transports = [receiver.transport for receiver in pc.getReceivers()]
     if pc.sctp is not None:
-        transports.append(pc.sctp.transport.transport)
-    return list(dict.fromkeys(transport._connection for transport in transports))
+        transports.append(pc.sctp.transport)
+    return list(dict.fromkeys(transports))
 
 
 class _Agent:
