@@ -102,6 +102,7 @@ class Peer:
         self.told = Told()
         self.track = RecordingTrack(speech.path)
         self.is_open = asyncio.Event()
+        self.is_over = asyncio.Event()
         self.location = ""
         self.connected_in_s = 0.0
         self._url = url
@@ -126,6 +127,7 @@ class Peer:
         self.channel = self.pc.createDataChannel(CHANNEL)
         self.channel.on("message", self.told.take)
         self.channel.on("open", self.is_open.set)
+        self.channel.on("close", self.is_over.set)
         configure_ice(self.pc, LOOPBACK, on_lost=lambda: None)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         sdp = self.pc.localDescription.sdp
@@ -146,8 +148,12 @@ class Peer:
             return response.status, body, response.headers
 
     async def said(self) -> None:
-        """Wait until all has been said."""
-        await self.track.finished.wait()
+        """Wait until all has been said; a call that ends before that has failed."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.track.finished, self.is_over)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        assert not self.is_over.is_set(), "the call was lost"
         await asyncio.sleep(TAIL_S)
 
     async def hang_up(self) -> None:
