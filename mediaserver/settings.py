@@ -49,6 +49,13 @@ class KeylessAccess(StrEnum):
     EVERYONE = "everyone"
 
 
+class StateAway(StrEnum):
+    """What becomes of new sessions while the state that several processes share cannot be reached."""
+
+    REFUSE = "refuse"
+    SERVE = "serve"
+
+
 class WebhookBatch(StrEnum):
     """How many events of a live session go into a webhook."""
 
@@ -202,6 +209,26 @@ class Settings(BaseSettings):
         None,
         "Where other servers with the same `redis_url` pass requests on to this one, on a port of its own: "
         "http://10.0.0.5:8081, within a private network. With several workers each has the next port.",
+    )
+    redis_url: SecretStr | None = _knob(
+        Group.SERVER,
+        None,
+        "Redis through which several nodes know of each other, count sessions together and take up each other's: "
+        "`redis://host:6379/0`, `rediss://…` with TLS, `unix:///path.sock`, "
+        "`redis+sentinel://host:26379,host2:26379/mymaster/0` or `redis+cluster://host:7000,host2:7000`, with a "
+        "password as `redis://:password@host`. Needs `token_secret`. Unset: this node is alone.",
+    )
+    redis_prefix: str = _knob(
+        Group.SERVER,
+        "voiceforge:",
+        "What all names in Redis begin with, the same for all nodes that serve together.",
+        pattern=r"^[A-Za-z0-9._:-]{0,64}$",
+    )
+    state_away: StateAway = _knob(
+        Group.SERVER,
+        StateAway.REFUSE,
+        "What becomes of new sessions while Redis cannot be reached: `refuse` (503 STATE_AWAY), or `serve`, with each "
+        "process's own count of what a key may. Running sessions go on either way.",
     )
     drain_s: float = _knob(
         Group.SERVER,
@@ -576,6 +603,12 @@ class Settings(BaseSettings):
         if value is not None and re.fullmatch(BASE_OF_URLS, value) is None:
             raise ValueError("http://, an address and a port are wanted, and nothing behind them: http://10.0.0.5:8081")
         return value
+
+    @model_validator(mode="after")
+    def _redis_needs_a_secret(self) -> Settings:
+        if self.redis_url is not None and self.token_secret is None:
+            raise ValueError("`redis_url` needs `token_secret`, the same for all nodes: they take each other's tokens")
+        return self
 
     @model_validator(mode="after")
     def _nodes_share_a_secret(self) -> Settings:

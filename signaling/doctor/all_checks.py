@@ -8,6 +8,7 @@ from signaling.doctor.machine import machine_checks
 from signaling.doctor.node import node_checks
 from signaling.doctor.ports import port_checks
 from signaling.doctor.relays import relay_checks
+from signaling.doctor.stores import store_checks
 
 
 def all_checks(settings: Settings, *, url: str | None) -> list[Check]:
@@ -23,6 +24,7 @@ def all_checks(settings: Settings, *, url: str | None) -> list[Check]:
     return [
         *machine_checks(settings),
         *port_checks(settings),
+        *store_checks(settings),
         *relay_checks(settings),
         *node_checks(settings, url=url),
     ]

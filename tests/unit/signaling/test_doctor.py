@@ -414,8 +414,8 @@ async def test_the_address_that_a_stun_server_sees(
 def test_without_stun_and_turn_there_is_nothing_to_ask() -> None:
     names = [check.name for check in all_checks(Settings(), url=None)]
     assert names == [
-        *("models", "device", "libopus", "disk", "http port", "udp ports", "announced address", "stun", "turn"),
-        *("server", "clock", "call"),
+        *("models", "device", "libopus", "disk", "http port", "udp ports", "announced address"),
+        *("database", "redis", "stun", "turn", "server", "clock", "call"),
     ]
 
 
