@@ -27,6 +27,7 @@ from signaling.eventlogs import EventLogs
 from signaling.lifetime import Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.outbound import Outbound
+from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
@@ -51,6 +52,7 @@ from signaling.routes.openai_realtime import OpenAIRealtime
 from signaling.routes.openai_rest import PREFIX as OPENAI_AUDIO
 from signaling.routes.openai_rest import OpenAIRest
 from signaling.routes.page import STATIC_DIR, Page
+from signaling.routes.privacy import PrivacyDoor
 from signaling.routes.usage import UsageReport
 from signaling.routes.whip import PeerFactory, Whip
 from signaling.session_watch import SessionWatch
@@ -161,6 +163,7 @@ def make_app(
         sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
     )
     admin = Admin(accounts=accounts)
+    privacy = Privacy(settings, database=accounts.database, jobs=jobs, logs=logs, audit=audit)
     revocations = Revocations(keys=accounts.keys, registry=registry)
     usage = UsageReport(database=accounts.database, prices=Prices(settings.price_per_minute))
     guard = Guard(
@@ -193,6 +196,7 @@ def make_app(
         realtime,
         admin,
         usage,
+        PrivacyDoor(privacy=privacy),
         health,
         page,
         docs,
@@ -214,7 +218,7 @@ def make_app(
         logs=logs,
         jobs=jobs,
         closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member])),
-        background=(revocations, *([] if member is None else [member])),
+        background=(revocations, privacy, *([] if member is None else [member])),
         audit=audit,
         traces=traces,
     )

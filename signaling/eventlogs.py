@@ -26,6 +26,7 @@ class EventLogs:
         self._linger_s = linger_s
         self._logs: dict[str, EventLog] = {}  # bound: the registry's sessions, and ENDED_LETTERS_MAX
         self._ended: dict[str, asyncio.TimerHandle] = {}  # in the order in which they ended
+        self._tenants: dict[str, str] = {}  # whose they are, of the same
 
     def open(self, session_id: str) -> EventLog:
         """A log for a connection that is about to be made; nobody finds it before `publish`."""
@@ -34,11 +35,19 @@ class EventLogs:
     def publish(self, live: LiveSession, log: EventLog) -> None:
         """From now on the log is found by the secret of its session, until a while after that has ended."""
         self._logs[live.secret] = log
+        self._tenants[live.secret] = live.principal.tenant
         live.on_gone.append(lambda: self._end(live.secret))
 
     def find(self, secret: str) -> EventLog | None:
         """The log of a session's URL."""
         return self._logs.get(secret)
+
+    def forget_tenant(self, tenant: str) -> int:
+        """Forget what a tenant's ended sessions told; how many. Those that run keep theirs."""
+        theirs = [secret for secret in self._ended if self._tenants[secret] == tenant]
+        for secret in theirs:
+            self._forget(secret)
+        return len(theirs)
 
     def close(self) -> None:
         """Forget all logs; who still listens has come to the end."""
@@ -48,6 +57,7 @@ class EventLogs:
             log.end()
         self._ended.clear()
         self._logs.clear()
+        self._tenants.clear()
 
     def _end(self, secret: str) -> None:
         log = self._logs.get(secret)
@@ -63,4 +73,4 @@ class EventLogs:
 
     def _forget(self, secret: str) -> None:
         self._ended.pop(secret).cancel()
-        del self._logs[secret]
+        del self._logs[secret], self._tenants[secret]

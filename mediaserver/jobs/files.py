@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -24,6 +24,8 @@ WRITE_BYTES = 1 << 20
 
 RESERVE_BYTES = 256 << 20
 """Left free on the disk for the database and for everybody else."""
+
+DISCARD_TRIES = 5
 
 PRIVATE_FOLDER = 0o700
 """What people said is nobody else's business on the machine."""
@@ -138,6 +140,45 @@ class Files:
     async def remove_upload(self, upload_id: str) -> None:
         """Forget an upload."""
         await asyncio.to_thread(self.upload(upload_id).unlink, missing_ok=True)
+
+    async def discard(self, job_id: str) -> int:
+        """Delete the recording of a job; how many files there were. Not to be able to is no secret, unlike `remove`.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+
+        def act() -> int:
+            folder = self._recordings / job_id
+            count = len(list(folder.iterdir())) if folder.exists() else 0
+            for _ in range(DISCARD_TRIES):  # whoever fetches it may be writing just now
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    return count
+            shutil.rmtree(folder)
+            return count
+
+        return await asyncio.to_thread(act)
+
+    async def discard_upload(self, upload_id: str) -> int:
+        """Delete an upload; how many files there were. Raises as `discard`."""
+
+        def act() -> int:
+            try:
+                self.upload(upload_id).unlink()
+            except FileNotFoundError:
+                return 0
+            return 1
+
+        return await asyncio.to_thread(act)
+
+    async def present(self, ids: Sequence[str]) -> list[str]:
+        """Those of these ids of jobs and uploads of which there is a file or a folder."""
+
+        def look() -> list[str]:
+            return [one for one in ids if (self._recordings / one).exists() or self.upload(one).exists()]
+
+        return await asyncio.to_thread(look)
 
     async def older_than(self, age_s: float, *, now_s: float) -> list[str]:
         """The ids of all that has lain here for so long, and was not written to."""

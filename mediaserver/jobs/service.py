@@ -146,6 +146,12 @@ class Jobs:
         await self.files.remove(job_id)
         return True
 
+    def stop_deleted(self, job_ids: Sequence[str]) -> None:
+        """Stop those that run here of jobs that are not in the database any more."""
+        if self._running is not None:
+            for job_id in job_ids:
+                self._running.queue.stop_now(job_id, deleted=True)
+
     async def add_upload(self, *, size_bytes: int, file_name: str | None, tenant: str = NO_TENANT) -> Upload:
         """Begin an upload in pieces.
 

@@ -96,6 +96,11 @@ class Database:
         return not self.is_sqlite or (self.url.database is not None and Path(self.url.database).exists())
 
     @property
+    def path(self) -> Path | None:
+        """The file of SQLite; None for a database that has none of its own."""
+        return Path(self.url.database) if self.is_sqlite and self.url.database is not None else None
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether it is one file of this machine."""
         return self.url.get_backend_name() == "sqlite"

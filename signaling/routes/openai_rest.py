@@ -8,7 +8,6 @@ somebody speaks.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
@@ -40,6 +39,7 @@ from signaling.routes.openai_rest_answers import (
 )
 from signaling.routes.openai_rest_form import SpeechForm, TranscriptionForm, TranslationForm, read_form
 from signaling.routes.openai_rest_operations import TRANSCRIBE, TRANSLATE
+from signaling.scratch import scratch_folder
 
 PREFIX = "/v1/audio/"
 
@@ -91,8 +91,8 @@ class OpenAIRest:
             recorder = self._recordings.recorder()
             recorder.require_room()
             transcribe = partial(self._recordings.transcribe, recorder, door="openai")
-            with tempfile.TemporaryDirectory(prefix="voiceforge-", ignore_cleanup_errors=True) as folder:
-                path = Path(folder) / "recording"
+            async with scratch_folder() as folder:
+                path = folder / "recording"
                 form = await read_form(request, model, path, max_bytes=self._settings.upload_max_bytes)
                 options = self._checked(form, task, recorder)
                 if isinstance(form, TranscriptionForm) and form.stream:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from signaling.routes.deepgram.query import RecordedQuery
 from signaling.routes.deepgram.reading import languages_of, parse_query
 from signaling.routes.deepgram.recorded import Accepted, Received, Recorded, recorded
 from signaling.routes.deepgram.refusals import REQUEST_ID, refusal_body, refusal_response
+from signaling.scratch import Scratch
 
 log = structlog.get_logger(__name__)
 
@@ -140,10 +139,10 @@ class Rest:
     async def _answer(self, request: web.Request, asked: _Asked) -> str:
         """The body of the answer; what is on disk for it is gone when it is there, or when it fails."""
         self._present += 1
-        folder = Path(tempfile.mkdtemp(prefix="voiceforge-listen-"))  # mode 0700
+        folder = Scratch()
         is_kept = False
         try:
-            path = folder / "recording"
+            path = folder.path / "recording"
             fetched: str | None = None
             sha256 = ""
             if request.content_type == "application/json":
@@ -177,7 +176,7 @@ class Rest:
     async def _fetch(self, url: str, path: Path) -> str:
         return await fetch(self._outbound.session(), url, path, max_bytes=self._settings.upload_max_bytes)
 
-    def _work_later(self, asked: _Asked, work: Callable[[], Coroutine[None, None, Recorded]], folder: Path) -> None:
+    def _work_later(self, asked: _Asked, work: Callable[[], Coroutine[None, None, Recorded]], folder: Scratch) -> None:
         async def run() -> None:
             try:
                 try:
@@ -208,9 +207,9 @@ class Rest:
             method=asked.query.callback_method,
         )
 
-    def _done(self, folder: Path) -> None:
+    def _done(self, folder: Scratch) -> None:
         self._present -= 1
-        shutil.rmtree(folder, ignore_errors=True)  # one file: as quick as going to a thread, and it cannot be cancelled
+        folder.remove()  # one file: as quick as going to a thread, and it cannot be cancelled
 
 
 async def _while_there(request: web.Request, work: Coroutine[None, None, T]) -> T:

@@ -1,0 +1,162 @@
+"""Requests to delete all of a tenant's data, in the database: they survive a restart, and stay with their certificates.
+
+One process claims a request and works on it by and by; each step is written down with what it deleted, so whoever goes
+on after a crash neither loses nor doubles a count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from mediaserver.errors import CapacityError, ConfigError
+from mediaserver.jobs.store import new_id
+from mediaserver.storage.database import Database
+from mediaserver.storage.tenants import Erasure
+from signaling.auth.keys import TENANT_LETTERS
+
+UNFINISHED_MAX = 100
+"""Requests at once; one more is refused. One takes seconds."""
+
+FULL_RETRY_AFTER_S = 30
+LEASE_S = 30.0
+"""Who works on one says so at each step; a step takes a second. After this somebody else goes on."""
+
+LISTED_MAX = 1000
+
+
+class ErasureState(StrEnum):
+    """Where a request is: `queued → running → completed`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+class Erasures:
+    """The requests. Methods raise what `Database.reading` does.
+
+    Args:
+        database: where they are, and what is to be deleted.
+        wall_s: seconds since 1970.
+    """
+
+    def __init__(self, database: Database, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._wall_s = wall_s
+
+    async def request(self, tenant: str, *, requested_by: str, keeps_totals: bool = True) -> Erasure:
+        """Ask for all data of a tenant to be deleted that is there now.
+
+        Args:
+            tenant: whose.
+            requested_by: a key's id, or what stands for a person at the machine.
+            keeps_totals: whether the totals of days stay, for billing.
+
+        Raises:
+            ConfigError: INVALID_TENANT.
+            CapacityError: TOO_MANY_ERASURES.
+        """
+        if not TENANT_LETTERS.fullmatch(tenant):
+            raise ConfigError(
+                "INVALID_TENANT", "That is no name of a tenant.", "Give 1 to 64 letters of A–Z, a–z, 0–9 and ._-"
+            )
+        async with self._database.writing() as session:
+            unfinished = select(func.count()).where(Erasure.state != ErasureState.COMPLETED)
+            if (await session.scalar(unfinished) or 0) >= UNFINISHED_MAX:
+                raise CapacityError(
+                    "TOO_MANY_ERASURES",
+                    f"{UNFINISHED_MAX} deletions are under way already.",
+                    f"Try again in {FULL_RETRY_AFTER_S} s.",
+                    retry_after_s=FULL_RETRY_AFTER_S,
+                )
+            row = Erasure(
+                id=new_id("era"),
+                tenant=tenant,
+                state=ErasureState.QUEUED,
+                keeps_totals=keeps_totals,
+                requested_at=self._wall_s(),
+                requested_by=requested_by[:80],
+                lease_until=0.0,
+                finished_at=None,
+                deleted={},
+                certificate=None,
+            )
+            session.add(row)
+        return row
+
+    async def get(self, erasure_id: str) -> Erasure | None:
+        """A request by its id."""
+        if not self._database.exists:
+            return None
+        async with self._database.reading() as session:
+            return await session.get(Erasure, erasure_id)
+
+    async def all(self, *, tenant: str | None = None, since_s: float = 0.0, limit: int = LISTED_MAX) -> list[Erasure]:
+        """Requests, the newest first.
+
+        Args:
+            tenant: only this one's.
+            since_s: only those that came then or later, in seconds since 1970.
+            limit: of them at most.
+        """
+        if not self._database.exists:
+            return []
+        query = select(Erasure).where(Erasure.requested_at >= since_s).order_by(Erasure.requested_at.desc())
+        if tenant is not None:
+            query = query.where(Erasure.tenant == tenant)
+        async with self._database.reading() as session:
+            return list(await session.scalars(query.limit(limit)))
+
+    async def claim(self) -> Erasure | None:
+        """Take the oldest request that nobody works on."""
+        now_s = self._wall_s()
+        free = (Erasure.state != ErasureState.COMPLETED, Erasure.lease_until < now_s)
+        async with self._database.reading() as session:
+            oldest = await session.scalar(select(Erasure.id).where(*free).order_by(Erasure.requested_at).limit(1))
+        if oldest is None:
+            return None
+        async with self._database.writing() as session:
+            claimed: Erasure | None = await session.scalar(
+                update(Erasure)
+                .where(Erasure.id == oldest, *free)
+                .values(state=ErasureState.RUNNING, lease_until=now_s + LEASE_S)
+                .returning(Erasure)
+            )
+            return claimed
+
+    async def count(self, session: AsyncSession, erasure: Erasure, deleted: Mapping[str, int]) -> None:
+        """Add to what a request has deleted, in the transaction that deletes it, and say that somebody is at it."""
+        row = await session.get_one(Erasure, erasure.id, with_for_update=True, populate_existing=True)
+        row.deleted = {name: row.deleted.get(name, 0) + deleted.get(name, 0) for name in {*row.deleted, *deleted}}
+        row.lease_until = self._wall_s() + LEASE_S
+        erasure.deleted = row.deleted
+
+    async def complete(self, erasure: Erasure, certificate: dict[str, Any]) -> None:
+        """It is done; the certificate says what was."""
+        async with self._database.writing() as session:
+            await session.execute(
+                update(Erasure)
+                .where(Erasure.id == erasure.id)
+                .values(
+                    state=ErasureState.COMPLETED,
+                    finished_at=self._wall_s(),
+                    lease_until=0.0,
+                    certificate=certificate,
+                    deleted=erasure.deleted,
+                )
+            )
+
+    async def give_back(self, erasure_id: str) -> None:
+        """Leave it to whoever comes next, at once."""
+        async with self._database.writing() as session:
+            await session.execute(
+                update(Erasure)
+                .where(Erasure.id == erasure_id, Erasure.state == ErasureState.RUNNING)
+                .values(lease_until=0.0)
+            )

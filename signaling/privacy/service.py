@@ -1,0 +1,138 @@
+"""What privacy asks for from time to time: requests to delete are carried out, old usage is added up, what crashes left
+behind is swept away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from mediaserver.errors import VoiceForgeError
+from mediaserver.jobs.service import Jobs
+from mediaserver.settings import Settings
+from mediaserver.storage.database import Database
+from signaling.audit import Audit
+from signaling.eventlogs import EventLogs
+from signaling.privacy.certificate import Signer
+from signaling.privacy.eraser import Eraser
+from signaling.privacy.erasures import Erasures
+from signaling.privacy.tenants import Tenants
+from signaling.scratch import sweep_scratch
+
+log = structlog.get_logger(__name__)
+
+LOOK_PERIOD_S = 2.0
+"""How often it is looked for requests that another process took; those of this one wake it at once."""
+
+UPKEEP_PERIOD_S = 3600.0
+
+SEEN_S = 60.0
+"""For so long a request is looked at again: clocks of two machines differ, and so does when a row can be seen."""
+
+
+class Privacy:
+    """The privacy of one process's tenants.
+
+    Args:
+        settings: of the node.
+        database: of keys, usage and recordings.
+        jobs: whose recordings are deleted, and stopped.
+        logs: events of sessions that have ended, which requests of other processes concern too.
+        audit: hears what was deleted.
+        wall_s: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        jobs: Jobs,
+        logs: EventLogs,
+        audit: Audit,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._logs = logs
+        self._audit = audit
+        self._wall_s = wall_s
+        self._wake = asyncio.Event()
+        self._seen: dict[str, float] = {}  # bound: requests of SEEN_S, of which UNFINISHED_MAX wait
+        self.tenants = Tenants(database, usage_keep_days=settings.usage_keep_days, wall_s=wall_s)
+        self.erasures = Erasures(database, wall_s=wall_s)
+        self._eraser = Eraser(
+            database,
+            jobs.files,
+            self.erasures,
+            signer=lambda: Signer.of(settings),
+            stop_jobs=jobs.stop_deleted,
+            forget=logs.forget_tenant,
+            wall_s=wall_s,
+        )
+
+    def wake(self) -> None:
+        """There is a new request."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; what fails is tried again."""
+        loop = asyncio.get_running_loop()
+        upkeep_s = loop.time()
+        while True:
+            if loop.time() >= upkeep_s:
+                upkeep_s = loop.time() + UPKEEP_PERIOD_S
+                await self._surely("upkeep", self._upkeep)
+            await self._surely("deletion", self.look)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(LOOK_PERIOD_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def look(self) -> None:
+        """Carry out what waits, and forget what other processes were asked to delete.
+
+        Raises:
+            VoiceForgeError: the database fails.
+            OSError: a file cannot be deleted.
+        """
+        if not self._database.exists:
+            return
+        now_s = self._wall_s()
+        for erasure in await self.erasures.all(since_s=now_s - SEEN_S):
+            if erasure.id not in self._seen:
+                self._seen[erasure.id] = now_s
+                self._logs.forget_tenant(erasure.tenant)
+        self._seen = {name: seen_s for name, seen_s in self._seen.items() if abs(now_s - seen_s) < 2 * SEEN_S}
+        while (claimed := await self.erasures.claim()) is not None:
+            try:
+                await self._eraser.erase(claimed)
+            except BaseException:
+                await asyncio.shield(self._give_back(claimed.id))
+                raise
+            self._audit.record(
+                "data.deleted", object={"tenant": claimed.tenant, "erasure": claimed.id}, details=claimed.deleted
+            )
+
+    async def _give_back(self, erasure_id: str) -> None:
+        try:
+            await self.erasures.give_back(erasure_id)
+        except VoiceForgeError as exc:  # its lease ends by itself
+            log.warning("a deletion cannot be given back", code=exc.code)
+
+    async def _upkeep(self) -> None:
+        swept = await sweep_scratch()
+        rolled = await self.tenants.roll_up()
+        if swept or rolled:
+            log.info("privacy's upkeep", folders_swept=swept, usage_rolled_up=rolled)
+
+    async def _surely(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await act()
+        except VoiceForgeError as exc:
+            log.warning("privacy waits", what=what, code=exc.code)
+        except Exception:
+            log.exception("privacy failed", what=what)
