@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 
 LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0, 10.0)
 """From a queue wait that nobody notices to a final that nobody waits for; dense where the promises lie."""
@@ -12,12 +15,38 @@ AWAY_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
+LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""From a loop that idles to one that a jitter buffer notices (0.05) and a client does (1)."""
+
+SHARED = frozenset(
+    {
+        "voiceforge_build_info",
+        "voiceforge_engine_up",
+        "voiceforge_engine_slots",
+        "voiceforge_engine_busy_slots",
+        "voiceforge_engine_queued_windows",
+        "voiceforge_engine_overloaded",
+        "voiceforge_engine_cpu_seconds",
+        "voiceforge_engine_resident_bytes",
+        "voiceforge_engine_open_files",
+        "voiceforge_jobs_in_state",
+        "voiceforge_database_up",
+        "voiceforge_state_up",
+        "voiceforge_usage_unwritten_seconds",
+    }
+)
+"""Gauges that tell of what workers have in common, or of the worst of them: of several the largest holds, of those that
+end with `_up` the smallest; all others are summed up."""
+
 
 class Metrics:
     """All metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - a list of what there is, one statement each
         self.registry = CollectorRegistry()
+        self.on_scrape: list[Callable[[], None]] = []
+        """Called before what is shown is read: they set the gauges that tell of a moment."""
+        ProcessCollector(registry=self.registry)
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"voiceforge_{name}", text, labels, registry=self.registry)
@@ -27,7 +56,22 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"voiceforge_{name}", text, labels, buckets=buckets, registry=self.registry)
 
-        self.sessions = Gauge("voiceforge_sessions", "Sessions that live now.", ("door",), registry=self.registry)
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"voiceforge_{name}", text, labels, registry=self.registry)
+
+        self.build_info = gauge(
+            "build_info",
+            "1, with the version and what decodes; no `model` before one is loaded.",
+            ("version", "model", "device", "compute_type"),
+        )
+        self.ready = gauge("ready", "Whether sessions are taken: what /readyz says.")
+        self.not_ready = gauge("not_ready", "1 for each reason for which sessions are not taken.", ("reason",))
+        self.sessions = gauge("sessions", "Sessions that live now.", ("door",))
+        self.sessions_by_state = gauge(
+            "sessions_by_state",
+            "The same by state: open, held (their clients are away, and may come back), closing.",
+            ("state",),
+        )
         self.sessions_ended_total = counter(
             "sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason")
         )
@@ -75,9 +119,22 @@ class Metrics:
         self.windows_total = counter(
             "windows_total", "Windows by outcome: decoded, replaced, failed, rejected.", ("kind", "outcome")
         )
-        self.engine_up = Gauge(
-            "voiceforge_engine_up", "Whether an engine in a process of its own answers.", registry=self.registry
+        self.decoded_audio_seconds_total = counter(
+            "decoded_audio_seconds_total",
+            "Audio in windows that were decoded, the same audio as often as it was. The real-time factor is "
+            "rate(voiceforge_decode_seconds_sum) / rate(this).",
+            ("kind",),
         )
+        self.engine_up = gauge("engine_up", "Whether the engine is loaded and answers.")
+        self.engine_slots = gauge("engine_slots", "Batches that the engine decodes at once.")
+        self.engine_busy_slots = gauge("engine_busy_slots", "Those that it decodes now.")
+        self.engine_queued_windows = gauge("engine_queued_windows", "Windows that wait in the engine.", ("kind",))
+        self.engine_overloaded = gauge("engine_overloaded", "Whether finals would be late with one more session.")
+        self.engine_cpu_seconds = gauge(
+            "engine_cpu_seconds", "Processor time of the engine's process, where it has one of its own, since it began."
+        )
+        self.engine_resident_bytes = gauge("engine_resident_bytes", "Memory of the engine's process, likewise.")
+        self.engine_open_files = gauge("engine_open_files", "Open files of the engine's process, likewise.")
         self.engine_restarts_total = counter(
             "engine_restarts_total", "Times that the engine's process died and was to be started again."
         )
@@ -87,12 +144,15 @@ class Metrics:
             ("outcome",),
         )
         self.first_text_seconds = histogram(
-            "first_text_seconds", "First-text latency: start of speech to first interim."
+            "first_text_seconds",
+            "First-text latency: start of speech to first interim. Here and in the next two streams count that come as "
+            "they are spoken, not recordings that are pushed faster.",
+        )
+        self.word_seconds = histogram(
+            "word_seconds", "Word latency: end of a word in the audio until it is told and stays as it is."
         )
         self.final_seconds = histogram("final_seconds", "Final latency: end of speech to its final.")
-        self.recordings = Gauge(
-            "voiceforge_recordings_running", "Recordings that are being transcribed.", registry=self.registry
-        )
+        self.recordings = gauge("recordings_running", "Recordings that are being transcribed.")
         self.recordings_total = counter(
             "recordings_total", "Recordings by outcome: completed, failed, cancelled.", ("outcome",)
         )
@@ -107,10 +167,31 @@ class Metrics:
         self.webhooks_total = counter(
             "webhooks_total", "Webhooks by outcome: delivered, failed, dropped.", ("outcome",)
         )
+        self.jobs_in_state = gauge(
+            "jobs_in_state", "Jobs in the database by state: queued, running, completed, failed, cancelled.", ("state",)
+        )
+        self.database_up = gauge("database_up", "Whether the database answered when it was last asked.")
+        self.state_up = gauge("state_up", "Whether what several processes share can be reached.")
+        self.usage_unwritten_seconds = gauge(
+            "usage_unwritten_seconds", "How long ago usage was last written down; a crash would lose as much of it."
+        )
         self.audit_records_total = counter(
             "audit_records_total", "Records of the audit log by outcome: written, lost.", ("outcome",)
         )
         self.trace_spans_total = counter(
             "trace_spans_total", "Spans of traces by outcome: exported, failed, dropped.", ("outcome",)
         )
-        self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop wakes up.")
+        self.loop_lag_seconds = histogram(
+            "loop_lag_seconds", "How late the event loop wakes up.", buckets=LAG_BUCKETS_S
+        )
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All of it as Prometheus reads it, and the content type.
+
+        Args:
+            accept: the header of who asks: the text format, or OpenMetrics.
+        """
+        for callback in self.on_scrape:
+            callback()
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

@@ -22,10 +22,12 @@ from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.device import Placement, place
 from mediaserver.decoder.load import Load
 from mediaserver.decoder.scheduler import Scheduler, Ticket
+from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.whisper import WhisperModel, context_frames
 from mediaserver.decoder.window import Hypothesis, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
+from mediaserver.process import process_use
 from mediaserver.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,8 @@ class Engine:
         max_batch: most windows in a batch.
         interim_period_s: least time between two interims of a session.
         metrics: where waits and durations are counted.
+        device: `cpu` or `cuda`.
+        compute_type: CTranslate2's name of the arithmetic.
     """
 
     def __init__(
@@ -68,8 +72,11 @@ class Engine:
         max_batch: int,
         interim_period_s: float,
         metrics: Metrics,
+        device: str = "cpu",
+        compute_type: str = "",
     ) -> None:
         self._name = name
+        self._device, self._compute_type = device, compute_type
         self._languages = languages
         self._load = load
         self._metrics = metrics
@@ -165,6 +172,20 @@ class Engine:
         """Seconds after which a new session may be let in, or None while finals are on time."""
         return self._finals.retry_after_s(asyncio.get_running_loop().time())
 
+    def status(self) -> EngineStatus:
+        """How it is now."""
+        use = process_use()
+        return EngineStatus(
+            device=self._device,
+            compute_type=self._compute_type,
+            slots=self._slot_count,
+            busy_slots=self._slot_count - self._free_slots,
+            queued={kind.name.lower(): count for kind, count in self._scheduler.queued().items()},
+            cpu_s=round(use.cpu_s, 3),
+            resident_bytes=use.resident_bytes,
+            open_files=use.open_files,
+        )
+
     def _warm(self) -> BatchDecoder:
         model = self._load()
         silence = np.zeros(int(WARM_UP_S * SAMPLE_RATE), dtype=np.float32)
@@ -226,6 +247,9 @@ class Engine:
                     )
                 )
                 continue
+            self._metrics.decoded_audio_seconds_total.labels(ticket.window.kind.name.lower()).inc(
+                ticket.window.duration_s
+            )
             self._count(ticket, "rejected" if hypothesis.rejected else "decoded")
             future.set_result(replace(hypothesis, queued_s=queued_s, compute_s=compute_s, batch_windows=len(batch)))
 
@@ -280,6 +304,8 @@ def open_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> Engi
         max_batch=settings.max_batch,
         interim_period_s=settings.interim_period_ms / 1000,
         metrics=metrics,
+        device=placement.device,
+        compute_type=placement.compute_type,
     )
 
 

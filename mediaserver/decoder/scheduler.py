@@ -97,6 +97,13 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._kept) + len(self._replaceable) + len(self._recorded)
 
+    def queued(self) -> dict[Kind, int]:
+        """How many windows of each kind wait."""
+        counts = dict.fromkeys(Kind, 0)
+        for ticket in (*self._kept, *self._replaceable.values(), *self._recorded):
+            counts[ticket.window.kind] += 1
+        return counts
+
     def add(self, ticket: Ticket) -> bool:
         """Queue a ticket; False if it is not replaceable and too many wait."""
         session_id = ticket.window.session_id

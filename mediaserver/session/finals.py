@@ -170,7 +170,8 @@ class Finals:
         if not words and not utterance.shown:
             return  # a noise: nobody has seen anything of it
         late_samples = self._hearing.received_samples - pending.speech_end_sample
-        self._metrics.final_seconds.observe(max(0.0, seconds(late_samples)))
+        if self._hearing.is_real_time:
+            self._metrics.final_seconds.observe(max(0.0, seconds(late_samples)))
         said = Said(
             number=utterance.number,
             start_sample=utterance.start_sample,

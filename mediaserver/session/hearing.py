@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 
-from mediaserver.audio.clock import Samples
+from mediaserver.audio.clock import Samples, seconds
 from mediaserver.audio.ring import SampleRing
 from mediaserver.decoder.language import Asked, LanguageTracker
 from mediaserver.decoder.window import Kind, Window
+
+REAL_TIME_S = 1.0
+"""What a live stream may have saved up: a client's buffers, and what was said while it connected."""
 
 
 class Hearing:
@@ -30,6 +35,7 @@ class Hearing:
         """Text before what is heard."""
         self.hotwords: tuple[str, ...] = ()
         """Words to expect."""
+        self._began: tuple[float, int] | None = None  # when the first samples came, and at which position
 
     @property
     def received_samples(self) -> int:
@@ -41,8 +47,19 @@ class Hearing:
         """Stream position up to which there is something for the decoder to hear."""
         return self._audio.end_position
 
+    @property
+    def is_real_time(self) -> bool:
+        """Whether the audio came no faster than it is spoken: then the stream's clock also says how late a word is."""
+        if self._began is None:
+            return False
+        began_s, began_sample = self._began
+        passed_s = asyncio.get_running_loop().time() - began_s
+        return seconds(self.received_samples - began_sample) <= passed_s + REAL_TIME_S
+
     def receive(self, samples: Samples) -> None:
         """Take the next samples of the stream, [n] float32."""
+        if self._began is None:
+            self._began = (asyncio.get_running_loop().time(), self.received_samples)
         self._received.append(samples)
 
     def received(self, start_sample: int, end_sample: int) -> Samples:

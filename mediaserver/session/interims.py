@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from mediaserver.audio.clock import samples_in, seconds
-from mediaserver.decoder.window import Decoder, Hypothesis, Kind, Replaced, Window
+from mediaserver.decoder.window import Decoder, Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.session.hearing import Hearing
@@ -124,11 +125,21 @@ class Interims:
         end = window.start_sample + len(window.samples)
         if not utterance.understands(hypothesis, audio_s=window.duration_s):
             return
+        stable = len(utterance.view.stable)
         view = utterance.heard(hypothesis, window_start_sample=window.start_sample, window_end_sample=end)
         if not self.are_shown or not (view.stable or view.unstable or utterance.shown):
             return
         if not utterance.shown:
             utterance.shown = True
             late_samples = self._hearing.received_samples - utterance.speech_sample
-            self._metrics.first_text_seconds.observe(seconds(late_samples))
+            if self._hearing.is_real_time:
+                self._metrics.first_text_seconds.observe(seconds(late_samples))
+        self._time_words(view.stable[stable:])
         self._reporter.interim(utterance, end_sample=end)
+
+    def _time_words(self, words: Sequence[HypothesisWord]) -> None:
+        """How late words are from which on they stay as they are."""
+        if words and self._hearing.is_real_time:
+            now_s = seconds(self._hearing.received_samples)
+            for word in words:
+                self._metrics.word_seconds.observe(max(0.0, now_s - word.end))

@@ -39,6 +39,7 @@ from mediaserver.decoder.remote.wire import (
     encode,
     read_from_engine,
 )
+from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
@@ -196,6 +197,10 @@ class RemoteEngine:
         """What the engine said last: seconds after which a new session may be let in, or None."""
         return self._state.retry_after_s
 
+    def status(self) -> EngineStatus | None:
+        """What the engine said last of how it is; None while it is away."""
+        return self._state.status
+
     # --- the connection
 
     async def _stay_connected(self) -> None:
@@ -267,7 +272,6 @@ class RemoteEngine:
         match message:
             case State():
                 self._state = message
-                self._metrics.engine_up.set(message.ready)
                 if message.ready and self._first is not None and not self._first.done() and self._welcome is not None:
                     self._first.set_result(self._welcome)
             case Answer() | Superseded() | Failed():
@@ -315,7 +319,6 @@ class RemoteEngine:
         if self._state.ready:
             log.warning("engine lost", unanswered=len(self._outbox))
         self._state = State(ready=False, retry_after_s=None)
-        self._metrics.engine_up.set(0)
         self._notices.clear()
         replaceable, given_up = self._outbox.lost(time.monotonic())
         for entry in replaceable:

@@ -35,6 +35,7 @@ from mediaserver.decoder.remote.wire import (
     encode,
     read_to_engine,
 )
+from mediaserver.decoder.status import Telling
 from mediaserver.decoder.window import Decoder, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 
@@ -206,7 +207,8 @@ class _Connection:
     async def _tell_state(self) -> None:
         with suppress(OSError):
             while True:
-                await self._send(State(self._engine.ready, self._engine.overload_retry_after_s()))
+                status = self._engine.status() if isinstance(self._engine, Telling) else None
+                await self._send(State(self._engine.ready, self._engine.overload_retry_after_s(), status))
                 await asyncio.sleep(STATE_PERIOD_S)
 
     async def _send(self, message: FromEngine) -> None:

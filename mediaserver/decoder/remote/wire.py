@@ -24,9 +24,10 @@ from pydantic.dataclasses import dataclass as checked
 from pydantic_core import PydanticSerializationError
 
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
+from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Window
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the frames or the messages change; what `Window` and `Hypothesis` hold is in `SHAPE`."""
 
 LENGTHS = struct.Struct(">II")
@@ -88,10 +89,11 @@ class Refused:
 
 @checked(config=STRICT, frozen=True, slots=True)
 class State:
-    """How the engine is; `retry_after_s` is None while finals are on time."""
+    """How the engine is; `retry_after_s` is None while finals are on time, `status` where it does not say."""
 
     ready: bool
     retry_after_s: int | None
+    status: EngineStatus | None = None
     type: Literal["state"] = "state"
 
 

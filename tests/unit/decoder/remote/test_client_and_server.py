@@ -29,6 +29,7 @@ from mediaserver.decoder.remote.wire import (
     encode,
     read_from_engine,
 )
+from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
@@ -467,8 +468,22 @@ async def test_what_waits_is_counted(path: Path) -> None:
     async with serving(Scripted(), path):
         await remote.start()
         await remote.decode(window())
-        assert metrics.registry.get_sample_value("voiceforge_engine_up") == 1.0
     labels = {"kind": "final", "outcome": "decoded"}
     assert metrics.registry.get_sample_value("voiceforge_windows_total", labels) == 1.0
-    await until(lambda: metrics.registry.get_sample_value("voiceforge_engine_up") == 0.0)
+    heard = {"kind": "final"}
+    audio_s = metrics.registry.get_sample_value("voiceforge_decoded_audio_seconds_total", heard)
+    assert audio_s == pytest.approx(window().duration_s)
+    await remote.close()
+
+
+async def test_an_engine_says_how_it_is(path: Path) -> None:
+    engine = Scripted()
+    told = EngineStatus("cpu", "int8", 2, 1, {"final": 3}, 1.5, 1000, 7)
+    engine.status = lambda: told  # type: ignore[attr-defined]
+    remote = RemoteEngine(path, metrics=Metrics(), interim_period_s=0.6)
+    assert remote.status() is None
+    async with serving(engine, path):
+        await remote.start()
+        assert remote.status() == told
+    await until(lambda: remote.status() is None)
     await remote.close()
