@@ -1,24 +1,32 @@
-"""A server as a whole program: it listens, loads its models meanwhile, and serves until a signal asks it to stop."""
+"""A process that serves: it listens, loads its models meanwhile, and goes on until it is asked to stop."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-from collections.abc import Callable, Coroutine
+import secrets
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
-import click
 from aiohttp import web
 
-from mediaserver.errors import VoiceForgeError
+from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.settings import KeylessAccess, Settings
-from signaling.app import ACCOUNTS, ADMISSION, JOBS, MODELS, REGISTRY, make_app
+from mediaserver.settings import Settings
+from signaling.announcing import announce, say_failed, say_loaded
+from signaling.app import ACCOUNTS, ADMISSION, JOBS, MEMBER, MODELS, REGISTRY, make_app
 from signaling.auth.guard import require_keys
-from signaling.limits import IDLE_CONNECTION_S, is_loopback
+from signaling.cluster.hop_proxy import UNIX
+from signaling.cluster.opening import open_state
+from signaling.cluster.places import Place, new_place_id
+from signaling.cluster.state import State
+from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
-from signaling.sessions import Models
-from signaling.shutdown import StopSignals, shut_down
+from signaling.port import WAITING_MAX, listen_at, open_port, url_of
+from signaling.shutdown import StopSignals, drain, shut_down
 from signaling.telemetry import AccessLogger, configure_logging
 from signaling.tls import tls_of
 
@@ -27,12 +35,170 @@ HANDLERS_END_S = 1.0
 
 EXIT_FAILED = 1
 
-Loading = asyncio.Task[Loaded]
+TAKEN_AT_ONCE = 1
+"""Connections that one process takes before others that share the port have a turn: a burst is spread over them."""
+
+NODE_LETTERS = 3
+"""Bytes behind a node's name that tell two servers of one machine apart."""
+
 Loader = Callable[[Settings, Metrics], Coroutine[None, None, Loaded]]
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What one process among several is given.
+
+    Args:
+        state: what they share; its owner closes it.
+        place: which one this is; None: nothing is passed on to it.
+    """
+
+    state: State
+    place: Place | None = None
+
+
+class Server:
+    """One process's part of a node.
+
+    Args:
+        settings: of the process.
+        seat: among others.
+        load: loads what sessions share; `load_models` if None.
+
+    Raises:
+        ConfigError: as `make_app`.
+    """
+
+    def __init__(self, settings: Settings, *, seat: Seat, load: Loader | None = None) -> None:
+        self._settings = settings
+        self._load = load or load_models
+        self._metrics = Metrics()
+        self._place = seat.place
+        self.app = make_app(settings, metrics=self._metrics, state=seat.state, place=seat.place)
+        self._runner = web.AppRunner(
+            self.app,
+            access_log_class=AccessLogger,
+            keepalive_timeout=IDLE_CONNECTION_S,
+            shutdown_timeout=HANDLERS_END_S,
+            auto_decompress=False,  # nothing is taken compressed, so nothing can be a bomb
+        )
+
+    async def start(
+        self, open_sockets: Callable[[], Coroutine[None, None, list[socket.socket]]]
+    ) -> Sequence[socket.socket]:
+        """Begin to listen; nothing is left of it where that fails.
+
+        Args:
+            open_sockets: opens the public port, or says what is open already.
+
+        Raises:
+            VoiceForgeError: why it cannot.
+        """
+        await self._runner.setup()
+        try:
+            await require_keys(self._settings, self.app[ACCOUNTS].keys)
+            tls = await asyncio.to_thread(tls_of, self._settings)
+            await self._listen_for_hops()
+            sockets = await open_sockets()
+            for one in sockets:
+                await web.SockSite(self._runner, one, ssl_context=tls, backlog=TAKEN_AT_ONCE).start()
+                one.listen(
+                    WAITING_MAX
+                )  # asyncio takes one number for both: how many wait, and how many it takes at once
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        return sockets
+
+    async def run(self, signals: StopSignals, *, on_loaded: Callable[[str], None]) -> bool:
+        """Load, serve until the first signal, and end.
+
+        Args:
+            signals: installed already.
+            on_loaded: called with the model's name once sessions are taken.
+
+        Returns:
+            Whether all ended in order; False: it was forced.
+
+        Raises:
+            VoiceForgeError: why the models cannot be loaded.
+        """
+        app, settings = self.app, self._settings
+        loading = asyncio.create_task(self._load(settings, self._metrics), name="load-models")
+        try:
+            await self._until_stopped(loading, signals, on_loaded)
+            await self._drain(signals)
+        finally:
+            completed = await shut_down(
+                admission=app[ADMISSION],
+                registry=app[REGISTRY],
+                then=[
+                    ("recordings", app[JOBS].close),
+                    ("models", lambda: _close_models(loading)),
+                    ("http", self._runner.cleanup),
+                ],
+                deadline_s=settings.shutdown_deadline_s,
+                force=signals.force,
+            )
+        return completed
+
+    async def _until_stopped(
+        self, loading: asyncio.Task[Loaded], signals: StopSignals, on_loaded: Callable[[str], None]
+    ) -> None:
+        """Take the models in when they are there, and wait for the first signal."""
+        stop = asyncio.create_task(signals.stop.wait(), name="stop-signal")
+        try:
+            await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loaded, models = loading.result(), self.app[MODELS]
+                models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
+                await self._tell_others()
+                on_loaded(loaded.engine.model_name)
+                await stop
+        finally:
+            stop.cancel()
+            await asyncio.gather(stop, return_exceptions=True)
+
+    async def _drain(self, signals: StopSignals) -> None:
+        self.app[ADMISSION].stop()
+        await self._tell_others()
+        await drain(self.app[REGISTRY], drain_s=self._settings.drain_s, force=signals.force)
+
+    async def _tell_others(self) -> None:
+        member = self.app[MEMBER]
+        if member is not None:
+            await member.tell()
+
+    async def _listen_for_hops(self) -> None:
+        """Open the inner door.
+
+        Raises:
+            ConfigError: NODE_ADDRESS_UNAVAILABLE.
+        """
+        member = self.app[MEMBER]
+        if self._place is None or member is None:
+            return
+        address = self._place.address
+        try:
+            if address.startswith(UNIX):
+                path = Path(address.removeprefix(UNIX))
+                await web.UnixSite(self._runner, path).start()
+                member.hop.listens_at(str(path))
+                return
+            parts = urlsplit(address)
+            for one in await listen_at(parts.hostname or "", parts.port or 0):
+                await web.SockSite(self._runner, one).start()
+                member.hop.listens_at(one.getsockname()[:2])
+        except OSError as exc:
+            raise ConfigError(
+                "NODE_ADDRESS_UNAVAILABLE",
+                f"Other servers cannot be listened to at {address}: {exc.strerror or exc}.",
+                "Give `node_address` an address of this machine and a port that is free; each worker has the next.",
+            ) from exc
+
+
 async def serve(settings: Settings, *, load: Loader | None = None) -> None:
-    """Listen, load the models meanwhile, and serve until a signal asks to stop.
+    """Serve in this process alone.
 
     Args:
         settings: of this node.
@@ -42,119 +208,60 @@ async def serve(settings: Settings, *, load: Loader | None = None) -> None:
         VoiceForgeError: PORT_IN_USE, PORT_NOT_PERMITTED, ADDRESS_UNAVAILABLE, or why the models cannot be loaded.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    metrics = Metrics()
-    app = make_app(settings, metrics=metrics)
-    signals = StopSignals()
-    runner = web.AppRunner(
-        app,
-        access_log_class=AccessLogger,
-        keepalive_timeout=IDLE_CONNECTION_S,
-        shutdown_timeout=HANDLERS_END_S,
-        auto_decompress=False,  # nothing is taken compressed, so nothing can be a bomb
-    )
-    await runner.setup()
+    state = open_state(settings)
     try:
-        await require_keys(settings, app[ACCOUNTS].keys)
-        url = await _listen(runner, settings)
-    except VoiceForgeError:
-        await runner.cleanup()
-        raise
-    signals.install()
-    _announce(url, settings, has_keys=await app[ACCOUNTS].keys.exist())
-    loading = asyncio.create_task((load or load_models)(settings, metrics), name="load-models")
-    try:
-        await _until_stopped(loading, app[MODELS], signals)
-    finally:
-        completed = await shut_down(
-            admission=app[ADMISSION],
-            registry=app[REGISTRY],
-            then=[
-                ("recordings", app[JOBS].close),
-                ("models", lambda: _close_models(loading)),
-                ("http", runner.cleanup),
-            ],
-            deadline_s=settings.shutdown_deadline_s,
-            force=signals.force,
-        )
-        signals.remove()
+        server = Server(settings, seat=Seat(state, place_of(settings, node=new_node())), load=load)
+        signals = StopSignals()
+        sockets = await server.start(lambda: open_port(settings))
+        signals.install()
+        announce(url_of(sockets, settings), settings, has_keys=await server.app[ACCOUNTS].keys.exist())
+        try:
+            completed = await server.run(signals, on_loaded=say_loaded)
+        finally:
+            signals.remove()
         if not completed:
             os._exit(EXIT_FAILED)  # a second signal: threads that still decode or fetch are not waited for
+    finally:
+        await state.close()
 
 
 def run(settings: Settings) -> int:
-    """`serve` as a whole program; returns its exit code. A failure is a sentence and a hint, not a traceback."""
+    """`serve` as a whole program; returns its exit code."""
     try:
         asyncio.run(serve(settings))
     except VoiceForgeError as exc:
-        click.echo(f"{exc.message}\n{exc.hint}", err=True)
+        say_failed(exc)
         return EXIT_FAILED
     return 0
 
 
-async def _until_stopped(loading: Loading, models: Models, signals: StopSignals) -> None:
-    """Take the models in when they are there, and wait for the first signal."""
-    stop = asyncio.create_task(signals.stop.wait(), name="stop-signal")
-    try:
-        await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            loaded = loading.result()
-            models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
-            click.echo(f"The model {models.engine.model_name} is loaded: sessions are taken.")
-            await stop
-    finally:
-        stop.cancel()
-        await asyncio.gather(stop, return_exceptions=True)
+def new_node() -> str:
+    """A name for this server: its machine's, and what tells it from another one there."""
+    return f"{socket.gethostname()}-{secrets.token_hex(NODE_LETTERS)}"
 
 
-async def _close_models(loading: Loading) -> None:
+def place_of(settings: Settings, *, node: str, folder: Path | None = None, number: int = 1) -> Place | None:
+    """The place of a process; None: nobody can pass anything on to it.
+
+    Args:
+        settings: of the process.
+        node: of all processes of this server.
+        folder: where their sockets lie.
+        number: which of them it is, from 1.
+    """
+    place_id = new_place_id()
+    if settings.node_address is not None:
+        host, _, port = settings.node_address.rpartition(":")
+        address = f"{host}:{int(port) + number - 1}"
+    elif folder is not None:
+        address = f"{UNIX}{folder / place_id}"
+    else:
+        return None
+    return Place(place_id, node, address, max_sessions=settings.max_sessions)
+
+
+async def _close_models(loading: asyncio.Task[Loaded]) -> None:
     loading.cancel()  # does nothing to one that is done
     await asyncio.wait({loading})  # unlike a gather it can be cut at once, should loading not listen
     if not loading.cancelled() and loading.exception() is None:
         await loading.result().close()
-
-
-async def _listen(runner: web.AppRunner, settings: Settings) -> str:
-    """Open the port; returns the URL to look at."""
-    tls = await asyncio.to_thread(tls_of, settings)
-    try:
-        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
-    except OSError as exc:
-        raise _cannot_listen(exc, settings) from exc
-    host, port = runner.addresses[0][:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    scheme = "http" if settings.tls_certificate is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _cannot_listen(exc: OSError, settings: Settings) -> VoiceForgeError:
-    if exc.errno == errno.EADDRINUSE:
-        return VoiceForgeError(
-            "PORT_IN_USE",
-            f"Port {settings.port} is already in use on {settings.host}.",
-            "Stop the other program, or choose another port with `--port`.",
-            retryable=True,
-        )
-    if exc.errno == errno.EACCES:
-        return VoiceForgeError(
-            "PORT_NOT_PERMITTED",
-            f"Port {settings.port} may not be opened by this user.",
-            "Choose a port above 1023 with `--port`.",
-        )
-    return VoiceForgeError(
-        "ADDRESS_UNAVAILABLE",
-        f"The server cannot listen on {settings.host}.",
-        "Give `--host` an address of this machine, for example 127.0.0.1.",
-    )
-
-
-def _announce(url: str, settings: Settings, *, has_keys: bool) -> None:
-    click.echo(f"VoiceForge is listening: open {url}")
-    if not has_keys and settings.keyless_access is not KeylessAccess.EVERYONE:
-        click.echo("There are no keys: programs of this machine are served, and nobody else.", err=True)
-    if settings.keyless_access is KeylessAccess.EVERYONE and not is_loopback(settings.host):
-        click.echo(
-            f"Warning: `keyless_access` lets in whoever reaches {settings.host}. "
-            "Put it behind a proxy that asks who is there, or make keys.",
-            err=True,
-        )

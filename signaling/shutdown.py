@@ -1,6 +1,7 @@
 """How the server stops, in this order:
 
-1. Admit nobody: /readyz says 503, and so does every POST of an offer, with `Retry-After`.
+1. Admit nobody: /readyz says 503, and so does every POST of an offer, with `Retry-After`, unless another server takes
+   it. With `drain_s` sessions then go on until they end by themselves, for so long at most, and the port stays open.
 2. Close all sessions at once with the reason `shutdown`: finals are flushed, `closed` is said.
 3. Close the engine and the VAD: nobody needs them any more.
 4. Stop HTTP. Last, so that a load balancer can ask /readyz while sessions are being closed.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -32,6 +34,12 @@ MIN_STEP_S = 0.5
 
 FORCED_STEP_S = 0.5
 """What the step that is under way gets to let go when a second signal forces."""
+
+READY_GRACE_S = 5.0
+"""With `drain_s`: how long a server without sessions stays, so that load balancers have seen that it leaves."""
+
+LOOK_S = 0.1
+"""How often a drain looks whether the last session has ended."""
 
 Step = tuple[str, Callable[[], Awaitable[object]]]
 """A name for the log and what it does."""
@@ -59,6 +67,27 @@ class StopSignals:
     def notify(self) -> None:
         """What a signal does."""
         (self.force if self.stop.is_set() else self.stop).set()
+
+
+async def drain(registry: Registry, *, drain_s: float, force: asyncio.Event) -> None:
+    """Wait for sessions to end by themselves.
+
+    Args:
+        registry: where they live; nothing more is admitted.
+        drain_s: at most; 0: not at all.
+        force: set by a second signal.
+    """
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    if drain_s > 0:
+        log.info("draining", live=len(registry), at_most_s=drain_s)
+    while not force.is_set():
+        waited_s = loop.time() - began_s
+        if waited_s >= (drain_s if len(registry) else min(drain_s, READY_GRACE_S)):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await force.wait()
 
 
 async def shut_down(
