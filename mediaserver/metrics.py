@@ -138,6 +138,12 @@ class Metrics:
         self.engine_restarts_total = counter(
             "engine_restarts_total", "Times that the engine's process died and was to be started again."
         )
+        self.worker_restarts_total = counter(
+            "worker_restarts_total", "Times that a worker died and was to be started again."
+        )
+        self.scrapes_left_out_total = counter(
+            "scrapes_left_out_total", "Workers whose metrics are missing in an answer, for they did not give them in time."
+        )
         self.hops_total = counter(
             "hops_total",
             "Requests for another worker or node by what became of them: passed_on, gone (handled here), failed.",

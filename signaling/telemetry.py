@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
-from structlog.types import Processor
+from structlog.types import EventDict, Processor
 
 from mediaserver.metrics import Metrics
 from signaling.problems import route_of
@@ -34,7 +34,11 @@ LAG_WARNING_PERIOD_S = 10.0
 
 
 def configure_logging(
-    *, level: str, log_format: Literal["auto", "json", "console"], stream: TextIO | None = None
+    *,
+    level: str,
+    log_format: Literal["auto", "json", "console"],
+    stream: TextIO | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> None:
     """Send every line of the process, structlog's and the standard library's, to one stream in one form.
 
@@ -42,14 +46,21 @@ def configure_logging(
         level: least severe line: debug, info, warning or error.
         log_format: `json` one object a line, `console` for people, `auto` console on a terminal.
         stream: where lines go; standard error if None.
+        about: said in each line: which of several processes this is.
     """
     target = sys.stderr if stream is None else stream
+    named = dict(about or {})
+
+    def add_name(_logger: object, _method: str, line: EventDict) -> EventDict:
+        return {**line, **named}
+
     terminal = target.isatty()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,  # the session's id, bound where its tasks were started
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([add_name] if named else []),
     ]
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
     rendered: list[Processor] = (

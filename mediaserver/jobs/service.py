@@ -76,6 +76,8 @@ class Jobs:
         self.ledger = Ledger(self._database, counts_keyless=settings.usage_keyless)
         self._watch = Watch(self.store)
         self._beginning = asyncio.Lock()
+        self.on_submitted: list[Callable[[], object]] = []
+        """Called when jobs were taken in, for other processes that may be the ones to run them."""
         self._running: _Running | None = None
         self._starting: asyncio.Task[None] | None = None
         self._closed = False
@@ -83,6 +85,13 @@ class Jobs:
     async def start(self) -> None:
         """Go on with what waits in the database, if there is one; meanwhile the server serves."""
         if self._database.exists:
+            self._starting = asyncio.create_task(self._begin_surely(), name="jobs-begin")
+
+    def wake(self) -> None:
+        """Another process may have taken something in."""
+        if self._running is not None:
+            self._running.queue.wake()
+        elif self._starting is None and not self._closed and self._database.exists:
             self._starting = asyncio.create_task(self._begin_surely(), name="jobs-begin")
 
     async def close(self) -> None:
@@ -108,6 +117,8 @@ class Jobs:
         running = await self._begin()
         rows = await self.store.add(jobs, now_s=self._wall_s())
         await running.queue.added(rows)
+        for callback in self.on_submitted:
+            callback()
         return rows
 
     async def submit_upload(self, job: NewJob, upload_id: str) -> Job | None:
