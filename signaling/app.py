@@ -24,6 +24,7 @@ from signaling.cluster.membership import Membership
 from signaling.cluster.places import Place
 from signaling.cluster.state import State
 from signaling.eventlogs import EventLogs
+from signaling.jobs_bell import JobsBell
 from signaling.lifetime import Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.outbound import Outbound
@@ -218,7 +219,7 @@ def make_app(
         logs=logs,
         jobs=jobs,
         closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member])),
-        background=(revocations, privacy, *([] if member is None else [member])),
+        background=(revocations, privacy, *([] if member is None else [member, JobsBell(jobs, member.state)])),
         audit=audit,
         traces=traces,
     )

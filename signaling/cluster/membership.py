@@ -42,6 +42,7 @@ class Membership:
         engine: Callable[[], ServedEngine | None],
         metrics: Metrics,
     ) -> None:
+        self.state = state
         self._registry = registry
         self._admission = admission
         self._engine = engine
