@@ -14,8 +14,10 @@ from signaling.cli.engine import engine
 from signaling.cli.jobs import jobs
 from signaling.cli.keys import keys
 from signaling.cli.models import models
+from signaling.cli.privacy import privacy
 from signaling.cli.serve import serve
 from signaling.cli.settings import settings
+from signaling.cli.tenants import tenants
 from signaling.cli.transcribe import transcribe
 from signaling.cli.turn import turn
 from signaling.cli.worker import worker
@@ -83,5 +85,5 @@ def main() -> None:
     """
 
 
-for command in (doctor, engine, jobs, keys, models, serve, settings, transcribe, turn, worker):
+for command in (doctor, engine, jobs, keys, models, privacy, serve, settings, tenants, transcribe, turn, worker):
     main.add_command(command)

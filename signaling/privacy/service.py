@@ -101,12 +101,6 @@ class Privacy:
         """
         if not self._database.exists:
             return
-        now_s = self._wall_s()
-        for erasure in await self.erasures.all(since_s=now_s - SEEN_S):
-            if erasure.id not in self._seen:
-                self._seen[erasure.id] = now_s
-                self._logs.forget_tenant(erasure.tenant)
-        self._seen = {name: seen_s for name, seen_s in self._seen.items() if abs(now_s - seen_s) < 2 * SEEN_S}
         while (claimed := await self.erasures.claim()) is not None:
             try:
                 await self._eraser.erase(claimed)
@@ -116,6 +110,12 @@ class Privacy:
             self._audit.record(
                 "data.deleted", object={"tenant": claimed.tenant, "erasure": claimed.id}, details=claimed.deleted
             )
+        now_s = self._wall_s()
+        for erasure in await self.erasures.all(since_s=now_s - SEEN_S):
+            if erasure.id not in self._seen:
+                self._seen[erasure.id] = now_s
+                self._logs.forget_tenant(erasure.tenant)
+        self._seen = {name: seen_s for name, seen_s in self._seen.items() if abs(now_s - seen_s) < 2 * SEEN_S}
 
     async def _give_back(self, erasure_id: str) -> None:
         try:
