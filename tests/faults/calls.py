@@ -104,6 +104,7 @@ class Peer:
         self.is_open = asyncio.Event()
         self.is_over = asyncio.Event()
         self.location = ""
+        self.retry_after_s = 0
         self.connected_in_s = 0.0
         self._url = url
         self._query = FINALS_ONLY if query is None else query
@@ -115,14 +116,14 @@ class Peer:
     async def open(self) -> None:
         """Call, and wait until the data channel is open."""
         began_s = time.monotonic()
-        status, body, _ = await self.offer()
+        status, body = await self.offer()
         assert status == 201, body
         async with asyncio.timeout(CONNECT_S):
             await self.is_open.wait()
         self.connected_in_s = time.monotonic() - began_s
 
-    async def offer(self) -> tuple[int, str, Mapping[str, str]]:
-        """Call; status, body and headers of the answer."""
+    async def offer(self, *, is_applied: bool = True) -> tuple[int, str]:
+        """Call; status and body of the answer, which is applied unless the call is to stay half open."""
         self.pc.addTrack(self.track)
         self.channel = self.pc.createDataChannel(CHANNEL)
         self.channel.on("message", self.told.take)
@@ -131,21 +132,20 @@ class Peer:
         configure_ice(self.pc, LOOPBACK, on_lost=lambda: None)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         sdp = self.pc.localDescription.sdp
+        if self._proxy is not None:
+            sdp = self._proxy.offer(sdp)
         async with (
             aiohttp.ClientSession() as http,
-            http.post(
-                f"{self._url}/whip",
-                params=self._query,
-                data=self._proxy.offer(sdp) if self._proxy else sdp,
-                headers=self._headers,
-            ) as response,
+            http.post(f"{self._url}/whip", params=self._query, data=sdp, headers=self._headers) as response,
         ):
             body = await response.text()
+            self.retry_after_s = int(response.headers.get("Retry-After", 0))
             if response.status == 201:
                 self.location = self._url + response.headers["Location"]
-                answer = self._proxy.answer(body) if self._proxy else body
-                await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-            return response.status, body, response.headers
+        if response.status == 201 and is_applied:
+            answer = body if self._proxy is None else self._proxy.answer(body)
+            await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        return response.status, body
 
     async def said(self) -> None:
         """Wait until all has been said; a call that ends before that has failed."""

@@ -20,6 +20,9 @@ PING_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 6.0
 """Within which its peers must connect."""
 
+RESUME_WINDOW_S = 2.0
+"""For which it waits for clients to come back; none of its tests does."""
+
 
 @pytest.fixture(scope="session")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulse]:
@@ -39,8 +42,12 @@ def node(
     tmp_path_factory: pytest.TempPathFactory, model_files: ModelFiles, vad_model_path: Path, longest: Speech
 ) -> Iterator[Node]:
     """A server for faults that it shares with other clients; one call of each kind has been through it."""
-    folder = tmp_path_factory.mktemp("node")
-    with served(folder, ping_timeout_s=PING_TIMEOUT_S, connect_timeout_s=CONNECT_TIMEOUT_S) as running:
+    with served(
+        tmp_path_factory.mktemp("node"),
+        ping_timeout_s=PING_TIMEOUT_S,
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        resume_window_s=RESUME_WINDOW_S,
+    ) as running:
         warm_up(running, longest)
         yield running
 

@@ -113,6 +113,12 @@ class UdpProxy:
         self._server = (HOST, _port_of(sdp))
         return _rewritten(sdp, _port(self._front))
 
+    @property
+    def server(self) -> Address:
+        """Where the server takes this peer's media, known since its answer."""
+        assert self._server is not None
+        return self._server
+
     def inject(self, way: Way, data: bytes) -> None:
         """Send something as if the other side had."""
         self._pass(way, data)
