@@ -3,88 +3,26 @@
 from __future__ import annotations
 
 import re
-import wave
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, async_playwright, expect
 
 from signaling.own_server import own_server
 from tests.conftest import Speech, SpeechData
+from tests.integration.browser import FLAGS, LEAD_IN_S, browser_page, microphone, spoken
 from tests.scoring import word_errors
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(120)]
-
-MICROPHONE_RATE = 48_000
-"""Chromium's fake microphone wants this, or it plays at the wrong speed."""
-
-LEAD_IN_S = 2.0
-"""The fake microphone begins before the connection stands: without silence first, words would be lost."""
-
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--allow-loopback-in-peer-connection",
-)
-
-
-def microphone(path: Path, speech: Speech) -> Path:
-    """A WAV file for Chromium's fake microphone: silence, the speech, silence."""
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=MICROPHONE_RATE)
-    frame = av.AudioFrame.from_ndarray(speech.samples()[None, :], format="fltp", layout="mono")
-    frame.sample_rate = 16_000
-    parts = [out.to_ndarray()[0] for out in (*resampler.resample(frame), *resampler.resample(None))]
-    silence = np.zeros(int(LEAD_IN_S * MICROPHONE_RATE), dtype=np.int16)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(MICROPHONE_RATE)
-        file.writeframes(np.concatenate((silence, *parts, silence)).astype("<i2").tobytes())
-    return path
 
 
 @pytest_asyncio.fixture
 async def server(model_files: object, vad_model_path: object) -> AsyncIterator[str]:
     async with own_server(()) as url:
         yield url
-
-
-@asynccontextmanager
-async def browser_page(sound: Path | None) -> AsyncIterator[Page]:
-    """A page of headless Chromium that hears `sound`; what it asks of other hosts fails the test."""
-    flags = [*FLAGS]
-    if sound is not None:
-        flags.append(f"--use-file-for-fake-audio-capture={sound}%noloop")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        context = await browser.new_context(permissions=["microphone"] if sound is not None else [])
-        page = await context.new_page()
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(f"error in the page: {error}"))
-        page.on("request", lambda request: problems.append(request.url) if "127.0.0.1" not in request.url else None)
-        try:
-            yield page
-        finally:
-            await browser.close()
-        assert [problem for problem in problems if not problem.startswith("blob:")] == []
-
-
-async def spoken(page: Page) -> str:
-    """All finals on the page, as one text."""
-    return " ".join(await page.get_by_test_id("final").locator("[data-testid=stable]").all_inner_texts())
 
 
 async def listen(page: Page, url: str, *, for_s: float) -> None:
@@ -100,7 +38,7 @@ async def listen(page: Page, url: str, *, for_s: float) -> None:
 async def test_a_spoken_sentence_appears_while_it_is_spoken_and_can_be_saved(
     server: str, speech: Speech, tmp_path: Path
 ) -> None:
-    async with browser_page(microphone(tmp_path / "microphone.wav", speech)) as page:
+    async with browser_page(microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech, LEAD_IN_S)) as page:
         await page.goto(f"{server}/?raw=1")
         await page.get_by_test_id("start").click()
         # Interims come before the sentence ends, and what may change is marked.
@@ -127,7 +65,7 @@ async def test_real_speech_in_the_browser_gets_the_right_words(
         for speech in speech_data.select(category="english-read")
         if "librispeech-train-clean" in str(speech.path) and 8 < speech.duration_s < 14
     )
-    async with browser_page(microphone(tmp_path / "microphone.wav", chosen)) as page:
+    async with browser_page(microphone(tmp_path / "microphone.wav", LEAD_IN_S, chosen, LEAD_IN_S)) as page:
         await listen(page, server, for_s=chosen.duration_s + LEAD_IN_S + 2.0)
         text = await spoken(page)
     assert word_errors(chosen.text, text) <= 0.2, text

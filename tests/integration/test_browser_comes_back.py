@@ -1,0 +1,137 @@
+"""The page where something is in the way: a key, a cable that is pulled, a firewall that lets no UDP through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+from mediaserver.settings import Settings
+from signaling.auth.accounts import Accounts
+from signaling.auth.keys import NewKey
+from signaling.auth.principal import Scope
+from signaling.own_server import own_server
+from tests.conftest import Speech
+from tests.integration.browser import LEAD_IN_S, TcpWay, UdpWays, browser_page, microphone, spoken
+from tests.scoring import word_errors
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(120)]
+
+RESUMING_MS = 20_000
+FALLBACK_S = 9.0
+"""The page gives WebRTC 6 s; nobody speaks meanwhile."""
+
+AWAY_S = 3.0
+
+
+@pytest_asyncio.fixture
+async def server(model_files: object, vad_model_path: object) -> AsyncIterator[str]:
+    async with own_server(()) as url:
+        yield url
+
+
+async def until(page: Page, state: str) -> None:
+    """Wait for a state of the connection."""
+    await expect(page.get_by_test_id("state")).to_have_attribute("data-state", state, timeout=RESUMING_MS)
+
+
+async def stop(page: Page) -> None:
+    """End the session, with its last finals."""
+    await page.get_by_test_id("stop").click()
+    await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+
+
+async def test_a_call_whose_packets_stop_goes_on_by_itself(server: str, speech: Speech, tmp_path: Path) -> None:
+    sound = microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech, 10.0, speech, LEAD_IN_S)
+    async with browser_page(sound) as page, UdpWays(page) as ways:
+        await page.goto(f"{server}/?raw=1&transport=webrtc")
+        await page.get_by_test_id("start").click()
+        await expect(page.get_by_test_id("final").first).to_be_visible(timeout=30_000)
+        await page.context.set_offline(True)
+        ways.proxies[0].cut()
+        await page.context.set_offline(False)  # what a browser tells that went from one network to another
+        await until(page, "resuming")
+        await expect(page.get_by_test_id("progress")).to_contain_text("kept")
+        await expect(page.get_by_test_id("final").first).to_be_visible()
+        await until(page, "connected")
+        await expect(page.get_by_test_id("progress")).to_contain_text("Connected again")
+        await page.wait_for_timeout(1000 * (4.0 + speech.duration_s))
+        await stop(page)
+        text = await spoken(page)
+        assert await page.locator(".new-session").count() == 0
+        await expect(page.get_by_test_id("error")).to_be_hidden()
+    assert len(ways.proxies) == 2
+    assert word_errors(f"{speech.text} {speech.text}", text) <= 0.25, text
+
+
+async def test_without_udp_a_websocket_takes_over_and_loses_no_word_when_its_cable_is_pulled(
+    server: str, speech: Speech, tmp_path: Path
+) -> None:
+    sound = microphone(tmp_path / "microphone.wav", FALLBACK_S, speech, LEAD_IN_S)
+    async with (
+        TcpWay(int(server.rpartition(":")[2])) as way,
+        browser_page(sound) as page,
+        UdpWays(page, is_blocked=True),
+    ):
+        await page.goto(f"{way.url}/?raw=1")
+        await page.get_by_test_id("start").click()
+        await expect(page.get_by_test_id("progress")).to_contain_text("WebSocket", timeout=RESUMING_MS)
+        await until(page, "connected")
+        await expect(page.get_by_test_id("transport")).to_have_text("WebSocket")
+        await expect(page.get_by_test_id("interim").first).to_be_visible(timeout=RESUMING_MS)
+        way.cut()  # in the middle of the sentence
+        await until(page, "resuming")
+        await asyncio.sleep(AWAY_S)
+        way.mend()
+        await until(page, "connected")
+        await expect(page.get_by_test_id("progress")).to_contain_text("Nothing was lost")
+        await page.wait_for_timeout(1000 * (speech.duration_s + 1.0))
+        await stop(page)
+        text = await spoken(page)
+    assert word_errors(speech.text, text) <= 0.25, text
+
+
+async def give(page: Page, key: str) -> None:
+    """Type a key in, and go on."""
+    await page.get_by_test_id("key-value").fill(key)
+    await page.get_by_test_id("key-give").click()
+
+
+async def test_the_page_asks_for_a_key_and_keeps_it_out_of_addresses(
+    model_files: object, vad_model_path: object, tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "data"
+    accounts = Accounts(Settings(data_dir=data_dir))
+    _, key = await accounts.keys.create(NewKey("page", "page", scopes=[Scope.STREAM]))
+    await accounts.close()
+    sound = microphone(tmp_path / "microphone.wav", LEAD_IN_S)
+    addresses: list[str] = []
+    async with (
+        own_server(("--keyless-access", "auto", "--data-dir", str(data_dir))) as url,
+        browser_page(sound) as page,
+    ):
+        page.on("request", lambda request: addresses.append(request.url))
+        page.on("websocket", lambda socket: addresses.append(socket.url))
+        await page.goto(f"{url}/?raw=1&transport=webrtc")
+        await page.get_by_test_id("start").click()
+        await give(page, key[:-1] + ("A" if key[-1] != "A" else "B"))
+        await expect(page.get_by_test_id("key-why")).to_be_visible(timeout=15_000)
+        await give(page, key)
+        await until(page, "connected")
+        assert await page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])") == "[{},{}]"
+        await page.goto(f"{url}/?raw=1&transport=websocket")
+        await page.get_by_test_id("start").click()
+        await page.get_by_test_id("key-keep").check()
+        await give(page, key)
+        await until(page, "connected")
+        await page.reload()
+        await page.get_by_test_id("start").click()
+        await until(page, "connected")
+        await expect(page.get_by_test_id("key-dialog")).to_be_hidden()
+        await stop(page)
+    assert len([address for address in addresses if address.startswith("ws:") and "&token=eyJ" in address]) == 2
+    assert not [address for address in addresses if key in address]
