@@ -18,7 +18,7 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.engine_order import Order
-from signaling.loading import find_model, in_daemon_thread
+from signaling.finding import find_model, in_daemon_thread
 from signaling.parent import Parent, tell_parent
 from signaling.shutdown import StopSignals
 from signaling.telemetry import configure_logging

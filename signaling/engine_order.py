@@ -21,6 +21,7 @@ from mediaserver.settings import Settings
 NOT_FOR_AN_ENGINE = {
     "turn_urls",
     "ice_servers",
+    "node_address",
     *(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)),
 }
 """Settings that are secrets, hold some, or go with some: decoding has no use for them."""
@@ -58,7 +59,7 @@ class Order:
         return cls(Settings(**said["settings"]), files)
 
 
-class _OwnProcess(EngineProcess):
+class OwnProcess(EngineProcess):
     """A child whose socket lies in a directory of its own, which goes with it."""
 
     def __init__(self, directory: Path, order: Order, metrics: Metrics) -> None:
@@ -68,6 +69,7 @@ class _OwnProcess(EngineProcess):
         super().__init__(command, order=order.to_line(), metrics=metrics)
 
     async def close(self) -> None:
+        """End it, and remove its directory."""
         await super().close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -75,7 +77,7 @@ class _OwnProcess(EngineProcess):
 def child_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> RemoteEngine:
     """An engine in a child process, not started yet."""
     directory = Path(tempfile.mkdtemp(prefix="voiceforge-engine-"))  # mode 0700
-    process = _OwnProcess(directory, Order(settings, model), metrics)
+    process = OwnProcess(directory, Order(settings, model), metrics)
     return RemoteEngine(
         process.socket, metrics=metrics, interim_period_s=settings.interim_period_ms / 1000, host=process
     )

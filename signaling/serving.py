@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from signaling.cluster.places import Place, new_place_id
 from signaling.cluster.state import State
 from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
+from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
 from signaling.shutdown import StopSignals, drain, shut_down
 from signaling.telemetry import AccessLogger, configure_logging
@@ -37,9 +37,6 @@ EXIT_FAILED = 1
 
 TAKEN_AT_ONCE = 1
 """Connections that one process takes before others that share the port have a turn: a burst is spread over them."""
-
-NODE_LETTERS = 3
-"""Bytes behind a node's name that tell two servers of one machine apart."""
 
 Loader = Callable[[Settings, Metrics], Coroutine[None, None, Loaded]]
 
@@ -162,7 +159,7 @@ class Server:
     async def _drain(self, signals: StopSignals) -> None:
         self.app[ADMISSION].stop()
         await self._tell_others()
-        await drain(self.app[REGISTRY], drain_s=self._settings.drain_s, force=signals.force)
+        await drain(self.app[REGISTRY], drain_s=self._settings.drain_s, hurry=signals.hurry)
 
     async def _tell_others(self) -> None:
         member = self.app[MEMBER]
@@ -233,11 +230,6 @@ def run(settings: Settings) -> int:
         say_failed(exc)
         return EXIT_FAILED
     return 0
-
-
-def new_node() -> str:
-    """A name for this server: its machine's, and what tells it from another one there."""
-    return f"{socket.gethostname()}-{secrets.token_hex(NODE_LETTERS)}"
 
 
 def place_of(settings: Settings, *, node: str, folder: Path | None = None, number: int = 1) -> Place | None:

@@ -46,11 +46,13 @@ Step = tuple[str, Callable[[], Awaitable[object]]]
 
 
 class StopSignals:
-    """SIGTERM and SIGINT as two events: the first asks, the second forces."""
+    """SIGTERM and SIGINT as events: the first asks, the second forces."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.force = asyncio.Event()
+        self.hurry = asyncio.Event()
+        """There is no time to drain."""
 
     def install(self) -> None:
         """Take the signals over from the running loop's default."""
@@ -66,28 +68,36 @@ class StopSignals:
 
     def notify(self) -> None:
         """What a signal does."""
-        (self.force if self.stop.is_set() else self.stop).set()
+        if self.stop.is_set():
+            self.force.set()
+            self.hurry.set()
+        self.stop.set()
+
+    def end_at_once(self) -> None:
+        """Ask to stop without draining."""
+        self.hurry.set()
+        self.stop.set()
 
 
-async def drain(registry: Registry, *, drain_s: float, force: asyncio.Event) -> None:
+async def drain(registry: Registry, *, drain_s: float, hurry: asyncio.Event) -> None:
     """Wait for sessions to end by themselves.
 
     Args:
         registry: where they live; nothing more is admitted.
         drain_s: at most; 0: not at all.
-        force: set by a second signal.
+        hurry: set by a second signal, for example.
     """
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     if drain_s > 0:
         log.info("draining", live=len(registry), at_most_s=drain_s)
-    while not force.is_set():
+    while not hurry.is_set():
         waited_s = loop.time() - began_s
         if waited_s >= (drain_s if len(registry) else min(drain_s, READY_GRACE_S)):
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
-                await force.wait()
+                await hurry.wait()
 
 
 async def shut_down(

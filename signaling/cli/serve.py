@@ -18,6 +18,9 @@ def serve(**given: Any) -> None:
     working directory (`port = 9000`). A flag wins over the environment, that over the file.
     """
     settings = load_settings(given)
-    from signaling.serving import run  # noqa: PLC0415 - brings the engine, a second of imports that --help need not wait for
+    if settings.workers == 1:
+        from signaling.serving import run  # noqa: PLC0415 - brings the engine, a second of imports --help need not wait for
+    else:
+        from signaling.workers.supervisor import run  # noqa: PLC0415 - the same, less the engine
 
     sys.exit(run(settings))

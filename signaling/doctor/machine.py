@@ -15,7 +15,7 @@ from mediaserver.decoder.device import place
 from mediaserver.ingest.opus import load_libopus
 from mediaserver.settings import Settings
 from signaling.doctor.finding import Check, Finding, failed, fine, warned
-from signaling.loading import in_daemon_thread
+from signaling.finding import in_daemon_thread
 
 MODELS_S = 120.0
 """All files of the models are read for their digests: 3 GB from a slow disk."""
