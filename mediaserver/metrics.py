@@ -67,11 +67,10 @@ class Metrics:
         self.ready = gauge("ready", "Whether sessions are taken: what /readyz says.")
         self.not_ready = gauge("not_ready", "1 for each reason for which sessions are not taken.", ("reason",))
         self.sessions = gauge("sessions", "Sessions that live now.", ("door",))
-        self.sessions_by_state = gauge(
-            "sessions_by_state",
-            "The same by state: open, held (their clients are away, and may come back), closing.",
-            ("state",),
+        self.sessions_held = gauge(
+            "sessions_held", "Of them, those whose clients are away and may come back.", ("door",)
         )
+        self.sessions_closing = gauge("sessions_closing", "Of them, those that wait for their last finals.")
         self.sessions_ended_total = counter(
             "sessions_ended_total", "Sessions that ended, by reason.", ("door", "reason")
         )
@@ -86,6 +85,12 @@ class Metrics:
         )
         self.away_seconds = histogram(
             "away_seconds", "How long clients were away that came back.", ("door",), buckets=AWAY_BUCKETS_S
+        )
+        self.resumptions_total = counter(
+            "resumptions_total",
+            "Records from which another process could go on with a session, by outcome: written, away (what processes "
+            "share was not reached), claimed (another one has gone on).",
+            ("outcome",),
         )
         self.refused_total = counter("refused_total", "Requests for a session that were refused, by code.", ("code",))
         self.setup_seconds = histogram(
@@ -142,7 +147,8 @@ class Metrics:
             "worker_restarts_total", "Times that a worker died and was to be started again."
         )
         self.scrapes_left_out_total = counter(
-            "scrapes_left_out_total", "Workers whose metrics are missing in an answer, for they did not give them in time."
+            "scrapes_left_out_total",
+            "Workers whose metrics are missing in an answer, for they did not give them in time.",
         )
         self.hops_total = counter(
             "hops_total",

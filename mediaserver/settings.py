@@ -259,6 +259,12 @@ class Settings(BaseSettings):
         Group.SERVER, True, "Refuse what administrators ask for while the audit log cannot be written."
     )
 
+    disk_reserve_mib: int = _knob(
+        Group.SERVER,
+        512,
+        "Free space in MiB below which /readyz falls, where `data_dir` lies; 0: it does not count.",
+        ge=0,
+    )
     otlp_endpoint: str | None = _knob(
         Group.SERVER,
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
@@ -55,6 +55,7 @@ class Lifetime:
         background: what works meanwhile.
         audit: hears of the start and the end, and is closed when all else is.
         traces: likewise; None where there are none.
+        on_lag: told how late the event loop wakes up, in seconds.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Lifetime:
         background: Sequence[Background],
         audit: Audit,
         traces: Closable | None = None,
+        on_lag: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -85,6 +87,7 @@ class Lifetime:
         self._background = background
         self._audit = audit
         self._traces = traces
+        self._on_lag = on_lag
 
     def of(self, app: web.Application) -> None:
         """Live as long as this application."""
@@ -131,7 +134,7 @@ class Lifetime:
             await closable.close()
 
     async def _monitor(self, _app: web.Application) -> AsyncIterator[None]:
-        async for _ in run_monitor(self._metrics):
+        async for _ in run_monitor(self._metrics, self._on_lag):
             yield
 
     async def _count(self, _app: web.Application) -> AsyncIterator[None]:

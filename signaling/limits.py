@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -44,6 +45,24 @@ STOPPING_RETRY_AFTER_S = 5
 """By then a load balancer has noticed that this node is leaving."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why sessions should go elsewhere.
+
+    Args:
+        code: for programs.
+        sentence: for people.
+    """
+
+    code: str
+    sentence: str
+
+
+STOPPING = Reason("stopping", "the server is shutting down")
+LOADING = Reason("loading", "the model is loading")
+ENGINE_DOWN = Reason("engine_down", "the decoder is down")
+
+
 class ServedEngine(Decoder, Protocol):
     """The engine as the front door sees it."""
 
@@ -69,6 +88,8 @@ class Admission:
         self._engine = engine
         self._require_room = require_room
         self._stopping = False
+        self.further: Callable[[], Sequence[Reason]] = tuple
+        """Gives further reasons why sessions should go elsewhere (`signaling.node_watch`)."""
 
     @property
     def stopping(self) -> bool:
@@ -79,17 +100,21 @@ class Admission:
         """Admit nobody from now on."""
         self._stopping = True
 
-    def reasons_not_ready(self) -> list[str]:
+    def not_ready(self) -> list[Reason]:
         """Why a load balancer should look elsewhere; empty when ready. A full node is still ready: it answers 503."""
         engine = self._engine()
         reasons = []
         if self._stopping:
-            reasons.append("the server is shutting down")
+            reasons.append(STOPPING)
         if engine is None:
-            reasons.append("the model is loading")
+            reasons.append(LOADING)
         elif not engine.ready:
-            reasons.append("the decoder is down")
-        return reasons
+            reasons.append(ENGINE_DOWN)
+        return [*reasons, *self.further()]
+
+    def reasons_not_ready(self) -> list[str]:
+        """The same as sentences."""
+        return [reason.sentence for reason in self.not_ready()]
 
     def check_up(self) -> ServedEngine:
         """The engine, where the node works at all: what a recording needs, which gives way to every session.

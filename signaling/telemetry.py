@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
@@ -154,8 +154,8 @@ class LagWatch:
         return report
 
 
-async def monitor_loop(metrics: Metrics) -> None:
-    """Measure until cancelled how late the event loop wakes up."""
+async def monitor_loop(metrics: Metrics, on_lag: Callable[[float], None] = lambda _: None) -> None:
+    """Measure until cancelled how late the event loop wakes up; `on_lag` is told, in seconds."""
     loop = asyncio.get_running_loop()
     watch = LagWatch()
     while True:
@@ -164,14 +164,15 @@ async def monitor_loop(metrics: Metrics) -> None:
         now_s = loop.time()
         lag_s = max(0.0, now_s - due_s)
         metrics.loop_lag_seconds.observe(lag_s)
+        on_lag(lag_s)
         report = watch.observe(lag_s, now_s=now_s)
         if report is not None:
             log.warning("event loop stalled", longest_ms=round(report.longest_s * 1000), stalls=report.stalls)
 
 
-async def run_monitor(metrics: Metrics) -> AsyncIterator[None]:
+async def run_monitor(metrics: Metrics, on_lag: Callable[[float], None] = lambda _: None) -> AsyncIterator[None]:
     """`monitor_loop` as a cleanup context of an application: owned, cancelled and awaited."""
-    task = asyncio.create_task(monitor_loop(metrics), name="loop-monitor")
+    task = asyncio.create_task(monitor_loop(metrics, on_lag), name="loop-monitor")
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

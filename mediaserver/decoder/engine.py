@@ -6,6 +6,7 @@ A slot is one batch in the making; Whisper's own threads do the work, outside th
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -181,6 +182,7 @@ class Engine:
             slots=self._slot_count,
             busy_slots=self._slot_count - self._free_slots,
             queued={kind.name.lower(): count for kind, count in self._scheduler.queued().items()},
+            process_id=os.getpid(),
             cpu_s=round(use.cpu_s, 3),
             resident_bytes=use.resident_bytes,
             open_files=use.open_files,

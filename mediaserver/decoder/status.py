@@ -16,7 +16,8 @@ class EngineStatus:
         slots: batches decoded at once.
         busy_slots: those that decode now.
         queued: windows that wait, by kind in small letters.
-        cpu_s, resident_bytes, open_files: of its process (`mediaserver.process`).
+        process_id: of its process.
+        cpu_s, resident_bytes, open_files: likewise (`mediaserver.process`).
     """
 
     device: str
@@ -24,6 +25,7 @@ class EngineStatus:
     slots: int
     busy_slots: int
     queued: dict[str, int] = field(default_factory=dict)
+    process_id: int = 0
     cpu_s: float = 0.0
     resident_bytes: int = 0
     open_files: int = 0

@@ -44,6 +44,7 @@ class Holding:
             loop = asyncio.get_running_loop()
             self._since_s = loop.time()
             self._timer = loop.call_later(self.window_s, self._expire)
+            self._metrics.sessions_held.labels(self._door).inc()
             self._metrics.connections_lost_total.labels(self._door).inc()
         return True
 
@@ -61,6 +62,8 @@ class Holding:
         self._stop()
 
     def _stop(self) -> None:
+        if self._since_s is not None:
+            self._metrics.sessions_held.labels(self._door).dec()
         self._since_s = None
         if self._timer is not None:
             self._timer.cancel()

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Literal
 
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from mediaserver.metrics import Metrics
@@ -25,6 +24,7 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not ready"]
     reasons: list[str] = Field(description="Why not, a sentence each; empty when ready.")
+    codes: list[str] = Field(description="The same for programs: `stopping`, `overloaded`, `disk_full` …")
 
 
 ALIVE = Operation(
@@ -39,7 +39,8 @@ READY = Operation(
     summary="Whether sessions are taken",
     tag=Tag.SERVER,
     access=Access.OPEN,
-    description="For load balancers. A node that is full is still ready: it refuses a session by itself.",
+    description="For load balancers. It falls before the node does: where finals would be late, or disk, memory, file "
+    "descriptors or UDP ports are nearly used up. A node that is full is still ready: it refuses a session by itself.",
     answers={
         HTTPStatus.OK: Answer("Sessions are taken.", {JSON: Readiness}),
         HTTPStatus.SERVICE_UNAVAILABLE: Answer(
@@ -85,16 +86,20 @@ class Health:
     @described(READY)
     async def ready(self, _request: web.Request) -> web.Response:
         """200 when sessions are taken, else 503 with the reasons; a load balancer goes by this."""
-        reasons = self._admission.reasons_not_ready()
+        reasons = self._admission.not_ready()
         headers = {"Cache-Control": "no-store"}
         if not reasons:
-            return web.json_response(Readiness(status="ready", reasons=[]).model_dump(), headers=headers)
+            return web.json_response(Readiness(status="ready", reasons=[], codes=[]).model_dump(), headers=headers)
         headers["Retry-After"] = str(LOADING_RETRY_AFTER_S)
-        body = Readiness(status="not ready", reasons=reasons)
+        body = Readiness(
+            status="not ready",
+            reasons=[reason.sentence for reason in reasons],
+            codes=[reason.code for reason in reasons],
+        )
         return web.json_response(body.model_dump(), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=headers)
 
     @described(METRICS)
     async def exposition(self, request: web.Request) -> web.Response:
         """All metrics, in the Prometheus or OpenMetrics text format, whichever `Accept` asks for."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._metrics.registry), headers={"Content-Type": content_type})
+        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})

@@ -102,6 +102,7 @@ class Meter:
         self._counted: dict[str, _Counted] = {}  # bound: live sessions and KEPT_MAX
         self._ended = asyncio.Event()
         self._flushing = asyncio.Lock()
+        self._flushed_s = time.monotonic()
 
     def tap(self, session_id: str, principal: Principal, *, model: str) -> _Counted | None:
         """What hears of a new session; None where it is not counted."""
@@ -194,6 +195,11 @@ class Meter:
                 self._forget_oldest()
                 await asyncio.sleep(FLUSH_S)
 
+    @property
+    def unwritten_s(self) -> float:
+        """How long ago all was written down that had been used by then."""
+        return time.monotonic() - self._flushed_s
+
     async def flush(self) -> None:
         """Write down what has changed. Raises what `Database.writing` does."""
         async with self._flushing:
@@ -212,6 +218,7 @@ class Meter:
                 counted.written = written
             for counted in ended:
                 del self._counted[counted.session_id]
+            self._flushed_s = time.monotonic()
 
     def _counts(self, principal: Principal) -> bool:
         return principal.key_id is not None or self._settings.usage_keyless

@@ -16,7 +16,11 @@ async def test_not_ready_until_the_model_is_loaded(start_node: StartNode) -> Non
     node = await start_node(loaded=False)
     response = await node.client.get("/readyz")
     assert response.status == 503
-    assert await response.json() == {"status": "not ready", "reasons": ["the model is loading"]}
+    assert await response.json() == {
+        "status": "not ready",
+        "reasons": ["the model is loading"],
+        "codes": ["loading"],
+    }
     assert "Retry-After" in response.headers
     node.app[MODELS].engine = node.engine
     assert (await node.client.get("/readyz")).status == 200

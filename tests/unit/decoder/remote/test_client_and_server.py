@@ -478,7 +478,7 @@ async def test_what_waits_is_counted(path: Path) -> None:
 
 async def test_an_engine_says_how_it_is(path: Path) -> None:
     engine = Scripted()
-    told = EngineStatus("cpu", "int8", 2, 1, {"final": 3}, 1.5, 1000, 7)
+    told = EngineStatus("cpu", "int8", 2, 1, {"final": 3}, 77, 1.5, 1000, 7)
     engine.status = lambda: told  # type: ignore[attr-defined]
     remote = RemoteEngine(path, metrics=Metrics(), interim_period_s=0.6)
     assert remote.status() is None
