@@ -1,13 +1,20 @@
 """The last seconds of a stream, addressed by stream position.
 
-Bound: `capacity_samples`; the oldest samples are dropped first.
+Bound: `capacity_samples`; the oldest samples are dropped first. Memory follows what is kept: it comes in blocks, and
+goes with what is dropped or forgotten, so that a stream in which nobody speaks has a tenth of what a long utterance
+needs.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from mediaserver.audio.clock import Samples
+
+BLOCK_SAMPLES = 8_000
+"""Half a second, 32 kB: below it the blocks' own cost would show, and more would be kept for nothing."""
 
 
 class SampleRing:
@@ -21,34 +28,62 @@ class SampleRing:
     def __init__(self, capacity_samples: int, *, start_position: int = 0) -> None:
         if capacity_samples <= 0:
             raise ValueError(f"A ring of {capacity_samples} samples holds nothing.")
-        # Zeros, not empty: the system gives such pages on first use, so a short session pays for what it filled.
-        self._buffer: Samples = np.zeros(capacity_samples, dtype=np.float32)
+        self._capacity = capacity_samples
+        # Block k of the stream is samples [k * BLOCK_SAMPLES, (k + 1) * BLOCK_SAMPLES).
+        self._blocks: deque[Samples] = deque()  # bound: what `_capacity` takes, and a block begun at either end
+        self._base = start_position // BLOCK_SAMPLES  # number of the first block in it
         self._first = start_position
         self._end = start_position
 
     @property
     def capacity_samples(self) -> int:
         """How many samples are kept at most."""
-        return len(self._buffer)
+        return self._capacity
 
     @property
     def start_position(self) -> int:
         """Stream position of the oldest sample that is still here; equal to `end_position` while empty."""
-        return max(self._first, self._end - len(self._buffer))
+        return max(self._first, self._end - self._capacity)
 
     @property
     def end_position(self) -> int:
         """Stream position just after the newest sample."""
         return self._end
 
+    @property
+    def held_samples(self) -> int:
+        """For how many samples there is memory."""
+        return len(self._blocks) * BLOCK_SAMPLES
+
     def append(self, samples: Samples) -> None:
         """Put [n] samples behind the newest, in O(n) whatever the capacity; the oldest give way."""
-        kept = samples[-len(self._buffer) :]
-        self._end += len(samples)
-        at = (self._end - len(kept)) % len(self._buffer)
-        head = min(len(kept), len(self._buffer) - at)
-        self._buffer[at : at + head] = kept[:head]
-        self._buffer[: len(kept) - head] = kept[head:]
+        n = len(samples)
+        at = self._end % BLOCK_SAMPLES
+        if at and at + n <= BLOCK_SAMPLES and self._blocks:
+            self._blocks[-1][at : at + n] = samples
+            self._end += n
+            return
+        if n > self._capacity:
+            self._end += n - self._capacity
+            self._first = self._end
+            samples = samples[n - self._capacity :]
+            self._blocks.clear()
+            self._base = self._end // BLOCK_SAMPLES
+        while len(samples):
+            at = self._end % BLOCK_SAMPLES
+            if not at or not self._blocks:
+                self._blocks.append(np.empty(BLOCK_SAMPLES, dtype=np.float32))
+            part = samples[: BLOCK_SAMPLES - at]
+            self._blocks[-1][at : at + len(part)] = part
+            self._end += len(part)
+            samples = samples[len(part) :]
+        self._drop(self.start_position)
+
+    def forget(self, before: int) -> None:
+        """Give up the samples before a position, with their memory; those that are gone already are no matter."""
+        if before > self.start_position:
+            self._first = min(before, self._end)
+            self._drop(self._first)
 
     def read(self, start: int, end: int) -> Samples:
         """A copy of the samples at positions [start, end).
@@ -61,9 +96,19 @@ class SampleRing:
         """
         if not self.start_position <= start <= end <= self._end:
             raise ValueError(f"Samples {start} to {end} asked; {self.start_position} to {self._end} are here.")
-        at = start % len(self._buffer)
-        head = min(end - start, len(self._buffer) - at)
         copy = np.empty(end - start, dtype=np.float32)
-        copy[:head] = self._buffer[at : at + head]
-        copy[head:] = self._buffer[: end - start - head]
+        position = start
+        while position < end:
+            number, at = divmod(position, BLOCK_SAMPLES)
+            part = self._blocks[number - self._base][at : at + end - position]
+            copy[position - start : position - start + len(part)] = part
+            position += len(part)
         return copy
+
+    def _drop(self, before: int) -> None:
+        """Let go of blocks that end before a position."""
+        while self._blocks and (self._base + 1) * BLOCK_SAMPLES <= before:
+            self._blocks.popleft()
+            self._base += 1
+        if not self._blocks:
+            self._base = self._end // BLOCK_SAMPLES

@@ -87,7 +87,8 @@ class VadStream:
         self._pool = pool
         self._deliver = deliver
         self._lane = Lane(denoiser)
-        self._tail: Samples = np.zeros(0, dtype=np.float32)  # less than a frame
+        self._frame: Samples = np.empty(FRAME_SAMPLES, dtype=np.float32)  # the next one, of which
+        self._filled = 0  # samples are there
         self._pending: deque[Item] = deque()  # bound: MAX_BACKLOG_FRAMES; the oldest frames go first
         self._pending_frames = 0
         self._in_flight = 0
@@ -108,13 +109,22 @@ class VadStream:
         """Take [n] samples, in stream order; full frames get verdicts. Ignored after `finish` or `close`."""
         if self._is_over:
             return
-        waiting = np.concatenate((self._tail, samples), dtype=np.float32)
-        whole = len(waiting) // FRAME_SAMPLES
-        self._tail = waiting[whole * FRAME_SAMPLES :].copy()
-        if not whole:
+        filled, count = self._filled, len(samples)
+        end = filled + count
+        if end < FRAME_SAMPLES:
+            self._frame[filled:end] = samples
+            self._filled = end
             return
-        self._pending.extend(waiting[: whole * FRAME_SAMPLES].reshape(whole, FRAME_SAMPLES))
-        self._pending_frames += whole
+        taken = 0
+        while end >= FRAME_SAMPLES:
+            part = FRAME_SAMPLES - filled
+            self._frame[filled:] = samples[taken : taken + part]
+            self._pending.append(self._frame)
+            self._pending_frames += 1
+            self._frame = np.empty(FRAME_SAMPLES, dtype=np.float32)
+            taken, filled, end = taken + part, 0, end - FRAME_SAMPLES
+        self._frame[:end] = samples[taken:]
+        self._filled = end
         if self._pending_frames > MAX_BACKLOG_FRAMES:
             self._drop_oldest()
         self._pool._wake(self)
@@ -130,8 +140,8 @@ class VadStream:
         """
         if self._is_over:
             return
-        if len(self._tail):
-            self.push(np.zeros(FRAME_SAMPLES - len(self._tail), dtype=np.float32))
+        if self._filled:
+            self.push(np.zeros(FRAME_SAMPLES - self._filled, dtype=np.float32))
         self._request(End())
         self._is_over = True
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
-from aioice.ice import CandidatePair, Connection, StunProtocol, get_host_addresses
+from aioice.ice import CandidatePair, Connection, get_host_addresses
 from aioice.stun import TransactionError
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 
 from mediaserver.errors import CapacityError
 from mediaserver.ingest.intake import bound_messages, bound_waiting, survive_malformed
+from mediaserver.ingest.media_path import MediaProtocol
 from mediaserver.settings import Settings
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
@@ -193,7 +194,7 @@ class _Agent:
             )
         return found
 
-    async def _bind(self, address: str) -> StunProtocol | None:
+    async def _bind(self, address: str) -> MediaProtocol | None:
         """A socket on that address and a free port; None where the host has no such address or no port is free."""
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
@@ -203,7 +204,7 @@ class _Agent:
                 sock = socket.socket(family, socket.SOCK_DGRAM)
                 sock.setblocking(False)
                 sock.bind((address, port))
-                _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self._connection), sock=sock)
+                _, protocol = await loop.create_datagram_endpoint(lambda: MediaProtocol(self._connection), sock=sock)
             except OSError:
                 if sock is not None:
                     sock.close()

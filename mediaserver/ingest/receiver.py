@@ -19,9 +19,11 @@ from aiortc import RTCRtpReceiver
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket, RtpPacket
 
+from mediaserver.ingest.media_path import MediaPath
 from mediaserver.ingest.opus import load_libopus
 from mediaserver.ingest.reception import Reception
 from mediaserver.ingest.stream import AudioStream, OnSamples, StreamStatistics
+from mediaserver.ingest.stream import RtpPacket as IncomingPacket
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 
@@ -175,8 +177,13 @@ class AudioReceiver:
             self._statistics = self._stream.statistics
         await self._start_aiortc(parameters)
         self._aiortc_disconnect()  # in aiortc 1.16 this does no more than end that thread
+        MediaPath(self._receiver.transport, self._take).open()
 
     async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        """A packet that came aiortc's way: of a call with several tracks, or before `MediaPath` had keys."""
+        self._take(packet)
+
+    def _take(self, packet: IncomingPacket) -> None:
         stream = self._stream
         if stream is None or not self._receiver._enabled:
             return
@@ -218,6 +225,7 @@ class AudioReceiver:
             self._reports.pop(self._reception_ssrc, None)
         self._reception = self._reports[ssrc] = Reception(clock_rate)
         self._reception_ssrc = ssrc
+        self._receiver.transport._rtp_router.ssrc_table[ssrc] = self._receiver  # for its RTCP: `MediaPath` routes none
 
     def _arm(self) -> None:
         """Sets the timer if packets are held; one that is set already fires first and looks again."""

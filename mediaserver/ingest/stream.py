@@ -34,13 +34,27 @@ concealment."""
 
 
 class RtpPacket(Protocol):
-    """What is read of an RTP packet (RFC 3550 section 5.1); aiortc's has it."""
+    """What is read of an RTP packet (RFC 3550 section 5.1); aiortc's has it, and `media_path`'s."""
 
-    ssrc: int
-    payload_type: int
-    sequence_number: int
-    timestamp: int
-    payload: bytes
+    @property
+    def ssrc(self) -> int:
+        """Of the source."""
+
+    @property
+    def payload_type(self) -> int:
+        """What is in it."""
+
+    @property
+    def sequence_number(self) -> int:
+        """16 bits."""
+
+    @property
+    def timestamp(self) -> int:
+        """32 bits, of its first sample."""
+
+    @property
+    def payload(self) -> bytes:
+        """For the decoder."""
 
 
 def make_decoder(mime_type: str, channels: int = 1) -> AudioDecoder:

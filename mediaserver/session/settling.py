@@ -52,6 +52,16 @@ class Settling:
         """Whether finals are still to be told."""
         return bool(self._held)
 
+    @property
+    def earliest(self) -> Said | None:
+        """What was said first of what is still to be told."""
+        return self._held[0].said if self._held else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was said is still to be decoded once more."""
+        return not self._passage.said and not self._held
+
     def final(self, said: Said, hypothesis: Hypothesis, *, has_stopped: bool) -> None:
         """Take an utterance's final, in order.
 

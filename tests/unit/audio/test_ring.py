@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediaserver.audio.ring import SampleRing
+from mediaserver.audio.ring import BLOCK_SAMPLES, SampleRing
 
 
 def counted(start: int, count: int) -> np.ndarray:
@@ -52,3 +52,22 @@ def test_what_was_read_does_not_change_when_the_ring_goes_on() -> None:
 def test_a_ring_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="holds nothing"):
         SampleRing(0)
+
+
+@given(
+    st.integers(1, 3 * BLOCK_SAMPLES),
+    st.integers(0, 2 * BLOCK_SAMPLES),
+    st.lists(st.tuples(st.integers(0, 2 * BLOCK_SAMPLES), st.integers(-10, 4 * BLOCK_SAMPLES)), max_size=6),
+)
+def test_what_is_forgotten_is_gone_with_its_memory_and_the_rest_reads_back(
+    capacity: int, start: int, steps: list[tuple[int, int]]
+) -> None:
+    ring = SampleRing(capacity, start_position=start)
+    for size, before in steps:
+        ring.append(counted(ring.end_position, size))
+        oldest = ring.start_position
+        ring.forget(before)
+        assert ring.start_position == max(oldest, min(before, ring.end_position))
+        kept = ring.read(ring.start_position, ring.end_position)
+        np.testing.assert_array_equal(kept, counted(ring.start_position, len(kept)))
+        assert ring.held_samples <= len(kept) + 2 * BLOCK_SAMPLES

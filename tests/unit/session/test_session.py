@@ -913,3 +913,28 @@ async def test_a_server_that_stops_does_not_wait_for_the_end_of_a_stream() -> No
     await asyncio.wait_for(feed.close("shutdown", deadline_s=0.05), 2.0)
     await finishing
     assert [event.type for event in ear.events][-3:] == ["warning", "metadata", "closed"]
+
+
+async def test_while_nobody_speaks_a_session_keeps_no_audio_that_no_utterance_will_take_in() -> None:
+    stream = Stream()
+    await stream.pause(35.0)
+    held_s = stream.session._hearing._received.held_samples / SAMPLE_RATE
+    assert held_s < 4.0
+    await stream.speak(2.0)
+    await stream.pause(1.0)
+    await stream.session.close("client")
+    (final,) = stream.decoder.of(Kind.FINAL, Kind.SPECULATIVE)[-1:]
+    spoken = 35 * SAMPLE_RATE // FRAME_SAMPLES * FRAME_SAMPLES
+    assert final.start_sample == spoken - Settings().pre_roll_ms * SAMPLE_RATE // 1000
+
+
+async def test_what_may_be_decoded_once_more_is_kept_until_it_has_been() -> None:
+    stream = Stream()
+    for _ in range(2):
+        await stream.speak(2.0)
+        await stream.pause(1.0)
+    assert stream.session._hearing._received.start_position == 0
+    await stream.pause(8.0)
+    assert stream.decoder.of(Kind.REVISION)
+    assert stream.session._hearing._received.held_samples / SAMPLE_RATE < 4.0
+    await stream.session.close("client")
