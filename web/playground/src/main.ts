@@ -153,7 +153,7 @@ async function showFailure(error: unknown): Promise<void> {
   if (!(error instanceof VoiceForgeError)) throw error;
   if (error.code === "CLOSED") return; // by the person's own hand
   if (error.status !== 401) return notice.show(error, "error");
-  const why = key.value === "" ? "" : error.message;
+  const why = key.value === "" ? "This server asks for one." : error.message;
   key.forget();
   if (!(await key.ask(why))) return notice.show(error, "error");
   void describeAnew();

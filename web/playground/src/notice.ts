@@ -53,7 +53,7 @@ export class Notice {
     const untilMs = performance.now() + fromS * 1000;
     const show = (): void => {
       const leftS = Math.ceil((untilMs - performance.now()) / 1000);
-      this.#wait.textContent = leftS > 0 ? `Wait ${durationOf(leftS)}.` : "You can try again now.";
+      this.#wait.textContent = leftS > 0 ? `It takes you again in ${durationOf(leftS)}.` : "You can try again now.";
       if (leftS <= 0) clearInterval(this.#timer);
     };
     show();
