@@ -29,6 +29,8 @@ HEALTHY_S = 60.0
 JITTER = 0.5
 """Share of a pause that is left to chance."""
 
+STOP_WORD = b"stop\n"
+
 LINE_BYTES = 64 * 1024
 """Longest line of the child's standard output that is read."""
 
@@ -50,6 +52,8 @@ class Child:
         start_limit_s, stop_limit_s: bounds on a start and on an end.
         silence_limit_s: one that says nothing for so long hangs, and is killed; None: it need not say anything.
         pass_fds: open files that it inherits.
+        by_word: whether it is asked to end by a line `stop` on its standard input, and hears no second time what
+            reaches all processes of a service; else by that input's end, and SIGTERM.
         about: said with each line of this process's log on it.
     """
 
@@ -66,6 +70,7 @@ class Child:
         on_said: Callable[[Said], object] = lambda _: None,
         silence_limit_s: float | None = None,
         pass_fds: Sequence[int] = (),
+        by_word: bool = False,
         about: Mapping[str, object] | None = None,
     ) -> None:
         self._command = tuple(command)
@@ -77,6 +82,7 @@ class Child:
         self._stop_limit_s = stop_limit_s
         self._silence_limit_s = silence_limit_s
         self._pass_fds = tuple(pass_fds)
+        self._by_word = by_word
         self._log = structlog.get_logger(__name__).bind(child=name, **(about or {}))
         self._name = name
         self._process: asyncio.subprocess.Process | None = None
@@ -104,10 +110,18 @@ class Child:
                 self._process.kill()
 
     def ask_to_end(self) -> None:
-        """Send what asks a program to end; `close` waits for it."""
-        if self._process is not None and self._process.returncode is None:
+        """Ask it to end; `close` does this too, and waits for it."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            if self._by_word:
+                process.stdin.write(STOP_WORD)
+            else:
+                process.stdin.close()
+        if process.returncode is None and not self._by_word:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGTERM)
 
     async def close(self) -> None:
         """End the child: asked first, killed when it takes too long. Nothing of it is left."""
@@ -209,11 +223,8 @@ class Child:
         process = self._process
         if process is None:
             return
-        if process.stdin is not None:
-            process.stdin.close()
+        self.ask_to_end()
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(self._stop_limit_s):
                     await process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from mediaserver.settings import Settings
 from signaling.engine_order import Order
 from signaling.finding import find_model, in_daemon_thread
 from signaling.parent import Parent, tell_parent
-from signaling.shutdown import StopSignals
+from signaling.shutdown import SIGNALS, StopSignals
 from signaling.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -75,8 +76,12 @@ async def _serve(
         VoiceForgeError: why it cannot.
     """
     signals = StopSignals()
-    signals.install()
-    if parent is not None:
+    if parent is None:
+        signals.install()
+    else:
+        # Its parent ends it, once nobody needs it; what a service's manager sends to all processes does not.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         parent.when_gone(signals.stop.set)
     serving = asyncio.create_task(_serve_forever(settings, model, path, on_ready), name="engine-serve")
     stop = asyncio.create_task(signals.stop.wait(), name="stop-signal")
@@ -88,7 +93,8 @@ async def _serve(
         for task in (serving, stop):
             task.cancel()
         await asyncio.gather(serving, stop, return_exceptions=True)
-        signals.remove()
+        if parent is None:
+            signals.remove()
 
 
 async def _serve_forever(

@@ -133,7 +133,7 @@ class Supervisor:
         if was_forced:
             log.warning("shutdown forced")
             for worker in self._workers:
-                worker.ask_to_end()  # the second signal that it gets
+                worker.ask_to_end()  # the second time, which forces
             await asyncio.wait({closing}, timeout=FORCED_S)
             for worker in self._workers:
                 worker.kill()
@@ -172,6 +172,7 @@ class Supervisor:
             on_died=lambda: self._died(number),
             on_said=lambda said: self._hear(number, said),
             pass_fds=[one.fileno() for one in self._sockets],
+            by_word=True,
             about={"number": number},
         )
 

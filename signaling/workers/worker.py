@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ from signaling.cluster.opening import open_state
 from signaling.cluster.served import ServedState
 from signaling.parent import Parent, tell_parent
 from signaling.serving import Seat, Server, place_of
-from signaling.shutdown import StopSignals
+from signaling.shutdown import SIGNALS, StopSignals
 from signaling.telemetry import configure_logging
 from signaling.workers.order import Order
 
@@ -49,7 +50,13 @@ def run() -> int:
 async def _serve(order: Order, parent: Parent) -> bool:
     settings = order.settings
     signals = StopSignals()
-    signals.install()
+    loop = asyncio.get_running_loop()
+    for (
+        number
+    ) in SIGNALS:  # a service's manager may send them to all its processes: the supervisor says what comes next
+        loop.add_signal_handler(number, signals.stop.set)
+    asked = itertools.count()
+    parent.when_asked(lambda: signals.notify() if next(asked) else signals.stop.set())
     parent.when_gone(signals.end_at_once)
     state = open_state(settings) if order.state is None else ServedState(order.state)
     place = place_of(settings, node=order.node, folder=order.folder, number=order.number)
@@ -67,7 +74,6 @@ async def _serve(order: Order, parent: Parent) -> bool:
         alive.cancel()
         await asyncio.gather(alive, return_exceptions=True)
         await state.close()
-        signals.remove()
 
 
 async def _say_alive() -> None:
