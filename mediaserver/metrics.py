@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -18,10 +19,10 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """From a loop that idles to one that a jitter buffer notices (0.05) and a client does (1)."""
 
-SHARED = frozenset(
+LARGEST = frozenset(
     {
         "voiceforge_build_info",
-        "voiceforge_engine_up",
+        "voiceforge_not_ready",
         "voiceforge_engine_slots",
         "voiceforge_engine_busy_slots",
         "voiceforge_engine_queued_windows",
@@ -30,13 +31,30 @@ SHARED = frozenset(
         "voiceforge_engine_resident_bytes",
         "voiceforge_engine_open_files",
         "voiceforge_jobs_in_state",
-        "voiceforge_database_up",
-        "voiceforge_state_up",
         "voiceforge_usage_unwritten_seconds",
     }
 )
-"""Gauges that tell of what workers have in common, or of the worst of them: of several the largest holds, of those that
-end with `_up` the smallest; all others are summed up."""
+"""Gauges that tell of what workers have in common, or of the worst of them: of several values the largest holds."""
+
+SMALLEST = frozenset(f"voiceforge_{name}" for name in ("ready", "engine_up", "database_up", "state_up"))
+"""Those of which the smallest holds. All other gauges are summed up, as counters and histograms are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric.
+
+    Args:
+        name: as it is shown.
+        kind: counter, gauge or histogram.
+        labels: names of its labels.
+        text: what it says.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
 
 
 class Metrics:
@@ -46,17 +64,21 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.on_scrape: list[Callable[[], None]] = []
         """Called before what is shown is read: they set the gauges that tell of a moment."""
+        self._families: list[Family] = []
         ProcessCollector(registry=self.registry)
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            self._families.append(Family(f"voiceforge_{name}", "counter", labels, text))
             return Counter(f"voiceforge_{name}", text, labels, registry=self.registry)
 
         def histogram(
             name: str, text: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = LATENCY_BUCKETS_S
         ) -> Histogram:
+            self._families.append(Family(f"voiceforge_{name}", "histogram", labels, text))
             return Histogram(f"voiceforge_{name}", text, labels, buckets=buckets, registry=self.registry)
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            self._families.append(Family(f"voiceforge_{name}", "gauge", labels, text))
             return Gauge(f"voiceforge_{name}", text, labels, registry=self.registry)
 
         self.build_info = gauge(
@@ -196,6 +218,10 @@ class Metrics:
         self.loop_lag_seconds = histogram(
             "loop_lag_seconds", "How late the event loop wakes up.", buckets=LAG_BUCKETS_S
         )
+
+    def families(self) -> list[Family]:
+        """What there is, in the order above."""
+        return self._families
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All of it as Prometheus reads it, and the content type.

@@ -13,6 +13,7 @@ from signaling.cli.doctor import doctor
 from signaling.cli.engine import engine
 from signaling.cli.jobs import jobs
 from signaling.cli.keys import keys
+from signaling.cli.metrics import metrics
 from signaling.cli.models import models
 from signaling.cli.privacy import privacy
 from signaling.cli.serve import serve
@@ -85,5 +86,6 @@ def main() -> None:
     """
 
 
-for command in (doctor, engine, jobs, keys, models, privacy, serve, settings, tenants, transcribe, turn, worker):
+COMMANDS = (doctor, engine, jobs, keys, metrics, models, privacy, serve, settings, tenants, transcribe, turn, worker)
+for command in COMMANDS:
     main.add_command(command)

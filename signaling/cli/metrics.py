@@ -1,0 +1,44 @@
+"""`voiceforge metrics`: the reference of what is counted, made from the metrics themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mediaserver.metrics import LARGEST, SMALLEST, Metrics
+
+HEAD = """\
+# Metrics
+
+What `/metrics` shows, made by `voiceforge metrics` from the code. Units are seconds and bytes; labels are closed sets
+of words, never names of clients, keys or tenants. A server of several workers shows all of them together: counters,
+histograms and gauges summed up, but for gauges of which the *largest* or the *smallest* holds. `process_*` is of the
+process that answers.
+
+| metric | type | labels | what it says |
+|---|---|---|---|
+"""
+
+
+def metrics_reference() -> str:
+    """The page, as Markdown."""
+    rows = []
+    for metric in Metrics().families():
+        shown = "largest" if metric.name in LARGEST else "smallest" if metric.name in SMALLEST else ""
+        kind = f"{metric.kind}, {shown}" if shown else metric.kind
+        labels = " ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {kind} | {labels} | {metric.text} |\n")
+    return HEAD + "".join(rows)
+
+
+@click.command()
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: standard output]"
+)
+def metrics(output: Path | None) -> None:
+    """Write the reference of all metrics, as Markdown."""
+    if output is None:
+        click.echo(metrics_reference(), nl=False)
+    else:
+        output.write_text(metrics_reference(), encoding="utf-8")
