@@ -25,6 +25,7 @@ from signaling.cluster.places import Place
 from signaling.cluster.state import State
 from signaling.eventlogs import EventLogs
 from signaling.jobs_bell import JobsBell
+from signaling.hsts import Hsts
 from signaling.lifetime import Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.outbound import Outbound
@@ -204,6 +205,7 @@ def make_app(
     ):
         app.add_routes(door.routes())
     app.on_response_prepare.append(gate.on_response)
+    app.on_response_prepare.append(Hsts(settings).on_response)
     app.on_response_prepare.append(requests.on_response)
     app.on_response_prepare.append(audit_door.on_response)
     if traces is not None:
