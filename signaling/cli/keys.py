@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mediaserver.errors import ConfigError
 from signaling.auth.principal import LOCAL_TENANT, KeyLimits, Scope
+from signaling.cli.audited import audited
 from signaling.cli.knobs import load_settings
 from signaling.telemetry import configure_logging
 
@@ -84,7 +85,7 @@ def create(
     async def work(store: Keys) -> str:
         return (await store.create(wanted))[1]
 
-    _show(_with_keys(work))
+    _show(_with_keys(work, "key.create", tenant=tenant))
 
 
 @keys.command("list")
@@ -98,7 +99,7 @@ def list_(*, tenant: str | None) -> None:
         return await store.all(tenant=tenant)
 
     table = Table("key", "name", "tenant", "plan", "scopes", "made", "used", "state", box=None)
-    for row in _with_keys(work):
+    for row in _with_keys(work, "key.list"):
         state = "active" if row.expires_at is None else f"until {_time(row.expires_at)}"
         if row.expires_at is not None and row.expires_at <= time.time():
             state = "expired"
@@ -124,7 +125,7 @@ def rotate(*, key: str, overlap_s: float) -> None:
     async def work(store: Keys) -> str:
         return (await store.rotate(_id(key), overlap_s=overlap_s))[1]
 
-    _show(_with_keys(work))
+    _show(_with_keys(work, "key.rotate", key=_id(key)))
 
 
 @keys.command()
@@ -136,7 +137,7 @@ def revoke(*, key: str) -> None:
     async def work(store: Keys) -> None:
         await store.revoke(_id(key))
 
-    _with_keys(work)
+    _with_keys(work, "key.revoke", key=_id(key))
     click.echo(f"{_id(key)} is revoked.")
 
 
@@ -150,19 +151,20 @@ def plan(*, key: str, name: str) -> None:
     async def work(store: Keys) -> None:
         await store.change_plan(_id(key), None if name == "-" else name)
 
-    _with_keys(work)
+    _with_keys(work, "key.change", key=_id(key))
     click.echo(f"{_id(key)} has the plan {name}." if name != "-" else f"{_id(key)} has no plan.")
 
 
-def _with_keys(work: Callable[..., Awaitable[T]]) -> T:
+def _with_keys(work: Callable[..., Awaitable[T]], action: str, **about: str) -> T:
     from signaling.auth.accounts import Accounts  # noqa: PLC0415
 
     configure_logging(level="warning", log_format="auto")  # what is printed is the key, and nothing else
 
     async def run() -> T:
-        accounts = Accounts(load_settings({}))
+        settings = load_settings({})
+        accounts = Accounts(settings)
         try:
-            return await work(accounts.keys)
+            return await audited(settings, action, lambda: work(accounts.keys), about=about)
         finally:
             await accounts.close()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mediaserver.errors import ConfigError, VoiceForgeError
+from signaling.cli.audited import audited
 from signaling.cli.knobs import load_settings
 from signaling.telemetry import configure_logging
 
@@ -39,7 +40,11 @@ def erase(*, tenant: str, usage_totals: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete all recordings, transcripts and usage of {tenant}?", abort=True, err=True)
     configure_logging(level="warning", log_format="auto")
-    certificate = asyncio.run(_erase(tenant, keeps_totals=usage_totals == "keep"))
+    keeps_totals = usage_totals == "keep"
+    erasing = audited(
+        load_settings({}), "data.delete", lambda: _erase(tenant, keeps_totals=keeps_totals), about={"tenant": tenant}
+    )
+    certificate = asyncio.run(erasing)
     click.echo(json.dumps(certificate, indent=2, ensure_ascii=False))
     if not certificate["statement"]["is_complete"]:
         click.echo("Something was found afterwards: see `found_afterwards`.", err=True)

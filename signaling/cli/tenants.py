@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mediaserver.errors import ConfigError
+from signaling.cli.audited import audited
 from signaling.cli.keys import PIPE_COLUMNS
 from signaling.cli.knobs import load_settings
 from signaling.telemetry import configure_logging
@@ -37,7 +38,7 @@ def list_() -> None:
         return await store.all()
 
     table = Table("tenant", "transcripts", "uploads", "usage in detail", box=None)
-    for name, retention in _with_tenants(work).items():
+    for name, retention in _with_tenants(work, "tenant.list").items():
         table.add_row(
             name,
             _shown(retention.transcript_keep_s, "s"),
@@ -67,11 +68,11 @@ def set_(*, tenant: str, **given: str | None) -> None:
             raise ConfigError("INVALID_CONFIG", f"`{problem['loc'][0]}`: {problem['msg']}.", "See --help.") from exc
         await store.set(tenant, retention)
 
-    _with_tenants(work)
+    _with_tenants(work, "tenant.set", tenant=tenant)
     click.echo(f"{tenant} is changed.")
 
 
-def _with_tenants(work: Callable[[Tenants], Awaitable[T]]) -> T:
+def _with_tenants(work: Callable[[Tenants], Awaitable[T]], action: str, **about: str) -> T:
     from mediaserver.storage.database import Database  # noqa: PLC0415
     from signaling.privacy.tenants import Tenants  # noqa: PLC0415
 
@@ -81,7 +82,8 @@ def _with_tenants(work: Callable[[Tenants], Awaitable[T]]) -> T:
     async def run() -> T:
         database = Database(settings.jobs_database_url)
         try:
-            return await work(Tenants(database, usage_keep_days=settings.usage_keep_days))
+            tenants = Tenants(database, usage_keep_days=settings.usage_keep_days)
+            return await audited(settings, action, lambda: work(tenants), about=about)
         finally:
             await database.close()
 

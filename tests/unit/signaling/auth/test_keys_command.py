@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,41 @@ def test_what_makes_no_sense_is_a_sentence(arguments: tuple[str, ...], said: str
     assert outcome.exit_code == 1
     assert said in outcome.stderr
     assert "Traceback" not in outcome.output
+
+
+def test_what_is_done_to_keys_is_in_the_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "audit.jsonl"
+    monkeypatch.setenv("VOICEFORGE_AUDIT_LOG", str(path))
+    value = keys("create", "phone", "--tenant", "acme").stdout.strip()
+    assert keys("revoke", value.split("_")[1]).exit_code == 0
+    assert keys("revoke", "00000000").exit_code == 1
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(record["action"], record["outcome"]) for record in records] == [
+        ("key.create", "asked"),
+        ("key.create", "done"),
+        ("key.revoke", "asked"),
+        ("key.revoke", "done"),
+        ("key.revoke", "asked"),
+        ("key.revoke", "refused"),
+    ]
+    assert records[2]["object"] == {"key": value.split("_")[1]}
+    assert records[-1]["code"] == "KEY_NOT_FOUND"
+    assert {record["actor"]["kind"] for record in records} == {"command_line"}
+    assert value not in path.read_text()
+
+
+def test_nothing_is_done_to_keys_without_an_audit_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEFORGE_AUDIT_LOG", str(tmp_path))  # a folder
+    refused = keys("create", "phone")
+    assert refused.exit_code == 1
+    assert "audit log" in refused.output
+    monkeypatch.delenv("VOICEFORGE_AUDIT_LOG")
+    assert "phone" not in keys("list").stdout
+
+
+def test_the_audit_log_is_not_among_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICEFORGE_AUDIT_LOG", "stdout")
+    made = keys("create", "phone")
+    assert made.stdout.strip().startswith("vf_")
+    assert len(made.stdout.splitlines()) == 1
+    assert '"key.create"' in made.stderr
