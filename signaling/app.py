@@ -22,6 +22,7 @@ from signaling.auth.revocations import Revocations
 from signaling.cluster.hop import Hop
 from signaling.cluster.membership import Membership
 from signaling.cluster.places import Place
+from signaling.cluster.shared import Shared
 from signaling.cluster.state import State
 from signaling.eventlogs import EventLogs
 from signaling.jobs_bell import JobsBell
@@ -121,6 +122,9 @@ def make_app(
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
     membership = partial(Membership, settings=settings, registry=registry, admission=admission, metrics=metrics)
     member = None if state is None or place is None else membership(state, place, engine=lambda: models.engine)
+    is_away = None if member is None else member.places.is_away
+    shared = Shared(state, settings=settings, keys=accounts.keys, is_away=is_away)
+    registry.lease_of = shared.leases.resumed
     outbound = Outbound(settings=settings, metrics=metrics)
     webhooks = SessionWebhooks(settings=settings, outbound=outbound, metrics=metrics)
     sessions = SessionFactory(
@@ -173,6 +177,7 @@ def make_app(
         keys=accounts.keys,
         tokens=accounts.tokens,
         secrets=realtime.client_secrets,
+        leases=shared.leases,
         meter=meter,
         metrics=metrics,
     )
@@ -220,8 +225,8 @@ def make_app(
         registry=registry,
         logs=logs,
         jobs=jobs,
-        closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member])),
-        background=(revocations, privacy, *([] if member is None else [member, JobsBell(jobs, member.state)])),
+        closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member]), shared),
+        background=(revocations, privacy, shared, *([] if member is None else [member, JobsBell(jobs, member.state)])),
         audit=audit,
         traces=traces,
     )

@@ -20,6 +20,7 @@ from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
 from signaling.auth.limiter import Limiter
 from signaling.auth.principal import LOCAL, Principal, current_principal
+from signaling.cluster.leases import Lease, current_lease
 
 log = structlog.get_logger(__name__)
 
@@ -145,6 +146,9 @@ class Registry:
         self._limiter = Limiter()
         self.on_added: list[Callable[[LiveSession], None]] = []
         """Called with each session that has got its place."""
+        self.lease_of: Callable[[Principal], Lease | None] = lambda _: None
+        """Counts over all processes a session that comes without a lease: one that goes on here, or that began while
+        the others could not be asked."""
         self._by_secret: dict[str, LiveSession] = {}  # bounded by max_sessions
 
     def __len__(self) -> int:
@@ -157,7 +161,8 @@ class Registry:
             CapacityError: SERVER_FULL.
             LimitError: TOO_MANY_SESSIONS or TOO_MANY_NEW_SESSIONS of who asks.
         """
-        self._limiter.check(current_principal(), now_s=time.monotonic())
+        if current_lease() is None:  # else they are counted already, over all processes
+            self._limiter.check(current_principal(), now_s=time.monotonic())
         if len(self) >= self._max_sessions:
             raise CapacityError(
                 "SERVER_FULL",
@@ -178,6 +183,9 @@ class Registry:
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()
         peer.on_ended = lambda reason: self._ended(live, reason)
+        if (lease := current_lease() or self.lease_of(live.principal)) is not None:
+            lease.hold()
+            live.on_gone.append(lease.release)
         limit_s = live.principal.limits.session_s
         if limit_s is not None:
             timer = asyncio.get_running_loop().call_later(limit_s, self._time_is_up, live)

@@ -20,6 +20,8 @@ from signaling.auth.credentials import Credentials, credentials_of
 from signaling.auth.keys import PREFIX, Keys
 from signaling.auth.principal import ANYBODY, LOCAL, Principal, Scope, TokenKind, set_principal
 from signaling.auth.tokens import Token, Tokens, is_token
+from signaling.cluster.leases import Leases, set_lease
+from signaling.cluster.state import StateAwayError
 from signaling.limits import is_loopback
 from signaling.openapi.operation import Access, Operation, Tag, Undescribed, description_of
 from signaling.problems import Handler, HttpError, LimitError
@@ -63,17 +65,27 @@ class Guard:
         keys: of the node.
         tokens: of the node.
         secrets: OpenAI's.
+        leases: how many sessions keys have.
         meter: how much keys have used.
         metrics: refusals by code.
     """
 
     def __init__(
-        self, *, settings: Settings, keys: Keys, tokens: Tokens, secrets: Secrets, meter: Meter, metrics: Metrics
+        self,
+        *,
+        settings: Settings,
+        keys: Keys,
+        tokens: Tokens,
+        secrets: Secrets,
+        leases: Leases,
+        meter: Meter,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._tokens = tokens
         self._secrets = secrets
+        self._leases = leases
         self._meter = meter
         self._metrics = metrics
 
@@ -81,19 +93,26 @@ class Guard:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Find out who is there; refuse, or call the handler."""
         set_principal(request, NOBODY)  # a connection's requests share their context
+        set_lease(None)
         operation = self._guarded(request)
         if operation is None:
             return await handler(request)
         try:
             found = await self._admitted(request, operation)
-        except (HttpError, LimitError) as exc:
+            assert found.principal is not None
+            lease = await self._leases.take(found.principal) if operation.opens_session else None
+        except (HttpError, LimitError, StateAwayError) as exc:
             self._metrics.refused_total.labels(exc.code).inc()
             raise
-        assert found.principal is not None
         set_principal(request, found.principal)
-        if found.token is None or not operation.opens_session:
-            return await handler(request)
-        return await self._with_token(request, handler, operation, found.token)
+        set_lease(lease)
+        try:
+            if found.token is None or not operation.opens_session:
+                return await handler(request)
+            return await self._with_token(request, handler, operation, found.token)
+        finally:
+            if lease is not None:
+                await self._leases.settle(lease)
 
     def _guarded(self, request: web.Request) -> Operation | None:
         """What is asked for; None where it is open to anybody."""

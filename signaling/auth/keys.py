@@ -85,7 +85,8 @@ class Keys:
         self._database = database
         self._plans = plans or Plans()
         self.on_ended: list[Callable[[str], None]] = []
-        """Each called with the id of a key that was revoked here: its sessions need not wait to be asked for."""
+        """Each called with the id of a key that was revoked, here or in a process that shares its state with this one:
+        its sessions need not wait to be asked for."""
         self._wall_s = wall_s
         self._rows: dict[str, tuple[float, ApiKey | None]] = {}  # bound: REMEMBERED_MAX
         self._exist: tuple[float, bool] | None = None
@@ -188,10 +189,14 @@ class Keys:
             if row is None:
                 raise _not_found()
             row.revoked_at = row.revoked_at or self._wall_s()
+        self.has_ended(key_id)
+        return row
+
+    def has_ended(self, key_id: str) -> None:
+        """A key was revoked, here or in another process: forget how it was, and tell those who want to know."""
         self._rows.pop(key_id, None)
         for tell in self.on_ended:
             tell(key_id)
-        return row
 
     async def change_plan(self, key_id: str, plan: str | None) -> ApiKey:
         """Give a key another plan, or none; other processes follow within `FRESH_S`. Its own limits stay.

@@ -1,4 +1,7 @@
-"""How many sessions a key may have, at once and in a minute (sans-IO)."""
+"""How many sessions a key may have in this process, at once and in a minute (sans-IO).
+
+Over all processes they are counted by leases (`signaling.cluster.leases`); this is what holds while those cannot be.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,27 @@ KEPT_KEYS = 10_000
 
 BUSY_RETRY_AFTER_S = 5
 """When a session of a key ends, nobody knows. This soon it may be asked again without harm."""
+
+
+def too_many_sessions(limit: int) -> LimitError:
+    """The refusal of a session more than a key may have at once."""
+    return LimitError(
+        "TOO_MANY_SESSIONS",
+        f"The key's {limit} sessions are taken.",
+        "End one of them, or ask for more.",
+        retry_after_s=BUSY_RETRY_AFTER_S,
+    )
+
+
+def too_many_new_sessions(per_minute: int, wait_s: float) -> LimitError:
+    """The refusal of a session more than a key may open in a minute; `wait_s`: until there is one, in seconds."""
+    after_s = max(1, math.ceil(wait_s))
+    return LimitError(
+        "TOO_MANY_NEW_SESSIONS",
+        f"The key may open {per_minute} sessions in a minute.",
+        f"Try again in {after_s} s.",
+        retry_after_s=after_s,
+    )
 
 
 @dataclass(slots=True)
@@ -42,21 +66,10 @@ class Limiter:
         if key is None:
             return
         if limits.sessions is not None and self._live.get(key, 0) >= limits.sessions:
-            raise LimitError(
-                "TOO_MANY_SESSIONS",
-                f"The key's {limits.sessions} sessions are taken.",
-                "End one of them, or ask for more.",
-                retry_after_s=BUSY_RETRY_AFTER_S,
-            )
+            raise too_many_sessions(limits.sessions)
         per_minute = limits.sessions_per_minute
         if per_minute is not None and (left := self._left(key, per_minute, now_s)) < 1.0:
-            wait_s = max(1, math.ceil((1.0 - left) * MINUTE_S / per_minute))
-            raise LimitError(
-                "TOO_MANY_NEW_SESSIONS",
-                f"The key may open {per_minute} sessions in a minute.",
-                f"Try again in {wait_s} s.",
-                retry_after_s=wait_s,
-            )
+            raise too_many_new_sessions(per_minute, (1.0 - left) * MINUTE_S / per_minute)
 
     def opened(self, principal: Principal, *, now_s: float) -> None:
         """A session has been opened."""

@@ -127,6 +127,13 @@ class MemoryState:
         self._set((BUCKET, "", bucket), b"", full_s + one_s)
         return 0.0
 
+    async def put_back(self, bucket: str, *, per_minute: int) -> None:
+        """Give back what was drawn and not used."""
+        self._tidied()
+        item = self._items.get((BUCKET, "", bucket))
+        if item is not None:  # else it is full
+            self._set((BUCKET, "", bucket), b"", item.until_s - MINUTE_S / per_minute)
+
     async def publish(self, topic: str, message: bytes) -> None:
         """Tell everybody who listens now."""
         self._tidied()

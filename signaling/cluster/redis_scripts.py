@@ -103,3 +103,18 @@ DRAW = Script(
 )
 """KEYS: the bucket's, which holds when (µs) it will be full again. ARGV: how many a minute. Returns µs to wait. Where
 the server's clock was set back nobody waits for longer than a minute."""
+
+PUT_BACK = Script(
+    dedent("""
+    local t = redis.call('TIME')
+    local now = t[1] * 1000000 + t[2]
+    local full = tonumber(redis.call('GET', KEYS[1]) or 0) - 60000000 / tonumber(ARGV[1])
+    if full <= now then
+      redis.call('DEL', KEYS[1])
+    else
+      redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+    end
+    return 1
+    """)
+)
+"""KEYS, ARGV: as of `DRAW`."""

@@ -13,7 +13,7 @@ import structlog
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisClusterException, RedisError
 
 from signaling.cluster.redis_client import Heard, RedisClients
-from signaling.cluster.redis_scripts import DRAW, JOIN, LEAVE, MEMBERS, SWAP, Script
+from signaling.cluster.redis_scripts import DRAW, JOIN, LEAVE, MEMBERS, PUT_BACK, SWAP, Script
 from signaling.cluster.redis_url import RedisTarget
 from signaling.cluster.state import CALL_LIMIT_S, StateAwayError, StateFullError, require_small
 
@@ -105,6 +105,10 @@ class RedisState:
     async def draw(self, bucket: str, *, per_minute: int) -> float:
         """Take one of a minute's share."""
         return int(await self._run(DRAW, [f"{self._prefix}b:{bucket}"], per_minute)) / 1e6
+
+    async def put_back(self, bucket: str, *, per_minute: int) -> None:
+        """Give back what was drawn and not used."""
+        await self._run(PUT_BACK, [f"{self._prefix}b:{bucket}"], per_minute)
 
     async def publish(self, topic: str, message: bytes) -> None:
         """Tell everybody who listens now."""

@@ -155,6 +155,10 @@ class ServedState:
         answer, _ = await self._call(method="draw", name=bucket, per_minute=per_minute)
         return float(answer.result or 0.0)
 
+    async def put_back(self, bucket: str, *, per_minute: int) -> None:
+        """Give back what was drawn and not used."""
+        await self._call(method="put_back", name=bucket, per_minute=per_minute)
+
     async def publish(self, topic: str, message: bytes) -> None:
         """Tell everybody who listens now."""
         require_small(message)

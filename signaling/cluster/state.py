@@ -103,6 +103,10 @@ class State(Protocol):
         """
         ...
 
+    async def put_back(self, bucket: str, *, per_minute: int) -> None:
+        """Give back what was drawn and not used."""
+        ...
+
     async def publish(self, topic: str, message: bytes) -> None:
         """Tell everybody who listens now; who does not has missed it."""
         ...

@@ -40,7 +40,19 @@ class Call(_Message):
     type: Literal["call"] = "call"
     call_id: Annotated[int, Field(ge=0)]
     method: Literal[
-        "put", "get", "add", "swap", "delete", "join", "leave", "members", "draw", "publish", "listen", "unlisten"
+        "put",
+        "get",
+        "add",
+        "swap",
+        "delete",
+        "join",
+        "leave",
+        "members",
+        "draw",
+        "put_back",
+        "publish",
+        "listen",
+        "unlisten",
     ]
     name: Name
     member: Name = ""

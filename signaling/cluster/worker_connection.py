@@ -71,6 +71,8 @@ class WorkerConnection:
                 return Answer(call_id=call.call_id, members=sizes), b"".join(found.values())
             case "draw":
                 result = await state.draw(name, per_minute=call.per_minute)
+            case "put_back":
+                await state.put_back(name, per_minute=call.per_minute)
             case "publish":
                 await state.publish(name, body)
             case "listen":

@@ -147,7 +147,7 @@ UNRECORDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("AUDIT_AWAY",), headers={"
 
 NO_SESSION_NOW = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
-    ("MODEL_LOADING", "ENGINE_DOWN", "OVERLOADED", "SERVER_FULL", "SHUTTING_DOWN"),
+    ("MODEL_LOADING", "ENGINE_DOWN", "OVERLOADED", "SERVER_FULL", "SHUTTING_DOWN", "STATE_AWAY", "STATE_FULL"),
     headers={"Retry-After": RetryAfter},
 )
 """What a route says that opens sessions (`signaling.limits.Admission`)."""

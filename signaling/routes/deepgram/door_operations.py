@@ -96,7 +96,9 @@ LIVE = Operation(
         _refused(HTTPStatus.UNAUTHORIZED, "INVALID_AUTH"),
         _refused(HTTPStatus.UPGRADE_REQUIRED, "UPGRADE_REQUIRED", headers={"Upgrade": Literal["websocket"]}),
         _later(HTTPStatus.TOO_MANY_REQUESTS, "SERVER_FULL", "OVERLOADED"),
-        _later(HTTPStatus.SERVICE_UNAVAILABLE, "MODEL_LOADING", "ENGINE_DOWN", "SHUTTING_DOWN"),
+        _later(
+            HTTPStatus.SERVICE_UNAVAILABLE, "MODEL_LOADING", "ENGINE_DOWN", "SHUTTING_DOWN", "STATE_AWAY", "STATE_FULL"
+        ),
     ],
     errors=DEEPGRAM_ERRORS,
     conversations=[

@@ -159,6 +159,16 @@ async def test_what_was_refused_was_not_drawn(kit: StateKit) -> None:
     assert 0.0 < last_s <= kit.unit_s * 1.001, "asking in vain does not make it longer"
 
 
+async def test_what_is_put_back_can_be_drawn_again_and_no_more(kit: StateKit) -> None:
+    bucket = any_name()
+    await kit.one.put_back(bucket, per_minute=2)
+    assert [await kit.one.draw(bucket, per_minute=2) for _ in range(2)] == [0.0, 0.0]
+    assert await kit.other.draw(bucket, per_minute=2) > 0.0
+    await kit.other.put_back(bucket, per_minute=2)
+    assert await kit.one.draw(bucket, per_minute=2) == 0.0
+    assert await kit.one.draw(bucket, per_minute=2) > 0.0
+
+
 async def test_everybody_who_listens_is_told(kit: StateKit) -> None:
     topic = any_name()
     async with kit.one.listen(topic) as first, kit.other.listen(topic) as second:
