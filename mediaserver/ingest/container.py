@@ -226,10 +226,10 @@ def _opened(path: Path, called: str) -> Iterator[InputContainer]:
     try:
         file = path.open("rb")
     except FileNotFoundError as exc:
-        raise MediaError("FILE_NOT_FOUND", f"There is no file {path}.", "Check the path.") from exc
+        raise MediaError("FILE_NOT_FOUND", f"{called} is not there.", "Check where it is.") from exc
     except OSError as exc:
         raise MediaError(
-            "FILE_UNREADABLE", f"{path} cannot be read: {exc.strerror}.", "Give a file that you may read."
+            "FILE_UNREADABLE", f"{called} cannot be read: {exc.strerror}.", "Give a file that you may read."
         ) from exc
     with file:
         if path.stat().st_size == 0:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.session.effective import Effective, EffectiveConfig
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings, TurnDetection
+from signaling.auth.principal import Scope, principal_of
 from signaling.limits import ServedEngine
 from signaling.openapi.operation import JSON, Access, Answer, Operation, Tag, Undescribed, described
 from signaling.problems import Handler, HttpError
@@ -67,7 +68,9 @@ class ServerConfig(BaseModel):
     model: str
     languages: list[str] = Field(description="Codes that the model knows; none while it loads.")
     turn_detection: list[TurnDetection] = Field(description="What a session may choose to end its utterances.")
-    ice_servers: list[IceServer] = Field(description="For `RTCPeerConnection`; credentials in it are for clients.")
+    ice_servers: list[IceServer] = Field(
+        description="For `RTCPeerConnection`, with credentials of its own; none for a key without the scope `stream`."
+    )
     whip: Literal["/whip"] = "/whip"
     session: EffectiveConfig | NoSession = Field(description="What holds for a session that asks for nothing.")
     limits: Limits
@@ -117,10 +120,12 @@ class Page:
         return routes
 
     @described(CONFIG)
-    async def config(self, _request: web.Request) -> web.Response:
+    async def config(self, request: web.Request) -> web.Response:
         """What the page shows and offers: model, languages, ICE servers, and a session's fields with their defaults."""
         settings, engine = self._settings, self._engine()
-        ice_servers = self._ice_servers.for_session(newcomer())
+        # TURN credentials are worth bandwidth: they are for who may open a session to use them in.
+        may_stream = Scope.STREAM in principal_of(request).scopes
+        ice_servers = self._ice_servers.for_session(newcomer()) if may_stream else []
         body = ServerConfig(
             version=version("voiceforge"),
             ready=engine is not None and engine.ready,

@@ -221,7 +221,7 @@ NOTHING = Operation(
 PREFLIGHT = Operation(
     summary="What may be sent here, and the ICE servers",
     tag=Tag.WHIP,
-    access=Access.ANY,
+    access=Access.STREAM,
     description="ICE servers are `Link` headers (`rel=ice-server`), for clients that need them before their offer. "
     "Also the preflight of a page of another origin (CORS), which is told of none.",
     answers={HTTPStatus.NO_CONTENT: Answer("In the headers.", headers=PREFLIGHT_HEADERS)},

@@ -109,6 +109,23 @@ async def test_a_preflight_needs_no_key(guarded: Node) -> None:
         assert "Link" not in response.headers
 
 
+async def test_turn_credentials_are_for_who_may_open_sessions(start_node: StartNode, tmp_path: Path) -> None:
+    relay: dict[str, Any] = {"turn_urls": ["turn:turn.example:3478"], "turn_secret": "s" * 32}
+    node = await start_node(data_dir=tmp_path / "data", **relay)
+    keys = {scope: await new_key(node, scope) for scope in Scope}
+    for scope, key in keys.items():
+        async with node.client.get("/api/v1/config", headers=bearer(key)) as response:
+            told = (await response.json())["ice_servers"]
+        async with node.client.options("/whip", headers=bearer(key)) as response:
+            linked = response.headers.getall("Link", [])
+        assert bool(told) is bool(linked) is (scope is Scope.STREAM), scope
+        assert all("credential" in server for server in told)
+    for method, path in (("GET", "/api/v1/config"), ("OPTIONS", "/whip")):
+        async with node.client.request(method, path) as response:
+            assert response.status == 401
+            assert "turn.example" not in await response.text() + str(response.headers)
+
+
 async def test_metrics_by_setting(start_node: StartNode, tmp_path: Path) -> None:
     node = await start_node(data_dir=tmp_path / "data", metrics_need_key=True)
     key = await new_key(node, Scope.JOBS)
@@ -120,6 +137,7 @@ async def test_metrics_by_setting(start_node: StartNode, tmp_path: Path) -> None
     ("scope", "method", "path"),
     [
         (Scope.JOBS, "POST", "/whip"),
+        (Scope.JOBS, "OPTIONS", "/whip"),
         (Scope.ADMIN, "GET", "/v1/listen"),
         (Scope.STREAM, "POST", "/v1/listen"),
         (Scope.STREAM, "GET", "/api/v1/transcriptions"),
