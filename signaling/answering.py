@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 from mediaserver.errors import CapacityError
 from signaling.limits import ACCEPT_TIMEOUT_S, Admission, shutting_down
 from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer, new_etag, new_session_id
+from signaling.resume.elsewhere import Found
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,13 @@ class Answering:
         self._admission = admission
 
     async def open(
-        self, offer_sdp: str, make_peer: MakePeer, *, door: str, registered: Registered | None = None
+        self,
+        offer_sdp: str,
+        make_peer: MakePeer,
+        *,
+        door: str,
+        registered: Registered | None = None,
+        going_on: tuple[Found, int] | None = None,
     ) -> tuple[LiveSession, WebRtcPeer, str]:
         """Admit a session, make its peer and have it answer.
 
@@ -49,6 +56,7 @@ class Answering:
             make_peer: makes the server's end.
             door: which protocol it came in by.
             registered: told of it once it has its URL.
+            going_on: a session that another process had, and the last event that its client knows; None: a new one.
 
         Returns:
             The session as it is registered, its peer, and the answer's SDP.
@@ -57,15 +65,17 @@ class Answering:
             VoiceForgeError: the refusals of `Admission.check`, what `make_peer` and `WebRtcPeer.accept` raise, or
                 ANSWER_TIMEOUT. Nothing is left of the session then.
         """
-        session_id = new_session_id()
+        session_id = new_session_id() if going_on is None else going_on[0].record.session_id
+        age_s = None if going_on is None else going_on[0].going_on(()).age_s
         # Every task that the peer starts inherits the binding, so all its lines carry the id.
         with bound_contextvars(session=session_id):
-            self._admission.check()  # no await between this and `add`: two offers cannot take one room
+            if going_on is None:
+                self._admission.check()  # no await between this and `add`: two offers cannot take one room
             peer = make_peer(session_id)
-            live = self._registry.add(session_id, peer, door=door)
+            live = self._registry.add(session_id, peer, door=door, age_s=age_s)
             if registered is not None:
                 registered(live)
-            answer = await self._answer(live, peer, offer_sdp)
+            answer = await self._answer(live, peer, offer_sdp, **({} if going_on is None else {"after": going_on[1]}))
             log.info("session opened", door=door, live=len(self._registry))
         return live, peer, answer
 
@@ -91,11 +101,11 @@ class Answering:
             log.info("session resumed", door=live.door)
         return answer
 
-    async def _answer(self, live: LiveSession, peer: WebRtcPeer, offer_sdp: str) -> str:
+    async def _answer(self, live: LiveSession, peer: WebRtcPeer, offer_sdp: str, **known: int) -> str:
         """Have the peer answer; whatever goes wrong, a cancelled request included, leaves no peer behind."""
         try:
             async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                answer = await peer.accept(offer_sdp)
+                answer = await peer.accept(offer_sdp, **known)
         except BaseException as exc:
             stopped = live.closing is not None
             await self._registry.close(live, "setup_failed", deadline_s=FAILED_DEADLINE_S)

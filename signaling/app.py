@@ -25,16 +25,18 @@ from signaling.cluster.places import Place
 from signaling.cluster.shared import Shared
 from signaling.cluster.state import State
 from signaling.eventlogs import EventLogs
-from signaling.jobs_bell import JobsBell
 from signaling.hsts import Hsts
-from signaling.lifetime import Lifetime
+from signaling.jobs_bell import JobsBell
+from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
+from signaling.node_watch import NodeWatch
 from signaling.outbound import Outbound
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
 from signaling.requests import Requests
+from signaling.resume.moves import Moves
 from signaling.resume.returning import Returning
 from signaling.routes.admin import Admin
 from signaling.routes.deepgram.door import PATHS as DEEPGRAM_PATHS
@@ -112,7 +114,7 @@ def make_app(
     watch = SessionWatch(
         [*([SessionRecords(audit)] if audit.is_on else []), *([] if traces is None else [traces.of_sessions])]
     )
-    accounts = Accounts(settings)
+    accounts = Accounts(settings, state=state)
     models = Models(engine, vad, turns)
     ice_servers = IceServers.from_settings(settings)
     meter = Meter(accounts.database, settings)
@@ -134,7 +136,15 @@ def make_app(
     answering = Answering(registry=registry, admission=admission)
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
-    returning = Returning(registry=registry, keys=accounts.keys, trusted_proxies=settings.trusted_proxies)
+    move = partial(Moves, registry=registry, settings=settings, metrics=metrics)
+    moves = None if state is None or member is None else move(state, member.places)
+    returning = Returning(
+        registry=registry,
+        keys=accounts.keys,
+        admission=admission,
+        trusted_proxies=settings.trusted_proxies,
+        elsewhere=None if moves is None else moves.elsewhere,
+    )
     whip = Whip(
         registry=registry,
         answering=answering,
@@ -150,7 +160,12 @@ def make_app(
     )
     native = Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics)
     openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
-    jobs = Jobs(settings, metrics=metrics, transcriber=recordings.loaded)
+    jobs = Jobs(
+        settings,
+        metrics=metrics,
+        transcriber=recordings.loaded,
+        observer=None if traces is None else traces.of_jobs,
+    )
     transcriptions = (
         Submissions(jobs=jobs, admission=admission, recorder=recordings.loaded, settings=settings, metrics=metrics),
         Transcriptions(jobs=jobs),
@@ -166,7 +181,12 @@ def make_app(
         metrics=metrics,
     )
     realtime = OpenAIRealtime(
-        sessions=sessions, answering=answering, registry=registry, admission=admission, metrics=metrics
+        sessions=sessions,
+        answering=answering,
+        registry=registry,
+        admission=admission,
+        metrics=metrics,
+        state=shared.state,
     )
     admin = Admin(accounts=accounts)
     privacy = Privacy(settings, database=accounts.database, jobs=jobs, logs=logs, audit=audit)
@@ -180,6 +200,16 @@ def make_app(
         leases=shared.leases,
         meter=meter,
         metrics=metrics,
+    )
+    node_watch = NodeWatch(
+        settings=settings,
+        metrics=metrics,
+        admission=admission,
+        registry=registry,
+        engine=lambda: models.engine,
+        database=accounts.database,
+        usage_age_s=lambda: meter.unwritten_s,
+        state_is_away=is_away,
     )
     health = Health(admission=admission, metrics=metrics)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
@@ -214,7 +244,7 @@ def make_app(
     app.on_response_prepare.append(requests.on_response)
     app.on_response_prepare.append(audit_door.on_response)
     if traces is not None:
-        app.on_response_prepare.append(traces.of_sessions.on_response)
+        app.on_response_prepare.append(traces.on_response)
 
     lifetime = Lifetime(
         settings=settings,
@@ -225,13 +255,32 @@ def make_app(
         registry=registry,
         logs=logs,
         jobs=jobs,
-        closed_last=(deepgram, webhooks, outbound, *([] if member is None else [member]), shared),
-        background=(revocations, privacy, shared, *([] if member is None else [member, JobsBell(jobs, member.state)])),
+        closed_last=(
+            deepgram,
+            webhooks,
+            outbound,
+            *([] if moves is None else [moves]),
+            *([] if member is None else [member]),
+            shared,
+        ),
+        background=(
+            revocations,
+            privacy,
+            node_watch,
+            shared,
+            *([] if moves is None else [moves]),
+            *_among_others(member, jobs),
+        ),
         audit=audit,
         traces=traces,
+        on_lag=node_watch.lagged,
     )
     lifetime.of(app)
     return app
+
+
+def _among_others(member: Membership | None, jobs: Jobs) -> list[Background]:
+    return [] if member is None else [member, JobsBell(jobs, member.state)]
 
 
 def _middlewares(

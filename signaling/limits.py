@@ -144,6 +144,19 @@ class Admission:
         """
         engine = self.check_up()
         self._require_room()
+        self._check_load(engine)
+
+    def check_returning(self) -> None:
+        """Let a session in that another process had. It is no new one to its key's limits; whether there is a place for
+        it the registry says. An engine that is overloaded takes none: those that are there would pay for it.
+
+        Raises:
+            CapacityError: SHUTTING_DOWN, MODEL_LOADING, ENGINE_DOWN or OVERLOADED.
+        """
+        self._check_load(self.check_up())
+
+    @staticmethod
+    def _check_load(engine: ServedEngine) -> None:
         retry_after_s = engine.overload_retry_after_s()
         if retry_after_s is not None:
             raise CapacityError(

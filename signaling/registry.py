@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -35,6 +35,12 @@ FULL_RETRY_AFTER_S = 10
 
 FLUSH_S = 10.0
 """How long the last finals of a session may take that has lasted as long as its key may: the longest decodes."""
+
+MOVE_SHARE = 0.5
+"""Of the time to hand a session over; the rest is for closing it where nobody takes it."""
+
+MOVED_S = 1.0
+"""How long a session that was handed over may take to let go: nobody is told anything more."""
 
 CUT_GRACE_S = 2.5
 """What a peer may take beyond its deadline to close its sockets before it is left behind."""
@@ -70,7 +76,7 @@ class WebRtcPeer(LivePeer, Protocol):
     """The server's end of a peer connection."""
 
     async def accept(self, offer_sdp: str) -> str:
-        """Answer an offer."""
+        """Answer an offer. One whose session another process had takes `after` too, the last event that is known."""
         ...
 
     async def add_candidates(self, sdpfrag: str) -> None:
@@ -115,6 +121,7 @@ class LiveSession:
             the client comes back with another peer connection.
         closing: the task that closes it, once that has begun.
         reason: why it left the registry, one word; empty while it has not.
+        asked: what its door wants to know again where another process goes on with it; may hold secrets.
         on_gone: called once each, when it has left the registry.
     """
 
@@ -126,6 +133,7 @@ class LiveSession:
     etag: str = field(default_factory=new_etag)
     closing: asyncio.Task[None] | None = None
     reason: str = ""
+    asked: dict[str, str] = field(default_factory=dict, repr=False)
     on_gone: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -149,6 +157,8 @@ class Registry:
         self.lease_of: Callable[[Principal], Lease | None] = lambda _: None
         """Counts over all processes a session that comes without a lease: one that goes on here, or that began while
         the others could not be asked."""
+        self.move: Callable[[LiveSession, float], Awaitable[bool]] | None = None
+        """Has another process go on with a session, within so many seconds; whether it does. None: there is none."""
         self._by_secret: dict[str, LiveSession] = {}  # bounded by max_sessions
 
     def __len__(self) -> int:
@@ -163,6 +173,9 @@ class Registry:
         """
         if current_lease() is None:  # else they are counted already, over all processes
             self._limiter.check(current_principal(), now_s=time.monotonic())
+        self._require_place()
+
+    def _require_place(self) -> None:
         if len(self) >= self._max_sessions:
             raise CapacityError(
                 "SERVER_FULL",
@@ -171,13 +184,22 @@ class Registry:
                 retry_after_s=FULL_RETRY_AFTER_S,
             )
 
-    def add(self, session_id: str, peer: LivePeer, *, door: str) -> LiveSession:
+    def add(self, session_id: str, peer: LivePeer, *, door: str, age_s: float | None = None) -> LiveSession:
         """Take a session in; it leaves when its peer ends or when it is closed here.
+
+        Args:
+            session_id: its name.
+            peer: its server's end.
+            door: its protocol.
+            age_s: for how long another process had it; None where it is new. It is no new one to its key's limits.
 
         Raises:
             CapacityError: as `require_room`.
         """
-        self.require_room()
+        if age_s is None:
+            self.require_room()
+        else:
+            self._require_place()
         live = LiveSession(session_id, door, peer, current_principal(), secret=new_secret(self._place_id))
         self._limiter.opened(live.principal, now_s=time.monotonic())
         self._by_secret[live.secret] = live
@@ -188,7 +210,8 @@ class Registry:
             live.on_gone.append(lease.release)
         limit_s = live.principal.limits.session_s
         if limit_s is not None:
-            timer = asyncio.get_running_loop().call_later(limit_s, self._time_is_up, live)
+            left_s = max(0.0, limit_s - (age_s or 0.0))
+            timer = asyncio.get_running_loop().call_later(left_s, self._time_is_up, live)
             live.on_gone.append(timer.cancel)
         for callback in self.on_added:
             callback(live)
@@ -213,6 +236,20 @@ class Registry:
         waits for the same end.
         """
         await asyncio.shield(self._begin_close(live, reason, deadline_s))
+
+    async def hand_over_all(self, *, deadline_s: float) -> None:
+        """Have other processes go on with the sessions that can be moved; the others are closed, all at once."""
+        lives = list(self._by_secret.values())
+        if lives:
+            await asyncio.gather(*(self._hand_over(live, deadline_s) for live in lives))
+
+    async def _hand_over(self, live: LiveSession, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + deadline_s
+        if self.move is not None and live.closing is None and await self.move(live, deadline_s * MOVE_SHARE):
+            await self.close(live, "moved", deadline_s=MOVED_S)
+        else:
+            await self.close(live, "shutdown", deadline_s=max(0.0, ends_s - loop.time()))
 
     async def close_all(self, reason: str, *, deadline_s: float) -> None:
         """Close all sessions at once, each within `deadline_s`."""

@@ -14,6 +14,7 @@ from mediaserver.session.channels import Channels, MakeSession, Outlet
 from mediaserver.session.dialect import Dialect
 from mediaserver.session.effective import Effective
 from mediaserver.session.eventlog import EventLog
+from mediaserver.session.resumption import START, GoingOn, Position
 from mediaserver.session.tap import Tap, Tee
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
@@ -81,7 +82,15 @@ class SessionFactory:
         engine, _ = self._loaded()
         Effective.of(_fixed(config), self.settings, engine)
 
-    def channels(self, session_id: str, config: SessionConfig, outlet: Outlet, *, count: int = 1) -> Channels:
+    def channels(
+        self,
+        session_id: str,
+        config: SessionConfig,
+        outlet: Outlet,
+        *,
+        count: int = 1,
+        going_on: GoingOn | None = None,
+    ) -> Channels:
         """The sessions of a connection.
 
         Args:
@@ -89,13 +98,14 @@ class SessionFactory:
             config: what the client asked for.
             outlet: where events go.
             count: how many channels.
+            going_on: where they go on, of a connection that another process had.
 
         Raises:
             ConfigError: the configuration names what is not there.
             VoiceForgeError: a noise suppressor that is not installed.
         """
         tee = Tee(outlet, [*self._taps(session_id), *self._counting(session_id), *self._watching(session_id)])
-        channels = Channels(self._maker(session_id, config), outlet=tee, count=count)
+        channels = Channels(self._maker(session_id, config), outlet=tee, count=count, going_on=going_on)
         tee.begin(channels)
         return channels
 
@@ -109,6 +119,7 @@ class SessionFactory:
         is_stereo: bool = False,
         log: EventLog | None = None,
         door: str = "",
+        going_on: GoingOn | None = None,
     ) -> Peer:
         """The server's end of a peer connection.
 
@@ -120,6 +131,7 @@ class SessionFactory:
             is_stereo: whether the two channels of a track are two people.
             log: what it is told, for others and for the client when it comes back, which it may then.
             door: its protocol, for the metrics of coming back.
+            going_on: where it goes on, of a session that another process had.
 
         Raises:
             ConfigError: the configuration names what is not there.
@@ -137,6 +149,7 @@ class SessionFactory:
             door=door,
             window_s=self.settings.resume_window_s,
             is_stereo=is_stereo,
+            going_on=going_on,
             on_stage=watching[0].reached if watching else None,
         )
 
@@ -158,7 +171,7 @@ class SessionFactory:
         engine, vad = self._loaded()
         config = _fixed(config)
 
-        def make_session(sink: Sink) -> Session:
+        def make_session(sink: Sink, start: Position = START) -> Session:
             return Session(
                 session_id=session_id,
                 config=config,
@@ -168,6 +181,7 @@ class SessionFactory:
                 metrics=self.metrics,
                 sink=sink,
                 turns=self._models.turns,
+                start=start,
             )
 
         return make_session

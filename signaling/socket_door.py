@@ -98,6 +98,7 @@ async def serve(
     headers: Mapping[str, str] | None = None,
     end: Callable[[], Awaitable[None]] | None = None,
     guest: Guest | None = None,
+    age_s: float | None = None,
 ) -> web.WebSocketResponse:
     """Serve an admitted client: from the upgrade to the close frame. There is no await before it is registered.
 
@@ -113,12 +114,13 @@ async def serve(
         headers: further ones of the response.
         end: lets go of what the conversation holds beside the feed, before the close frame.
         guest: the session where it waits for its client when the connection drops; it is what is registered then.
+        age_s: for how long another process had the session; None: it is new.
 
     Raises:
         CapacityError: the registry has no room.
         web.HTTPBadRequest: it is no handshake.
     """
-    live = registry.add(session_id, guest or feed, door=terms.door)
+    live = registry.add(session_id, guest or feed, door=terms.door, age_s=age_s)
     if guest is not None:
         guest.registered(live)
     try:

@@ -137,19 +137,20 @@ class Endpointer:
 
     Args:
         config: may be replaced at any time by setting `config`; it holds from the next frame.
+        start_sample: where the stream begins, a whole number of frames.
     """
 
-    def __init__(self, config: EndpointerConfig | None = None) -> None:
+    def __init__(self, config: EndpointerConfig | None = None, *, start_sample: int = 0) -> None:
         self.config = config or EndpointerConfig()
         self._phase = _Phase.SILENCE
-        self._frames = 0
+        self._frames = start_sample // FRAME_SAMPLES
         self._speech_frames = 0  # of the candidate
         self._speech_sample = 0  # where candidate or utterance began to speak
         self._start_sample = 0  # of the utterance, with pre-roll
         self._silence_sample: int | None = None  # where the silence that goes on now began
         self._asked_sample: int | None = None  # the silence that `Paused` was last told of
         self._is_complete: bool | None = None  # what `turned` said of it
-        self._free_from = 0  # end of the last utterance: the next one's pre-roll stops here
+        self._free_from = start_sample  # end of the last utterance: the next one's pre-roll stops here
         self._told_too_long = False
         # Bound: the search span; the oldest probability goes first.
         self._recent: deque[float] = deque(maxlen=round(CUT_SEARCH_S * SAMPLE_RATE / FRAME_SAMPLES))
@@ -158,6 +159,14 @@ class Endpointer:
     def position_samples(self) -> int:
         """Stream position up to which frames have been fed."""
         return self._frames * FRAME_SAMPLES
+
+    @property
+    def settled_sample(self) -> int:
+        """Before it nobody speaks but in utterances that are over: who hears on from there misses nothing."""
+        if self._phase is _Phase.UTTERANCE:
+            return self._start_sample
+        begin = self._speech_sample if self._phase is _Phase.CANDIDATE else self.position_samples
+        return max(self._free_from, begin - samples_in(ms=self.config.pre_roll_ms))
 
     @property
     def in_utterance(self) -> bool:

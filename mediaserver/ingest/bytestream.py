@@ -44,6 +44,16 @@ class Encoding(StrEnum):
     FLAC = "flac"
 
 
+_WIDTHS = {
+    Encoding.LINEAR16: SampleFormat.S16.n_bytes,
+    Encoding.LINEAR32: SampleFormat.S32.n_bytes,
+    Encoding.FLOAT32: SampleFormat.F32.n_bytes,
+    Encoding.MULAW: SampleFormat.MU_LAW.n_bytes,
+    Encoding.ALAW: SampleFormat.A_LAW.n_bytes,
+}
+"""Bytes of a sample of one channel, where all have as many."""
+
+
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
     """What a client says of its audio.
@@ -98,6 +108,18 @@ class ByteAudio(Protocol):
 
     def close(self) -> None:
         """Frees what is held."""
+
+
+def byte_at(audio_format: AudioFormat, sample: int) -> int | None:
+    """Which byte of a stream belongs to a sample at 16 kHz; None where no rule says so (packets, containers).
+
+    A stream may be taken up there: what is heard from that byte on begins at that sample, within one of the stream's.
+    """
+    width = _WIDTHS.get(audio_format.encoding) if audio_format.encoding is not None else None
+    if width is None:
+        return None
+    rate = audio_format.sample_rate or TELEPHONE_RATE
+    return sample * rate // SAMPLE_RATE * width * audio_format.channels
 
 
 def open_audio(audio_format: AudioFormat) -> ByteAudio:

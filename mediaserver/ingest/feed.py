@@ -54,6 +54,7 @@ class Feed:
         settings: of the node.
         metrics: shared by all connections.
         idle_timeout_s: without a message for so long the connection ends with the reason `timeout`; None: never.
+        age_s: for how long its session has lasted, where another process had it.
         first_byte: how many bytes of the client's stream lie before the first one that it is given.
 
     Raises:
@@ -70,6 +71,7 @@ class Feed:
         metrics: Metrics,
         idle_timeout_s: float | None = None,
         first_byte: int = 0,
+        age_s: float = 0.0,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self.ended = asyncio.Event()
@@ -91,13 +93,19 @@ class Feed:
         self._working: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._started_s = self.last_data_s = self._loop.time()
+        self.last_data_s = self._loop.time()
+        self._started_s = self.last_data_s - age_s
         try:
             self.channels = open_channels()
         except BaseException:
             self._audio.close()
             raise
         self._timer = self._loop.call_at(self._next_look_s(), self._look)
+
+    @property
+    def age_s(self) -> float:
+        """For how long its session has lasted."""
+        return self._loop.time() - self._started_s
 
     @property
     def is_open(self) -> bool:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
 from mediaserver.audio.clock import Samples, seconds
 from mediaserver.errors import VoiceForgeError
-from mediaserver.events import Event, Final, Interim, Resume, Resumed
+from mediaserver.events import Event, Final, Interim, Reconnect, Resume, Resumed
 from mediaserver.ingest.gap import Gap
 from mediaserver.ingest.ice import listens_on_loopback
 from mediaserver.ingest.link import LOST, Link, LinkEvents, attempt
@@ -40,6 +41,7 @@ from mediaserver.session.dialect import Dialect, NativeDialect
 from mediaserver.session.eventlog import EventLog
 from mediaserver.session.holding import Holding
 from mediaserver.session.relay import Relay
+from mediaserver.session.resumption import GoingOn
 from mediaserver.session.tap import Tap, Tee
 from mediaserver.settings import Settings
 
@@ -61,6 +63,7 @@ class Peer:
         window_s: for how long the client is waited for when its connection is lost; 0 does not wait. Needs a `log`.
         is_stereo: whether the two channels of a track are two people, each a channel of the session.
         on_stage: told each stage of the setup that it has come to: answered, connected, first_packet.
+        going_on: where its session goes on, which another process had.
         make_session: makes the session that hears this peer, given the sink for its events. Called once an offer has
             been accepted; what it raises, `accept` raises.
     """
@@ -79,6 +82,7 @@ class Peer:
         window_s: float = 0.0,
         is_stereo: bool = False,
         on_stage: Callable[[str], None] | None = None,
+        going_on: GoingOn | None = None,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
         self._session_id = session_id
@@ -90,6 +94,7 @@ class Peer:
         self._tee = Tee(self, taps)
         self._is_stereo = is_stereo
         self._on_stage = on_stage
+        self._going_on = going_on
         self._log = structlog.get_logger(__name__).bind(session=session_id)
         self._holding = Holding(
             window_s=0.0 if log is None else window_s,
@@ -109,6 +114,36 @@ class Peer:
         self._closing: asyncio.Task[None] | None = None
 
     @property
+    def channels(self) -> Channels | None:
+        """Its sessions; None before they are there."""
+        return self._channels
+
+    @property
+    def log(self) -> EventLog | None:
+        """What it was told."""
+        return self._relay.log
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has lasted, also where another process had it."""
+        return 0.0 if self._began_s is None else asyncio.get_running_loop().time() - self._began_s
+
+    def chosen(self) -> dict[str, Any]:
+        """What its client chose, by the URL and since."""
+        return {} if self._channels is None else self._channels.config.model_dump(mode="json", exclude_unset=True)
+
+    async def prepare_move(self, *, deadline_s: float) -> None:
+        """Have said what was said: it could not be heard again elsewhere."""
+        if self._channels is not None:
+            self._channels.finalize()
+            await self._channels.settle(deadline_s=deadline_s)
+
+    def move(self) -> None:
+        """Tell the client to come back. Whoever calls it closes the peer then."""
+        if self._channels is not None:
+            self._channels.say_goodbye(Reconnect("draining"))
+
+    @property
     def can_resume(self) -> bool:
         """Whether its client may come back after a drop."""
         return self._holding.window_s > 0
@@ -123,8 +158,12 @@ class Peer:
         if self.can_resume:
             self._relay.resume = Resume(path, self._holding.window_s)
 
-    async def accept(self, offer_sdp: str) -> str:
+    async def accept(self, offer_sdp: str, *, after: int = -1) -> str:
         """Answer an offer; the answer has all candidates in it.
+
+        Args:
+            offer_sdp: of the client.
+            after: the last event that it knows, where another process had its session.
 
         When this raises, nothing of the peer is left and `on_ended` is not called.
 
@@ -137,13 +176,14 @@ class Peer:
         if self._state is not State.NEW:
             raise RuntimeError("a peer accepts one offer")
         offer = self._parsed(offer_sdp)
-        self._began_s = asyncio.get_running_loop().time()
+        age_s = 0.0 if self._going_on is None else self._going_on.age_s
+        self._began_s = asyncio.get_running_loop().time() - age_s
         link = self._link = self._new_link(offer)
         try:
             await link.negotiate()
             if self._closing is not None:
                 raise peer_closed()
-            return self._open(link)  # it waits for nothing: no packet arrives before the session is there
+            return self._open(link, after)  # it waits for nothing: no packet arrives before the session is there
         except BaseException:
             self.on_ended = None
             await self.close("error")
@@ -225,7 +265,7 @@ class Peer:
         """Where the events go (`Outlet`): to the data channel; the first text is timed."""
         if not self._has_told_text and isinstance(event, Interim | Final):
             self._has_told_text = True
-            self._metrics.setup_seconds.labels("first_text").observe(self._age_s())
+            self._metrics.setup_seconds.labels("first_text").observe(self.age_s)
         self._relay.send(event, seq, channel)
 
     # --- setting up
@@ -257,9 +297,13 @@ class Peer:
         )
         return link
 
-    def _open(self, link: Link) -> str:
-        offer = link.offer
-        channels = self._channels = Channels(self._make_session, outlet=self._tee, count=len(offer.channel_names))
+    def _open(self, link: Link, after: int) -> str:
+        offer, going_on = link.offer, self._going_on
+        if going_on is not None and len(offer.channel_names) != len(going_on.positions):
+            raise channels_differ(len(offer.channel_names), len(going_on.positions))
+        channels = self._channels = Channels(
+            self._make_session, outlet=self._tee, count=len(offer.channel_names), going_on=going_on
+        )
         self._relay.begin(channels)
         self._tee.begin(channels)
         if (chosen := len(channels.config.channel_labels)) > channels.count:
@@ -269,7 +313,13 @@ class Peer:
             channels.name(offer.channel_names)
         self._relay.connect(link.sink.send)
         answer = link.answer()
-        channels.start()
+        if going_on is None:
+            channels.start()
+        else:
+            self._gap.begin(asyncio.get_running_loop().time())
+            self._relay.replay(after=after)
+            channels.go_on(after=after)
+            channels.tell(Resumed(stream_time=channels.stream_time_s, is_elsewhere=True))
         if offer.unheard:
             channels.warn(tracks_refused(len(offer.unheard)))
         return answer
@@ -310,9 +360,6 @@ class Peer:
         if self._state in (State.NEW, State.CLOSING, State.CLOSED):
             return self._state
         return State.HELD if self._link is None else self._link.state
-
-    def _age_s(self) -> float:
-        return 0.0 if self._began_s is None else asyncio.get_running_loop().time() - self._began_s
 
     # --- when a connection is lost
 

@@ -17,11 +17,15 @@ import numpy as np
 from mediaserver.audio.clock import Samples
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Closed, Event, Metadata, Pong, Ready
-from mediaserver.session.reporter import Sink
+from mediaserver.session.resumption import GoingOn, Position
 from mediaserver.session.session import FLUSH_DEADLINE_S, Session
 from mediaserver.session_config import SessionConfig
 
-MakeSession = Callable[[Sink], Session]
+SETTLE_POLL_S = 0.02
+"""How often it is looked whether all has been told: less than a decode."""
+
+MakeSession = Callable[..., Session]
+"""Makes the session of a channel, given the sink for its events; and `start`, its `Position`, where it goes on."""
 
 TOLD_BEFORE: Mapping[str, VoiceForgeError] = {
     "key_ended": VoiceForgeError(
@@ -48,15 +52,20 @@ class Channels:
         make_session: makes the session of a channel, given the sink for its events.
         outlet: where the connection's events go.
         count: how many channels.
+        going_on: where they go on, of a connection that was begun elsewhere.
 
     Raises:
         ConfigError: what `make_session` raises.
         VoiceForgeError: likewise.
     """
 
-    def __init__(self, make_session: MakeSession, *, outlet: Outlet, count: int = 1) -> None:
+    def __init__(
+        self, make_session: MakeSession, *, outlet: Outlet, count: int = 1, going_on: GoingOn | None = None
+    ) -> None:
         self._outlet = outlet
-        self._seq = 0
+        self._seq = 0 if going_on is None else going_on.seq
+        self.is_sealed = False
+        """Whether nobody is told anything any more: another process tells the rest."""
         self._totals: list[Metadata] = []
         self._closed = 0
         self._is_told_of = self._is_closing = False
@@ -67,7 +76,11 @@ class Channels:
         """Told the events that no client is told, and their channel; also where the outlet does not want them."""
         self.tells_inner = False
         """Whether the outlet wants the events that no client is told; `seq` does not count them."""
-        self._sessions = [make_session(_ChannelSink(self, channel)) for channel in range(count)]
+        starts = [{}] * count if going_on is None else [{"start": position} for position in going_on.positions]
+        self._sessions = [make_session(_ChannelSink(self, channel), **starts[channel]) for channel in range(count)]
+        first = min(session.received_samples for session in self._sessions) if going_on is not None else 0
+        # Channels share their bytes: one that is further than another has heard the first of what comes again.
+        self._known = [session.received_samples - first if going_on is not None else 0 for session in self._sessions]
         for channel, session in enumerate(self._sessions):
             session.on_finalized = partial(self._finalized, channel)
             session.on_inner = partial(self._inner, channel)
@@ -146,14 +159,51 @@ class Channels:
         for session in self._sessions:
             session.start()
 
+    def go_on(self, *, after: int) -> None:
+        """The connection was begun elsewhere, where the client was told that it is there.
+
+        Args:
+            after: the last event that it knows: it may know of more than was written down there.
+        """
+        self._is_told_of = True
+        self._seq = max(self._seq, after + 1)
+
+    async def settle(self, *, deadline_s: float) -> None:
+        """Wait until what was said in utterances that are over has been told, for at most so long."""
+        ends_s = asyncio.get_running_loop().time() + deadline_s
+        while not self.is_settled and asyncio.get_running_loop().time() < ends_s:  # noqa: ASYNC110 - several tell
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    def say_goodbye(self, event: Event) -> None:
+        """The last that is told here, though it is sealed."""
+        self._outlet.send(event, self._seq, 0)
+        self._seq += 1
+
+    @property
+    def seq(self) -> int:
+        """The number of the next event."""
+        return self._seq
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """How far each channel has come."""
+        return tuple(session.position for session in self._sessions)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was said in utterances that are over has been told."""
+        return all(session.is_settled for session in self._sessions)
+
     def push(self, samples: Samples) -> None:
         """Take the next samples of all channels.
 
         Args:
             samples: [count, n] float32, 16 kHz.
         """
-        for session, of_channel in zip(self._sessions, samples, strict=True):
-            session.push(np.ascontiguousarray(of_channel))
+        for channel, of_channel in enumerate(samples):
+            known = min(self._known[channel], len(of_channel))
+            self._known[channel] -= known
+            self._sessions[channel].push(np.ascontiguousarray(of_channel[known:]))
 
     def push_to(self, channel: int, samples: Samples, *, concealed: int = 0) -> None:
         """Take the next samples of one channel.
@@ -233,6 +283,8 @@ class Channels:
             self._send(event, channel)
 
     def _send(self, event: Event, channel: int) -> None:
+        if self.is_sealed:
+            return
         self._outlet.send(event, self._seq, channel)
         self._seq += 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from types import TracebackType
@@ -176,6 +177,26 @@ class EventLog:
         warned = Warned(error=error.as_dict())
         seq = max(position, 0)
         return Entry(seq, to_json(warned, session_id=self.session_id, seq=seq), is_event=False)
+
+    def tail(self, *, letters: int) -> list[Entry]:
+        """The newest events, in order, but for those that may be left out; of so much text at most."""
+        kept = sorted((*self._minor, *self._major), key=lambda entry: entry.seq)
+        first = len(kept)
+        while first and (letters := letters - len(kept[first - 1].text)) >= 0:
+            first -= 1
+        return kept[first:]
+
+    def restore(self, entries: Sequence[Entry], *, newest: int) -> None:
+        """Take in what was told elsewhere, before the first event here; what lies before it is lost here.
+
+        Args:
+            entries: in order.
+            newest: the number of the last event that was told there.
+        """
+        self._lost = self._lost_major = entries[0].seq - 1 if entries else newest
+        self._newest = newest
+        for entry in entries:
+            self._keep(entry, is_precious=True)
 
     def forget(self, listener: Listener) -> None:
         """One who reads no more."""

@@ -81,6 +81,12 @@ class Finals:
         return len(self._waiting) + len(self._decoding)
 
     @property
+    def earliest(self) -> Utterance | None:
+        """The first of the utterances whose finals are still to come."""
+        waiting = [*self._decoding, *self._waiting]
+        return waiting[0].utterance if waiting else None
+
+    @property
     def is_busy(self) -> bool:
         """Whether a final is still to come."""
         return self._finalizer is not None and not self._finalizer.done()

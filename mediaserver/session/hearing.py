@@ -22,12 +22,15 @@ class Hearing:
         session_id: written on every window.
         capacity_samples: how much is kept; the oldest is dropped first.
         languages: what is known of the speaker's language.
+        start_sample: where the stream begins.
     """
 
-    def __init__(self, session_id: str, *, capacity_samples: int, languages: LanguageTracker) -> None:
+    def __init__(
+        self, session_id: str, *, capacity_samples: int, languages: LanguageTracker, start_sample: int = 0
+    ) -> None:
         self._session_id = session_id
         self._capacity_samples = capacity_samples
-        self._received = SampleRing(capacity_samples)
+        self._received = SampleRing(capacity_samples, start_position=start_sample)
         self._denoised: SampleRing | None = None
         self.languages = languages
         """What is known of the speaker's language; replaced where the client chooses another way."""

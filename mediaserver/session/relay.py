@@ -40,6 +40,11 @@ class Relay:
         """The number of the newest event that is logged; -1 before the first."""
         return -1 if self._log is None else self._log.newest
 
+    @property
+    def log(self) -> EventLog | None:
+        """What is kept."""
+        return self._log
+
     def begin(self, channels: Channels) -> None:
         """The connection has come about; its first event has not been told."""
         self._dialect.begin(channels)

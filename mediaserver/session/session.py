@@ -43,6 +43,7 @@ from mediaserver.session.hearing import Hearing
 from mediaserver.session.interims import Interims
 from mediaserver.session.passage import LONGEST_S
 from mediaserver.session.reporter import Reporter, Sink
+from mediaserver.session.resumption import START, Position, whole_frames
 from mediaserver.session.settling import Settling
 from mediaserver.session.turns import Turns
 from mediaserver.session.utterance import Utterance
@@ -82,6 +83,7 @@ class Session:
         metrics: shared by all sessions.
         sink: where events go.
         calibration: of the words' confidence; that of the decoder's model where none is given.
+        start: where it goes on, where another process had it.
 
     Raises:
         ConfigError: the configuration names a model or language that is not there.
@@ -100,6 +102,7 @@ class Session:
         sink: Sink,
         turns: TurnPool | None = None,
         calibration: Calibration | None = None,
+        start: Position = START,
     ) -> None:
         self.id = session_id
         self.on_close_stream: Callable[[], None] | None = None
@@ -125,8 +128,9 @@ class Session:
             session_id,
             capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
             languages=self._languages(),
+            start_sample=start.sample,
         )
-        self._endpointer = Endpointer(self._effective.endpointer)
+        self._endpointer = Endpointer(self._effective.endpointer, start_sample=start.sample)
         self._turns = Turns(session_id, hearing=self._hearing, pool=turns, endpointer=self._endpointer)
         self._vad: VadStream = vad.open(self._judge, denoiser=make_denoiser(self._effective.denoise))
         self._interims = Interims(hearing=self._hearing, decoder=decoder, reporter=self._reporter, metrics=metrics)
@@ -140,14 +144,16 @@ class Session:
             metrics=metrics,
             on_settled=self._settled,
         )
+        self._finals.speech_samples = start.speech_samples
         self._apply()
 
         self._utterance: Utterance | None = None
-        self._utterances = 0
-        self._last_speech_sample = self._voice_sample = 0
+        self._start = start
+        self._utterances = start.utterances
+        self._last_speech_sample = self._voice_sample = start.sample
         self._flushes: deque[int] = deque()  # bound: one for each `finalize` in what the VAD has still to judge
         self._flushed = asyncio.Event()
-        self._concealed_samples = 0
+        self._concealed_samples = start.concealed_samples
         self._closing: asyncio.Task[None] | None = None
         self._flushing: asyncio.Timeout | None = None
         self._ends_s = math.inf  # of the loop's clock: finals that are out by then are told
@@ -186,6 +192,23 @@ class Session:
     def undecoded_utterances(self) -> int:
         """How many utterances are over whose finals are still to come; a session keeps `MAX_WAITING`."""
         return self._finals.waiting_utterances
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was received has been judged, and the finals of all utterances that are over are told."""
+        return not (self._flushes or self._finals.is_busy or self._settling.is_holding)
+
+    @property
+    def position(self) -> Position:
+        """How far it has come: who goes on from there tells nothing twice that was final, and leaves nothing out."""
+        earliest = self._settling.earliest or self._finals.earliest or self._utterance
+        sample = self._endpointer.settled_sample if earliest is None else earliest.start_sample
+        return Position(
+            sample=max(self._start.sample, whole_frames(sample)),
+            utterances=self._utterances if earliest is None else earliest.number - 1,
+            speech_samples=self._finals.speech_samples - self._finals.waiting_samples,
+            concealed_samples=self._concealed_samples,
+        )
 
     @property
     def config(self) -> SessionConfig:
@@ -410,10 +433,12 @@ class Session:
         await self._interims.close()
         await self._finals.close()
         self._vad.close()
+        speech = self._finals.speech_samples - self._start.speech_samples
+        received = self._hearing.received_samples - self._start.sample
         for kind, samples in (
-            ("speech", self._finals.speech_samples),
-            ("silence", max(0, self._hearing.received_samples - self._finals.speech_samples)),
-            ("concealed", self._concealed_samples),
+            ("speech", speech),
+            ("silence", max(0, received - speech)),
+            ("concealed", self._concealed_samples - self._start.concealed_samples),
         ):
             self._metrics.audio_seconds_total.labels(kind).inc(seconds(samples))
         self._reporter.emit(

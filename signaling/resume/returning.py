@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Annotated
 
@@ -11,9 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.errors import ConfigError
 from signaling.auth.addresses import client_address
 from signaling.auth.keys import Keys
-from signaling.auth.principal import Principal
+from signaling.auth.principal import Principal, set_principal
+from signaling.cluster.state import StateAwayError
+from signaling.limits import Admission
 from signaling.problems import HttpError
 from signaling.registry import LiveSession, Registry
+from signaling.resume.elsewhere import Elsewhere, Found
+
+SETUP_FAILED = "setup_failed"
+"""Why a session has left the registry whose client never got to it."""
 
 
 class ResumeQuery(BaseModel):
@@ -33,29 +41,89 @@ class Returning:
     Args:
         registry: where sessions live.
         keys: of the node; asked again, for a key may have been revoked while its client was away.
+        admission: whether there is room for one that another process had.
         trusted_proxies: networks whose word is taken for where a request comes from.
+        elsewhere: those that other processes had; None where there is no other.
     """
 
-    def __init__(self, *, registry: Registry, keys: Keys, trusted_proxies: list[str]) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        keys: Keys,
+        admission: Admission,
+        trusted_proxies: list[str],
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self._registry = registry
+        self._admission = admission
+        self._elsewhere = elsewhere
         self._keys = keys
         self._trusted_proxies = trusted_proxies
 
-    async def find(self, request: web.Request, secret: str) -> LiveSession:
-        """The session of a URL.
+    async def find(self, request: web.Request, secret: str, *, door: str) -> LiveSession | Found:
+        """The session of a URL: one that waits here, or one that another process had and nobody has.
+
+        Args:
+            request: of the client; from here on it is from the session's principal.
+            secret: of the URL.
+            door: which protocol is asked for.
 
         Raises:
+            StateAwayError: what processes share is not reached, and it might be there.
+            CapacityError: one that another process had does not fit.
             HttpError: SESSION_NOT_FOUND (404), or INVALID_API_KEY (401) where its key no longer works, or not from
                 where the client is now.
             VoiceForgeError: what `Database.reading` raises.
         """
         live = self._registry.find(secret)
+        if live is None and self._elsewhere is not None:
+            live = self._elsewhere.here(secret)
         if live is None:
+            return await self._found(request, secret, door)
+        if live.door != door:
             raise self.gone()
         await self.require_key(request, live.principal)
         if live.closing is not None:
             raise self.gone()
         return live
+
+    async def _found(self, request: web.Request, secret: str, door: str) -> Found:
+        found = None if self._elsewhere is None else await self._elsewhere.look(secret)
+        if found is None or found.record.door != door:
+            raise self.gone()
+        principal = found.record.owner.principal()
+        await self.require_key(request, principal)
+        self._admission.check_returning()
+        set_principal(request, principal)
+        return found
+
+    @asynccontextmanager
+    async def claimed(self, found: Found) -> AsyncIterator[Callable[[LiveSession], None]]:
+        """Go on with a session; where the block fails before it has got its place, another one may try.
+
+        Gives what is to be called with the session once it has got its place.
+
+        Raises:
+            HttpError: SESSION_NOT_FOUND: somebody else was quicker.
+            StateAwayError: what processes share is not reached.
+        """
+        assert self._elsewhere is not None
+        elsewhere, lives = self._elsewhere, list[LiveSession]()
+        if not await elsewhere.claim(found):
+            raise self.gone()
+
+        def taken(live: LiveSession) -> None:
+            lives.append(live)
+            elsewhere.taken(found, live)
+
+        try:
+            yield taken
+        except BaseException:
+            if not lives or lives[0].reason == SETUP_FAILED:
+                with suppress(StateAwayError):
+                    await elsewhere.give_back(found)
+            raise
 
     async def require_key(self, request: web.Request, principal: Principal) -> None:
         """Refuse who came with a key that no longer works.

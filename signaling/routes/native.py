@@ -10,17 +10,19 @@ from aiohttp import WSCloseCode, web
 from structlog.contextvars import bound_contextvars
 
 from mediaserver.errors import VoiceForgeError
-from mediaserver.ingest.bytestream import open_audio
+from mediaserver.ingest.bytestream import byte_at, open_audio
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Outlet
 from mediaserver.session.eventlog import EventLog
-from signaling.limits import Admission
+from mediaserver.session.resumption import GoingOn
+from signaling.limits import Admission, load_denoiser
 from signaling.metadata import with_header_metadata
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, new_session_id
+from signaling.resume.elsewhere import Found
 from signaling.resume.returning import ResumeQuery, Returning
 from signaling.routes.native_operations import CONNECT, RESUME
 from signaling.routes.native_stream import DOOR, LOG_KIB_MAX, PATH, NativeStream, check_labels
@@ -106,7 +108,10 @@ class Native:
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """GET with an upgrade, by a client whose connection dropped: its session goes on."""
         try:
-            live, stream, after = await self._found(request)
+            after, found = await self._found(request)
+            if isinstance(found, Found):
+                return await self._go_on(request, found, after)
+            live, stream = self._waiting(request, found, after)
         except VoiceForgeError as exc:
             self._metrics.refused_total.labels(exc.code).inc()
             self._metrics.resumes_total.labels(DOOR, "refused").inc()
@@ -133,33 +138,61 @@ class Native:
         await self._admission.check_once_loaded(config)
         return config
 
-    async def _found(self, request: web.Request) -> tuple[LiveSession, NativeStream, int]:
-        """The session that a client comes back to, and the last event that it knows."""
+    async def _found(self, request: web.Request) -> tuple[int, LiveSession | Found]:
+        """The last event that a client knows, and the session that it comes back to."""
         _refuse_subprotocols(request)
         after = read_query(ResumeQuery, request.query).after
-        live = await self._returning.find(request, request.match_info["secret"])
+        return after, await self._returning.find(request, request.match_info["secret"], door=DOOR)
+
+    async def _go_on(self, request: web.Request, found: Found, after: int) -> web.StreamResponse:
+        """Serve a session that another process had."""
+        require_handshake(request, "Come back with a WebSocket client (RFC 6455).")
+        session_id = found.record.session_id
+        config = StreamConfig.model_validate(found.record.asked.config, strict=False)
+        await load_denoiser(config)
+        with bound_contextvars(session=session_id):
+            async with self._returning.claimed(found) as taken:
+                stream = self._stream(session_id, config, found)
+                stream.on_registered = taken
+                return await serve(
+                    request,
+                    TERMS,
+                    session_id,
+                    stream.feed,
+                    lambda outgoing: stream.begin_again(outgoing, after=after),
+                    registry=self._registry,
+                    metrics=self._metrics,
+                    guest=stream,
+                    age_s=stream.age_s,
+                )
+
+    def _waiting(self, request: web.Request, live: LiveSession, after: int) -> tuple[LiveSession, NativeStream]:
+        """A session that waits here for its client."""
         stream = live.peer
-        if not isinstance(stream, NativeStream) or not stream.waits:
+        if not isinstance(stream, NativeStream) or not stream.can_resume:
             raise self._returning.cannot()
         if not stream.is_open:
             raise self._returning.gone()
         self._returning.require_known(after, newest=stream.newest)
         require_handshake(request, "Come back with a WebSocket client (RFC 6455).")
-        return live, stream, after
+        return live, stream
 
-    def _stream(self, session_id: str, config: StreamConfig) -> NativeStream:
+    def _stream(self, session_id: str, config: StreamConfig, found: Found | None = None) -> NativeStream:
         settings = self._sessions.settings
+        going_on, first_byte = (None, 0) if found is None else _going_on(found, config)
 
         def open_feed(outlet: Outlet) -> Feed:
             return Feed(
                 session_id=session_id,
                 audio_format=config.audio_format,
                 open_channels=lambda: self._sessions.channels(
-                    session_id, config.session(), outlet, count=config.audio_format.count
+                    session_id, config.session(), outlet, count=config.audio_format.count, going_on=going_on
                 ),
                 settings=settings,
                 metrics=self._metrics,
                 idle_timeout_s=settings.socket_idle_timeout_s,
+                age_s=0.0 if going_on is None else going_on.age_s,
+                first_byte=first_byte,
             )
 
         kept_kib = min(settings.event_log_kib, LOG_KIB_MAX)
@@ -171,7 +204,21 @@ class Native:
             window_s=settings.resume_window_s,
             log=EventLog(session_id, kept_letters=kept_kib * LETTERS_PER_KIB) if waits else None,
             metrics=self._metrics,
+            found=found,
         )
+
+
+def _going_on(found: Found, config: StreamConfig) -> tuple[GoingOn, int]:
+    """Where a session goes on that another process had, and which byte of the client's stream that is.
+
+    Raw audio is sent again from where all of it was final. Packets and containers cannot be: what was not final is
+    lost, and the clock has gone on.
+    """
+    settled = found.record.settled()
+    first_byte = byte_at(config.audio_format, min(position.sample for position in settled))
+    if first_byte is not None:
+        return found.going_on(settled), first_byte
+    return found.going_on(found.record.live(found.record.written_at + found.away_s, longest_s=found.away_s)), 0
 
 
 def _refuse_subprotocols(request: web.Request) -> None:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from aiohttp import WSMessage, WSMsgType
+from aiohttp import WSCloseCode, WSMessage, WSMsgType
 
 from mediaserver.errors import ConfigError, MediaError, VoiceForgeError
-from mediaserver.events import Event, Ready, Resume, Resumed
+from mediaserver.events import Event, Ready, Reconnect, Resume, Resumed
+from mediaserver.ingest.bytestream import byte_at
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
-from mediaserver.session.channels import Outlet
+from mediaserver.session.channels import Channels, Outlet
 from mediaserver.session.dialect import NativeDialect
 from mediaserver.session.eventlog import EventLog
 from mediaserver.session.holding import Holding
 from mediaserver.session.relay import Relay
 from signaling.limits import load_denoiser
 from signaling.registry import LiveSession
+from signaling.resume.elsewhere import Found
 from signaling.routes.native_messages import Audio, CloseStream, Configure, Finalize, KeepAlive, parse_message
 from signaling.socket import OnMessage, Outgoing, Visit
 from signaling.stream_config import StreamConfig
@@ -50,6 +53,7 @@ class NativeStream:
         window_s: for how long a client is waited for whose connection dropped.
         log: what it is told again then; None where nobody is waited for.
         metrics: drops, and what became of them.
+        found: the session as another process had it; None: a new one.
     """
 
     def __init__(
@@ -61,19 +65,23 @@ class NativeStream:
         window_s: float,
         log: EventLog | None,
         metrics: Metrics,
+        found: Found | None = None,
     ) -> None:
         self.on_ended: Callable[[str], None] | None = None
+        self.on_registered: Callable[[LiveSession], None] | None = None
         self.config = config
         self.relay = Relay(NativeDialect(session_id), log=log)
         self._visit: Visit | None = None
         self._has_said_all = False
         self._holding = Holding(window_s=window_s, door=DOOR, metrics=metrics, on_expired=self._expired)
+        if found is not None and log is not None:
+            log.restore(found.record.entries(), newest=found.record.seq - 1)
         self.feed = open_feed(self)
         self.feed.on_ended = self._ended
         self.relay.begin(self.feed.channels)
 
     @property
-    def waits(self) -> bool:
+    def can_resume(self) -> bool:
         """Whether it waits for a client whose connection drops."""
         return self._holding.window_s > 0
 
@@ -107,13 +115,31 @@ class NativeStream:
 
     def registered(self, live: LiveSession) -> None:
         """As `Guest.registered`."""
-        if self.waits:
+        if self.on_registered is not None:
+            self.on_registered(live)
+        if self.can_resume:
             self.relay.resume = Resume(f"{PATH}/{live.secret}", self._holding.window_s)
 
     def begin(self, outgoing: Outgoing) -> OnMessage:
         """The first connection is there."""
         self.relay.connect(outgoing.send)
         self.feed.channels.start()
+        return _Conversation(self).hear
+
+    def begin_again(self, outgoing: Outgoing, *, after: int) -> OnMessage:
+        """The first connection here of a session that another process had, which a client comes back to."""
+        channels = self.feed.channels
+        self.relay.connect(outgoing.send)
+        self.relay.replay(after=after)
+        channels.go_on(after=after)
+        is_raw = byte_at(self.config.audio_format, 0) is not None
+        channels.tell(
+            Resumed(
+                stream_time=channels.stream_time_s,
+                received_bytes=self.feed.received_bytes if is_raw else None,
+                is_elsewhere=True,
+            )
+        )
         return _Conversation(self).hear
 
     def resume(self, outgoing: Outgoing, *, after: int) -> OnMessage:
@@ -142,6 +168,39 @@ class NativeStream:
         self.feed.detach()
         if not self._holding.lost():
             self.feed.begin_close("peer_lost")
+
+    # --- another process may go on with it
+
+    @property
+    def channels(self) -> Channels | None:
+        """As `MovablePeer.channels`."""
+        return self.feed.channels
+
+    @property
+    def log(self) -> EventLog | None:
+        """As `MovablePeer.log`."""
+        return self.relay.log
+
+    @property
+    def age_s(self) -> float:
+        """As `MovablePeer.age_s`."""
+        return self.feed.age_s
+
+    def chosen(self) -> dict[str, Any]:
+        """As `MovablePeer.chosen`."""
+        return self.config.model_dump(mode="json", exclude_unset=True, include=set(StreamConfig.model_fields))
+
+    async def prepare_move(self, *, deadline_s: float) -> None:
+        """As `MovablePeer.prepare_move`. What is sent again is heard again: only the rest needs an end."""
+        if byte_at(self.config.audio_format, 0) is None:
+            self.feed.channels.finalize()
+        await self.feed.channels.settle(deadline_s=deadline_s)
+
+    def move(self) -> None:
+        """As `MovablePeer.move`."""
+        self.feed.channels.say_goodbye(Reconnect("draining"))
+        if self._visit is not None:
+            self._visit.end(WSCloseCode.SERVICE_RESTART, "Come back: another process goes on with the session.")
 
     def said_all(self) -> None:
         """The client has said that no more comes."""

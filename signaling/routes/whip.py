@@ -6,8 +6,8 @@ is a secret: whoever knows it may trickle candidates into the session, look at i
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 
@@ -16,13 +16,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 from structlog.contextvars import bound_contextvars
 
-from mediaserver.audio.denoise import preload
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
-from mediaserver.session.eventlog import EventLog
+from mediaserver.session.eventlog import Entry, EventLog
+from mediaserver.session.resumption import GoingOn
 from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
-from mediaserver.settings import Denoise
 from signaling.answering import Answering
 from signaling.audit_door import concerning
 from signaling.eventlogs import EventLogs
@@ -30,6 +29,7 @@ from signaling.limits import (
     PREFLIGHT_MAX_AGE_S,
     SDP_MAX_BYTES,
     SDPFRAG_MAX_BYTES,
+    load_denoiser,
     read_text,
 )
 from signaling.metadata import METADATA_HEADER, with_header_metadata
@@ -37,6 +37,7 @@ from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer
+from signaling.resume.elsewhere import Found
 from signaling.resume.returning import ResumeQuery, Returning
 from signaling.routes.whip_operations import (
     CREATE,
@@ -51,7 +52,7 @@ from signaling.routes.whip_operations import (
     TRICKLE,
     WhipQuery,
 )
-from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, SessionWebhook, SessionWebhooks, receiver_of
+from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhook, SessionWebhooks, receiver_of
 from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,9 @@ DOOR = "whip"
 
 ALLOWED_HEADERS = ("Content-Type", "If-Match", "Authorization", METADATA_HEADER, URL_HEADER, SECRET_HEADER)
 """What a page of another origin may send."""
+
+IS_STEREO, WEBHOOK_URL, WEBHOOK_SECRET = "is_stereo", "webhook_url", "webhook_secret"
+"""What is written down of a session beside its configuration, for another process that goes on with it."""
 
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
@@ -221,26 +225,30 @@ class Whip:
         config = with_header_metadata(query.session(), request.headers)
         receiver = receiver_of(request.headers, self._webhooks.policy)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
-        if config.denoise is not None:
-            # Importing a suppressor takes up to seconds, once: this client waits for it, and nobody else.
-            await asyncio.to_thread(preload, Denoise(config.denoise))
-        logs: list[EventLog] = []
-        posted: list[SessionWebhook] = []
-
-        def make_peer(session_id: str) -> WebRtcPeer:
-            logs.append(self._logs.open(session_id))
-            posted.extend(filter(None, [self._webhooks.tap(session_id, receiver)]))
-            return self._make_peer(
-                session_id, config, taps=posted, is_stereo=query.multichannel, log=logs[0], door=DOOR
-            )
-
-        live, _, answer = await self._answering.open(offer, make_peer, door=DOOR, registered=_tell_where)
-        self._logs.publish(live, logs[0])
-        live.on_gone += [webhook.end for webhook in posted]  # also where a session is cut, and never says `closed`
+        await load_denoiser(config)
+        opening = self._opening(config, receiver, is_stereo=query.multichannel)
+        live, _, answer = await self._answering.open(offer, opening.make_peer, door=DOOR, registered=opening.registered)
+        opening.publish(live)
         return self._created(live, answer)
 
+    def _opening(
+        self,
+        config: SessionConfig,
+        receiver: Receiver | None,
+        *,
+        is_stereo: bool,
+        entries: Sequence[Entry] = (),
+        going_on: GoingOn | None = None,
+    ) -> _Opening:
+        make_peer = partial(self._make_peer, config=config, is_stereo=is_stereo, door=DOOR)
+        if going_on is not None:
+            make_peer = partial(make_peer, going_on=going_on)
+        return _Opening(make_peer, self._logs, self._webhooks, receiver, is_stereo=is_stereo, entries=entries)
+
     async def _resume(self, request: web.Request) -> web.Response:
-        live = await self._returning.find(request, request.match_info["secret"])
+        live = await self._returning.find(request, request.match_info["secret"], door=DOOR)
+        if isinstance(live, Found):
+            return await self._go_on(request, live)
         peer = live.peer
         if not isinstance(peer, ReturningPeer) or not peer.can_resume:
             raise self._returning.cannot()
@@ -249,6 +257,35 @@ class Whip:
         self._returning.require_known(after, newest=peer.newest)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         return self._created(live, await self._answering.resume(offer, live, peer, after=after))
+
+    async def _go_on(self, request: web.Request, found: Found) -> web.Response:
+        """Serve a session that another process had."""
+        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        after = read_query(ResumeQuery, request.query).after
+        offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
+        record, door = found.record, found.record.asked.door
+        config = SessionConfig.model_validate(record.asked.config, strict=False)
+        await load_denoiser(config)
+        receiver = Receiver(door[WEBHOOK_URL], door.get(WEBHOOK_SECRET)) if WEBHOOK_URL in door else None
+        positions = record.live(record.written_at + found.away_s, longest_s=found.away_s)
+        opening = self._opening(
+            config,
+            receiver,
+            is_stereo=IS_STEREO in door,
+            entries=record.entries(),
+            going_on=found.going_on(positions),
+        )
+        async with self._returning.claimed(found) as taken:
+
+            def registered(live: LiveSession) -> None:
+                opening.registered(live)
+                taken(live)
+
+            live, _, answer = await self._answering.open(
+                offer, opening.make_peer, door=DOOR, registered=registered, going_on=(found, after)
+            )
+        opening.publish(live)
+        return self._created(live, answer)
 
     def _created(self, live: LiveSession, answer: str) -> web.Response:
         headers = CIMultiDict({"Location": _url(live), "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
@@ -271,14 +308,55 @@ class Whip:
         return live, live.peer
 
 
+class _Opening:
+    """A session that is being opened: what is made with its peer, and follows once that has answered."""
+
+    def __init__(
+        self,
+        make_peer: Callable[..., WebRtcPeer],
+        logs: EventLogs,
+        webhooks: SessionWebhooks,
+        receiver: Receiver | None,
+        *,
+        is_stereo: bool,
+        entries: Sequence[Entry],
+    ) -> None:
+        self._make_peer = make_peer
+        self._logs = logs
+        self._webhooks = webhooks
+        self._receiver = receiver
+        self._is_stereo = is_stereo
+        self._entries = entries
+        self._log: EventLog | None = None
+        self._posted: list[SessionWebhook] = []
+
+    def make_peer(self, session_id: str) -> WebRtcPeer:
+        self._log = self._logs.open(session_id)
+        if self._entries:
+            self._log.restore(self._entries, newest=self._entries[-1].seq)
+        self._posted = list(filter(None, [self._webhooks.tap(session_id, self._receiver)]))
+        return self._make_peer(session_id, taps=self._posted, log=self._log)
+
+    def registered(self, live: LiveSession) -> None:
+        """It has its URL: the client is told of its way back before anything else."""
+        if isinstance(live.peer, ReturningPeer):
+            live.peer.resumes_at(_url(live))
+        if self._is_stereo:
+            live.asked[IS_STEREO] = "true"
+        if self._receiver is not None:
+            live.asked[WEBHOOK_URL] = self._receiver.url
+            if self._receiver.secret is not None:
+                live.asked[WEBHOOK_SECRET] = self._receiver.secret
+
+    def publish(self, live: LiveSession) -> None:
+        """Its offer is answered: others may read along."""
+        assert self._log is not None
+        self._logs.publish(live, self._log)
+        live.on_gone += [webhook.end for webhook in self._posted]  # also where it is cut, and never says `closed`
+
+
 def _url(live: LiveSession) -> str:
     return f"/whip/{live.secret}"
-
-
-def _tell_where(live: LiveSession) -> None:
-    """The client is told of its way back before anything else."""
-    if isinstance(live.peer, ReturningPeer):
-        live.peer.resumes_at(_url(live))
 
 
 _NOT_KEPT = {"Cache-Control": "no-store"}
