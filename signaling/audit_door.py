@@ -41,6 +41,13 @@ def concerning(request: web.Request, **names: object) -> None:
     request.setdefault(_CONCERNING, {}).update(names)
 
 
+def submitted_jobs(request: web.Request) -> list[str]:
+    """Ids of the jobs that a request has submitted."""
+    said = request.get(_CONCERNING, {})
+    one, several = said.get("job"), said.get("jobs")
+    return [one] if isinstance(one, str) else list(several) if isinstance(several, list) else []
+
+
 class AuditDoor:
     """Watches requests for the audit log.
 

@@ -24,6 +24,7 @@ from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
 from signaling.loading import load_models
 from signaling.telemetry import configure_logging
+from signaling.trace_setup import open_traces
 
 log = structlog.get_logger(__name__)
 
@@ -139,6 +140,7 @@ class _Node:
         """Own what a worker needs, from the loading of the models to their end."""
         settings, metrics = self._settings, Metrics()
         database = Database(settings.jobs_database_url)
+        traces = open_traces(settings, metrics)
         try:
             await database.open()
             loaded = await load_models(settings, metrics)
@@ -155,6 +157,7 @@ class _Node:
                         metrics=metrics,
                         max_bytes=settings.upload_max_bytes,
                         concurrency=max(1, settings.jobs_concurrency),
+                        observer=None if traces is None else traces.of_jobs,
                     )
                     self._ready.set_result(worker)
                     await self._stop.wait()
@@ -163,6 +166,8 @@ class _Node:
                 await loaded.close()
         finally:
             await database.close()
+            if traces is not None:
+                await traces.close()
 
     async def _run_job(self, job_id: str) -> None:
         worker = await self._ready

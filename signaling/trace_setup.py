@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
+
+from aiohttp import web
 
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.tracing import Tracing
+from signaling.audit_door import submitted_jobs
+from signaling.job_traces import JobTraces
+from signaling.requests import REQUEST
+from signaling.tracing import TRACEPARENT, Tracing
 
 if TYPE_CHECKING:
     from signaling.trace_export import OtlpSpans
@@ -27,6 +33,18 @@ class Traces:
     def __init__(self, spans: OtlpSpans) -> None:
         self.spans = spans
         self.of_sessions = Tracing(spans)
+        self.of_jobs = JobTraces(spans)
+
+    async def on_response(self, request: web.Request, response: web.StreamResponse) -> None:
+        """An answer leaves: of a request for a session, or of one that has submitted recordings."""
+        await self.of_sessions.on_response(request, response)
+        for job_id in submitted_jobs(request):
+            self.of_jobs.submitted(
+                job_id,
+                began_ns=request[REQUEST].began_ns,
+                ended_ns=time.time_ns(),
+                traceparent=request.headers.get(TRACEPARENT),
+            )
 
     async def close(self) -> None:
         """Send what waits."""

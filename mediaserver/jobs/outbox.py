@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.bodies import WebhookBody
 from mediaserver.jobs.deliveries import HELD_S, Deliveries, Owed, receiver_of
+from mediaserver.jobs.observer import JobObserver
 from mediaserver.outbound.webhooks import Webhooks
 
 log = structlog.get_logger(__name__)
@@ -35,9 +36,18 @@ class Outbox:
         deliveries: what is owed.
         webhooks: who sends it.
         wall_s: the time of day in seconds since 1970.
+        observer: hears of what was told.
     """
 
-    def __init__(self, deliveries: Deliveries, webhooks: Webhooks, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        webhooks: Webhooks,
+        *,
+        wall_s: Callable[[], float] = time.time,
+        observer: JobObserver | None = None,
+    ) -> None:
+        self._observer = observer or JobObserver()
         self._deliveries = deliveries
         self._webhooks = webhooks
         self._wall_s = wall_s
@@ -116,6 +126,7 @@ class Outbox:
         job = owed.job
         assert job.webhook_url is not None
         body: BaseModel = WebhookBody.of(owed.event, job)
+        began_s = self._wall_s()
         await self._webhooks.deliver(
             job.webhook_url,
             body.model_dump_json().encode(),
@@ -123,6 +134,7 @@ class Outbox:
             event=owed.event,
             delivery_id=owed.id,
         )
+        self._observer.delivered(job, owed.event, began_s=began_s, ended_s=self._wall_s())
         try:
             await self._deliveries.done(owed)
         except VoiceForgeError as exc:

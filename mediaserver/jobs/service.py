@@ -20,6 +20,7 @@ from mediaserver.jobs.deliveries import Deliveries
 from mediaserver.jobs.files import Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import NO_TENANT, Job, State, Upload
+from mediaserver.jobs.observer import JobObserver
 from mediaserver.jobs.outbox import Outbox
 from mediaserver.jobs.owners import is_dead, this_process
 from mediaserver.jobs.queue import OwnQueue, Queue
@@ -52,6 +53,7 @@ class Jobs:
         metrics: jobs and webhooks by outcome.
         transcriber: gives what transcribes, None until a model is loaded.
         wall_s: the time of day in seconds since 1970.
+        observer: hears what becomes of jobs.
 
     Raises:
         ConfigError: DATABASE_URL_INVALID, DATABASE_DRIVER_MISSING, BROKER_URL_INVALID or CELERY_MISSING.
@@ -64,7 +66,9 @@ class Jobs:
         metrics: Metrics,
         transcriber: Callable[[], Transcriber | None],
         wall_s: Callable[[], float] = time.time,
+        observer: JobObserver | None = None,
     ) -> None:
+        self._observer = observer or JobObserver()
         self._settings = settings
         self._metrics = metrics
         self._transcriber = transcriber
@@ -233,7 +237,10 @@ class Jobs:
                 await self.ledger.forget_dead(lambda owner: is_dead(owner, mine))
                 session = outbound_session(OutboundPolicy(allow_private=self._settings.outbound_allow_private))
                 outbox = Outbox(
-                    Deliveries(self._database), Webhooks(session, metrics=self._metrics), wall_s=self._wall_s
+                    Deliveries(self._database),
+                    Webhooks(session, metrics=self._metrics),
+                    wall_s=self._wall_s,
+                    observer=self._observer,
                 )
                 queue = self._queue(session, outbox)
                 upkeep = Upkeep(
@@ -262,6 +269,7 @@ class Jobs:
             concurrency=self._settings.jobs_concurrency,
             on_ended=outbox.wake,
             wall_s=self._wall_s,
+            observer=self._observer,
         )
         return OwnQueue(self.ledger, worker)
 

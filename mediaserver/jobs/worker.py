@@ -25,6 +25,7 @@ from mediaserver.errors import CapacityError, VoiceForgeError
 from mediaserver.jobs.files import RESERVE_BYTES, Files
 from mediaserver.jobs.ledger import Ledger
 from mediaserver.jobs.models import Job, Stage
+from mediaserver.jobs.observer import JobObserver
 from mediaserver.jobs.owners import this_process
 from mediaserver.jobs.results import written_down
 from mediaserver.jobs.transcript import RecordingOptions, Transcript
@@ -76,6 +77,7 @@ class _Run:
     task: asyncio.Task[None] | None = None
     stage: Stage = Stage.TRANSCRIBING
     progress: float = 0.0
+    decoding_s: float | None = None  # since when its recording is there
     begun: bool = False
     sealed: bool = False  # its end is being written down: it is too late to stop it
     stop: _Stop | None = None
@@ -100,6 +102,7 @@ class Worker:
         max_bytes: of a fetched recording.
         concurrency: jobs at once.
         on_ended: told that a job has ended, and may owe a webhook.
+        observer: hears of runs that are over.
         wall_s: the time of day in seconds since 1970.
     """
 
@@ -114,6 +117,7 @@ class Worker:
         max_bytes: int,
         concurrency: int,
         on_ended: Callable[[], None] = lambda: None,
+        observer: JobObserver | None = None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self.owner = this_process(secrets.token_hex(4))
@@ -125,6 +129,7 @@ class Worker:
         self._max_bytes = max_bytes
         self._concurrency = concurrency
         self._on_ended = on_ended
+        self._observer = observer or JobObserver()
         self._wall_s = wall_s
         self._runs: dict[str, _Run] = {}
         self._idle = asyncio.Event()
@@ -197,8 +202,10 @@ class Worker:
             if not self._runs:
                 self._idle.set()
         self._on_ended()
+        ended_s = self._wall_s()
+        self._observer.ran(job, outcome, began_s=began_s, decoding_s=run.decoding_s, ended_s=ended_s)
         self._metrics.jobs_total.labels(outcome).inc()
-        log.info("job ended", job=job.number, outcome=outcome, took_s=round(self._wall_s() - began_s, 2))
+        log.info("job ended", job=job.number, outcome=outcome, took_s=round(ended_s - began_s, 2))
 
     async def _attempt(self, run: _Run) -> str:
         """The job from its recording to its end in the database; how it ended."""
@@ -208,7 +215,7 @@ class Worker:
             transcriber = self._transcriber()
             if transcriber is None:
                 raise RuntimeError("a job was claimed before a model was loaded")
-            run.stage = Stage.TRANSCRIBING
+            run.stage, run.decoding_s = Stage.TRANSCRIBING, self._wall_s()
             from_percent = run.progress
 
             def on_progress(share: float) -> None:

@@ -50,15 +50,20 @@ class Collector:
         self.resources: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.raw = b""
-        self.got = asyncio.Event()
+        self.told = asyncio.Event()
         self._server: TestServer | None = None
 
     async def start(self) -> str:
         app = web.Application()
         app.router.add_post("/v1/traces", self._take)
+        app.router.add_post("/told", self._hear)
         self._server = TestServer(app)
         await self._server.start_server()
         return str(self._server.make_url("")).rstrip("/")
+
+    async def _hear(self, _request: web.Request) -> web.Response:
+        self.told.set()
+        return web.Response()
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -74,7 +79,6 @@ class Collector:
             self.resources.append({item.key: item.value.string_value for item in of_resource.resource.attributes})
             for of_scope in of_resource.scope_spans:
                 self.spans.extend(of_scope.spans)
-        self.got.set()
         return web.Response(
             body=ExportTraceServiceResponse().SerializeToString(), content_type="application/x-protobuf"
         )
@@ -272,6 +276,32 @@ async def test_a_collector_that_is_away_is_said_once_and_hurts_nobody(
         async with asyncio.timeout(10):
             await server.close()
     assert [line["event"] for line in lines].count("traces cannot be sent") <= 1  # it may be at its first attempt
+
+
+async def test_a_recording_is_one_trace(
+    collector: Collector, start_node: StartNode, speech: Speech, tmp_path: Path
+) -> None:
+    endpoint = await collector.start()
+    server = await start_node(otlp_endpoint=endpoint, data_dir=tmp_path, outbound_allow_private=True)
+    form = aiohttp.FormData({"webhook_url": f"{endpoint}/told"})
+    form.add_field("file", speech.path.read_bytes(), filename="speech.flac")
+    url = server.make_url("/api/v1/transcriptions")
+    async with aiohttp.ClientSession() as http:
+        async with http.post(url, data=form, headers={"traceparent": CALLER}) as response:
+            assert response.status == 201, await response.text()
+        await asyncio.wait_for(collector.told.wait(), 60)
+    await server.close()
+    await collector.stop()
+    root = collector.the("recording")
+    assert {span.trace_id for span in collector.spans} == {root.trace_id}
+    assert {span.parent_span_id for span in collector.spans if span is not root} == {root.span_id}
+    submit, queued, decode, webhook = (collector.the(name) for name in ("submit", "queued", "decode", "webhook"))
+    assert [link.trace_id.hex() for link in submit.links] == [CALLER.split("-")[1]]
+    assert queued.end_time_unix_nano <= decode.start_time_unix_nano
+    assert decode.end_time_unix_nano == root.end_time_unix_nano
+    assert webhook.start_time_unix_nano >= root.end_time_unix_nano
+    assert attributes(root)["voiceforge.outcome"] == "completed"
+    assert attributes(webhook)["voiceforge.event"] == "transcription.completed"
 
 
 async def test_without_an_endpoint_nothing_is_imported() -> None:
