@@ -123,6 +123,20 @@ test("closing while connecting rejects, and a track of the caller's is left alon
   assert.equal((track as unknown as { stopped: boolean }).stopped, false);
 });
 
+test("a session that is made while the client is being closed is ended", async () => {
+  let answered = (_: Response): void => undefined;
+  browser.answer = () => new Promise<Response>((resolve) => (answered = resolve)) as unknown as Response;
+  const { client, connected: outcome } = connecting();
+  await browser.settle();
+  browser.gathered();
+  await browser.settle();
+  await client.close();
+  answered(new Response("v=0\r\n", { status: 201, headers: { Location: "/whip/late", ETag: '"1"' } }));
+  await assert.rejects(outcome, { code: "CLOSED" });
+  assert.equal(browser.requests.at(-1)?.method, "DELETE");
+  assert.equal(browser.requests.at(-1)?.url, "https://server.test/whip/late");
+});
+
 test("a path that breaks is interrupted, recovers, and in the end is lost where nothing is to be resumed", async () => {
   const { told } = await connected({ resume: false });
   browser.becomes("disconnected");

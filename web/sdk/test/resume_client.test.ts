@@ -142,8 +142,12 @@ test("ICE servers are fetched anew, for their credentials expire", async () => {
   await later(250);
   assert.deepEqual(browser.peers.map(({ configuration }) => configuration.iceServers?.[0]?.username), ["1", "2"]);
   browser.iceServers = [];
+  browser.gathered();
+  await browser.settle();
   browser.becomes("failed");
+  await browser.settle();
   await later(1_000);
+  assert.equal(browser.peers.length, 3);
   assert.equal(browser.pc.configuration.iceServers?.[0]?.username, "2", "better old ones than none");
 });
 
@@ -183,7 +187,7 @@ for (const [status, code, reason] of [
 test("close ends a resumption at once, and the session with it", async () => {
   const { client, told } = await connected();
   browser.becomes("failed");
-  await later(250);
+  await reconnects(); // its channel is open, but the server has not said that the session goes on
   await client.close();
   assert.deepEqual(told, ["resuming", "closed", "closed: client"]);
   assert.equal(browser.methods.at(-1), "DELETE");

@@ -124,6 +124,8 @@ test("a doubted path that answers is believed again, and its round trip is known
   heartbeat.answered(1_080);
   assert.equal(heartbeat.roundTripMs, 80);
   assert.deepEqual([2_000, 3_000, 4_000, 5_000].map((ms) => heartbeat.tick(ms)), ["wait", "wait", "wait", "wait"]);
+  heartbeat.doubt();
+  assert.equal(heartbeat.tick(5_500), "ping", "each doubt is asked about");
 });
 
 test("a server is known by its address or by its WHIP endpoint, behind a prefix too", () => {

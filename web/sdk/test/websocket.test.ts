@@ -139,6 +139,8 @@ test("a socket that is given up is closed as that, and only once the session is 
   browser.says("reconnect", { reason: "draining" });
   await later(250);
   assert.equal(first.closedWith, null);
+  await client.sendAudio(bytes(1, 2));
+  assert.deepEqual(first.audio, [], "it would be sent again anyway");
   browser.socket.opens();
   await browser.settle();
   browser.says("resumed", resumed(0));
