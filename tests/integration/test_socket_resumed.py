@@ -73,7 +73,7 @@ class Client:
         self._reading: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        resume = next((event["resume"] for event in self.events if event.get("resume")), None)
+        resume = next((event["resume"] for event in reversed(self.events) if event.get("resume")), None)
         self._ready.clear()
         if resume is None:
             url = self.node.make_url(PATH).with_query(self._query)
@@ -124,6 +124,11 @@ class Client:
         assert self._ws is not None
         self._old.append(self._ws)
         self.sent += 5 * CHUNK_BYTES  # they went into a network that delivers nothing any more
+
+    async def over(self) -> None:
+        """Wait until the server has hung up."""
+        assert self._reading is not None
+        await self._reading
 
     async def finish(self) -> None:
         assert self._ws is not None

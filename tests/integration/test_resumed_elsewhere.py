@@ -1,0 +1,100 @@
+"""Two servers that share a state: what one of them had, the other goes on with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp.test_utils import TestServer
+
+from mediaserver.audio.vad import VadPool
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.decoder.engine import open_engine
+from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
+from signaling.app import ADMISSION, MEMBER, REGISTRY, make_app
+from signaling.cluster.memory import MemoryState
+from signaling.cluster.places import Place, new_place_id
+from tests.conftest import Speech
+from tests.integration.test_socket_resumed import Client, two_of, uncut
+from tests.scoring import word_errors
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Deployment:
+    """Two servers."""
+
+    def __init__(self, servers: list[TestServer], metrics: list[Metrics]) -> None:
+        self.servers = servers
+        self.metrics = metrics
+
+    async def know_each_other(self) -> None:
+        async with asyncio.timeout(10):
+            while any(server.app[MEMBER].places.is_alone for server in self.servers):
+                await asyncio.sleep(0.05)
+
+    def count(self, number: int, name: str, **labels: str) -> float:
+        return self.metrics[number].registry.get_sample_value(f"voiceforge_{name}", labels or None) or 0.0
+
+
+@pytest_asyncio.fixture
+async def two(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[Deployment]:
+    settings = Settings(shutdown_deadline_s=3.0, token_secret="x" * 32)
+    engine_metrics = Metrics()
+    engine = open_engine(settings, model_files, engine_metrics)
+    await engine.start()
+    vad = VadPool(vad_model_path, metrics=engine_metrics)
+    state, servers, metrics = MemoryState(), [], []
+    for name in ("a", "b"):
+        metrics.append(Metrics())
+        place = Place(new_place_id(), name, "unix:/nowhere.sock")
+        app = make_app(settings, metrics=metrics[-1], engine=engine, vad=vad, state=state, place=place)
+        servers.append(TestServer(app))
+        await servers[-1].start_server()
+    deployment = Deployment(servers, metrics)
+    await deployment.know_each_other()
+    yield deployment
+    for server in servers:
+        await server.close()
+    await engine.close()
+    await vad.close()
+    await state.close()
+
+
+async def test_a_drained_server_hands_its_sessions_over(two: Deployment, speeches: dict[str, Speech]) -> None:
+    text, audio = two_of(speeches)
+    whole = await uncut(two.servers[1], audio)
+    client = Client(two.servers[0], audio)
+    await client.connect()
+    await client.send(int(len(audio) * 0.6))
+    two.servers[0].app[ADMISSION].stop()
+    await two.servers[0].app[MEMBER].leave()
+    await two.servers[0].app[REGISTRY].hand_over_all(deadline_s=3.0)
+    await asyncio.wait_for(client.over(), 5)
+    assert client.codes == [1012]
+    assert client.events[-1]["type"] == "reconnect"
+    assert len(two.servers[0].app[REGISTRY]) == 0
+
+    before = len(client.events)
+    client.node = two.servers[1]
+    await client.connect()
+    resumed = client.events[before]
+    assert (resumed["type"], resumed["is_elsewhere"]) == ("resumed", True)
+    assert resumed["resume"]["path"] != client.events[0]["resume"]["path"]
+    await client.send(len(audio))
+    await client.finish()
+    assert client.text == whole.text
+    assert word_errors(text, client.text) <= 0.2
+    assert [final["utterance_id"] for final in client.finals] == list(range(1, len(client.finals) + 1))
+    for ours, theirs in zip(client.finals, whole.finals, strict=True):
+        assert ours["start"] == pytest.approx(theirs["start"], abs=0.1)
+    seqs = [event["seq"] for event in client.events]
+    assert seqs == sorted(set(seqs))
+    assert [event["type"] for event in client.events].count("closed") == 1
+    assert client.events[-2]["duration"] == pytest.approx(whole.events[-2]["duration"], abs=0.1)
+    assert two.count(0, "sessions_ended_total", door="websocket", reason="moved") == 1
+    assert two.count(1, "resumes_total", door="websocket", outcome="elsewhere") == 1
