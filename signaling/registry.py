@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import structlog
+from structlog.contextvars import get_contextvars
 
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
@@ -121,6 +122,7 @@ class LiveSession:
             the client comes back with another peer connection.
         closing: the task that closes it, once that has begun.
         reason: why it left the registry, one word; empty while it has not.
+        trace_id: of its trace, for the log; empty where there is none.
         asked: what its door wants to know again where another process goes on with it; may hold secrets.
         on_gone: called once each, when it has left the registry.
     """
@@ -133,6 +135,7 @@ class LiveSession:
     etag: str = field(default_factory=new_etag)
     closing: asyncio.Task[None] | None = None
     reason: str = ""
+    trace_id: str = field(default_factory=lambda: str(get_contextvars().get("trace_id", "")))
     asked: dict[str, str] = field(default_factory=dict, repr=False)
     on_gone: list[Callable[[], None]] = field(default_factory=list)
 
@@ -298,7 +301,8 @@ class Registry:
             self._limiter.closed(live.principal)
             self._metrics.sessions.labels(live.door).dec()
             self._metrics.sessions_ended_total.labels(live.door, reason).inc()
-            log.info("session closed", session=live.session_id, reason=reason, live=len(self))
+            traced = {"trace_id": live.trace_id} if live.trace_id else {}
+            log.info("session closed", **traced, session=live.session_id, reason=reason, live=len(self))
             for callback in live.on_gone:
                 callback()
             live.on_gone.clear()  # what they hold of the session may go with it

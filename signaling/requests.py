@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from aiohttp import web
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bound_contextvars, unbind_contextvars
 
 from signaling.auth.addresses import client_address
 from signaling.problems import Handler, route_of
@@ -82,6 +82,7 @@ class Requests:
             time.time_ns(),
         )
         request[REQUEST] = info
+        unbind_contextvars("trace_id")  # of the request before on the same connection
         token = _CURRENT.set(info)
         try:
             with bound_contextvars(request=info.request_id):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mediaserver.events import Event
+from mediaserver.events import Event, Resumed
 from mediaserver.session.channels import Channels
 from signaling.auth.principal import Principal
 from signaling.registry import LiveSession
@@ -62,7 +62,7 @@ class Watcher:
         """An event was told, or one of those that no client is told."""
 
     def resumed(self, session: Watched, details: Mapping[str, object]) -> None:
-        """Its client has come back, in whose request this is called."""
+        """Its client has come back."""
 
     def ended(self, session: Watched, reason: str) -> None:
         """It is gone; also where it was never whole."""
@@ -78,7 +78,6 @@ class SessionWatch:
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = tuple(watchers)
         self._waiting: dict[str, Watched] = {}  # bound: WAITING_MAX
-        self._live: dict[str, Watched] = {}  # bound: the registry's sessions
 
     def tap(self, session_id: str, *, model: str) -> SessionTap | None:
         """What hears of a new session; None where nobody watches."""
@@ -97,19 +96,10 @@ class SessionWatch:
         if watched is None:
             return
         watched.door, watched.principal, watched.describe = live.door, live.principal, live.peer.describe
-        self._live[live.session_id] = watched
         live.on_gone.append(lambda: self._gone(watched, live))
         _tell_if_whole(watched, self._watchers)
 
-    def resumed(self, session_id: str, **details: object) -> None:
-        """A session's client has come back: `is_elsewhere`, `after`, `gap_s` … as the door knows them."""
-        watched = self._live.get(session_id)
-        if watched is not None:
-            for watcher in self._watchers:
-                watcher.resumed(watched, details)
-
     def _gone(self, watched: Watched, live: LiveSession) -> None:
-        del self._live[watched.session_id]
         for watcher in self._watchers:
             watcher.ended(watched, live.reason)
 
@@ -134,6 +124,10 @@ class SessionTap:
 
     def send(self, event: Event, seq: int, channel: int) -> None:
         """As `Tap.send`."""
+        if isinstance(event, Resumed):
+            details = {"is_elsewhere": event.is_elsewhere, "stream_time_s": round(event.stream_time, 3)}
+            for watcher in self.watchers:
+                watcher.resumed(self.watched, details)
         for watcher in self.watchers:
             watcher.told(self.watched, event, channel)
 

@@ -24,13 +24,13 @@ from http import HTTPStatus
 from typing import Protocol
 
 from aiohttp import web
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
 from signaling.openapi.operation import Operation, description_of
 from signaling.problems import Handler, route_of
-from signaling.requests import REQUEST
+from signaling.requests import REQUEST, current_request
 from signaling.session_watch import Watched, Watcher
 
 TRACEPARENT = "traceparent"
@@ -77,14 +77,14 @@ class SessionTrace:
 
     Args:
         root: the whole of it.
-        signaling: the request.
+        signaling: the request; None where it is not traced by itself.
         now_ns: the time of day in nanoseconds since 1970.
     """
 
-    def __init__(self, root: Span, signaling: Span, now_ns: Callable[[], int]) -> None:
+    def __init__(self, root: Span, signaling: Span | None, now_ns: Callable[[], int]) -> None:
         self.root = root
         self._now_ns = now_ns
-        self._signaling: Span | None = signaling
+        self._signaling = signaling
         self._ending: Callable[[], None] | None = None
         self._stage: Span | None = None
         self._first_speech_ns: int | None = None
@@ -284,6 +284,12 @@ class Tracing(Watcher):
     def made(self, session: Watched) -> None:
         """As `Watcher.made`."""
         trace = _CURRENT.get()
+        if trace is None and (request := current_request()) is not None:
+            # A session that another process had, and whose client has come here: a trace of its own.
+            about = {"voiceforge.request_id": request.request_id}
+            root = self._spans.begin("session", request.began_ns, about, traceparent=None)
+            trace = SessionTrace(root, None, self._now_ns)
+            bind_contextvars(trace_id=trace.trace_id)
         if trace is not None:
             trace.is_session = True
             self._traces[session.session_id] = trace

@@ -206,6 +206,42 @@ async def stream(server: TestServer, headers: dict[str, str] | None = None) -> s
     return str(told[0]["session_id"])
 
 
+async def test_coming_back_is_in_the_trace_and_in_the_audit_log(
+    collector: Collector, start_node: StartNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    server = await start_node(otlp_endpoint=await collector.start(), audit_log=str(path))
+    url = server.make_url("/ws/v1/transcribe").with_query(encoding="linear16", sample_rate="16000", prompt="secret")
+    async with aiohttp.ClientSession() as http:
+        ws = await http.ws_connect(url)
+        ready = json.loads((await ws.receive()).data)
+        await ws.send_bytes(bytes(32_000))
+        assert ws._response.connection is not None
+        assert ws._response.connection.transport is not None
+        ws._response.connection.transport.abort()
+        back = server.make_url(ready["resume"]["path"]).with_query(after=str(ready["seq"]))
+        async with http.ws_connect(back) as again:
+            assert json.loads((await again.receive()).data)["type"] == "resumed"
+            await again.send_str('{"type":"close_stream"}')
+            async for _ in again:
+                pass
+    await server.close()
+    await collector.stop()
+    root, resume = collector.the("session"), collector.the("resume")
+    assert resume.parent_span_id == root.span_id
+    assert attributes(resume)["voiceforge.is_elsewhere"] is False
+    assert attributes(root)["voiceforge.end_reason"] == "client"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    of_session = [record for record in records if record["action"].startswith("session.")]
+    assert [record["action"] for record in of_session] == ["session.open", "session.resume", "session.end"]
+    assert {record["object"]["session"] for record in of_session} == {ready["session_id"]}
+    assert of_session[0]["details"]["config"]["prompt"] == len("secret")
+    assert of_session[2]["details"]["reason"] == "client"
+    assert "secret" not in path.read_text()
+    assert ready["resume"]["path"].rpartition("/")[2] not in path.read_text()
+    assert ready["resume"]["path"].encode() not in collector.raw
+
+
 async def test_a_callers_trace_is_continued(collector: Collector, start_node: StartNode) -> None:
     server = await start_node(otlp_endpoint=await collector.start())
     await stream(server, {"traceparent": CALLER})
