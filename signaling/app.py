@@ -78,6 +78,7 @@ ACCOUNTS = web.AppKey("accounts", Accounts)
 MEMBER: web.AppKey[Membership | None] = web.AppKey("member", Membership)
 """None where there is only this process."""
 AUDIT = web.AppKey("audit", Audit)
+SHARED = web.AppKey("shared", Shared)
 
 
 def make_app(
@@ -220,7 +221,7 @@ def make_app(
     )
     app[MEMBER] = member
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
-    app[RECORDINGS], app[ACCOUNTS], app[AUDIT] = recordings, accounts, audit
+    app[RECORDINGS], app[ACCOUNTS], app[AUDIT], app[SHARED] = recordings, accounts, audit, shared
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
     app[JOBS] = jobs
     for door in (

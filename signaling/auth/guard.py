@@ -43,7 +43,7 @@ OPENED_BY: dict[TokenKind, frozenset[Tag]] = {
 class Secrets(Protocol):
     """Secrets of another kind than tokens, which carry whom they stand for (OpenAI's)."""
 
-    def issuer_of(self, value: str) -> Principal | None:
+    async def issuer_of(self, value: str) -> Principal | None:
         """For whom a secret was made; None: it is unknown or has expired."""
         ...
 
@@ -164,7 +164,7 @@ class Guard:
             token, why = await self._tokens.read(value, address=address)
             return _Found(None if token is None else token.principal, why, token)
         if value.startswith(SECRET_PREFIX):
-            issuer = self._secrets.issuer_of(value)
+            issuer = await self._secrets.issuer_of(value)
             if issuer is not None and issuer.key_id is not None:
                 issuer = await self._keys.principal_of_id(issuer.key_id, address=address)
             if issuer is None or (issuer.key_id is None and await self._keys.exist()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,22 +18,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from mediaserver.errors import CapacityError, VoiceForgeError
+from mediaserver.errors import VoiceForgeError
 from mediaserver.storage.database import Database
 from signaling.auth.keys import Keys
 from signaling.auth.principal import ANYBODY, LOCAL_TENANT, Principal, Scope, TokenKind
 from signaling.auth.tables import SpentToken
+from signaling.cluster.state import State, StateAwayError
 
 ALGORITHM = "HS256"
 ISSUER = "voiceforge"
 SECRET_BYTES = 32
 ID_BYTES = 12
 
-SPENT_MAX = 100_000
-"""Used tokens remembered where there is no database, 100 bytes each. One more is refused; none is forgotten early."""
-
-SPENT_RETRY_AFTER_S = 60
-"""The shortest life of a join token: by then one of them has expired."""
+LEFT_MIN_S = 60.0
+"""For how long a used token is remembered at least: clocks of processes that take it may differ."""
 
 
 class _Claims(BaseModel):
@@ -68,18 +67,25 @@ class Tokens:
     Args:
         keys: whose tokens they are.
         database: where those are written down that were used, once there are keys.
+        state: where they are, as long as there are none.
         secret: what tokens are signed with, the same for all processes that take each other's; made up if None.
         wall_s: seconds since 1970.
     """
 
     def __init__(
-        self, *, keys: Keys, database: Database, secret: str | None = None, wall_s: Callable[[], float] = time.time
+        self,
+        *,
+        keys: Keys,
+        database: Database,
+        state: State,
+        secret: str | None = None,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._database = database
+        self._state = state
         self._secret = secrets.token_bytes(SECRET_BYTES) if secret is None else secret.encode()
         self._wall_s = wall_s
-        self._spent: dict[str, float] = {}  # bound: SPENT_MAX
 
     def issue(
         self, principal: Principal, *, kind: TokenKind, ttl_s: float, config: Mapping[str, Any] | None = None
@@ -135,18 +141,21 @@ class Tokens:
         """Use a token up; False: it was used before.
 
         Raises:
-            CapacityError: TOO_MANY_TOKENS.
+            StateAwayError: nobody knows; it is not used then.
             VoiceForgeError: what `Database.writing` raises.
         """
         now_s = self._wall_s()
         if token.principal.key_id is None:
-            return self._spend_here(token, now_s)
+            # Without keys there need not be a database, and the state expires it by itself.
+            left_s = max(LEFT_MIN_S, token.expires_at - now_s)
+            return await self._state.add(_spent(token), b"", ttl_s=left_s)
         return await self._spend_for_all(token, now_s)
 
     async def give_back(self, token: Token) -> None:
         """The session that a token was for was refused: it may be tried again."""
         if token.principal.key_id is None:
-            self._spent.pop(token.token_id, None)
+            with suppress(StateAwayError):  # the client gets itself another token
+                await self._state.delete(_spent(token))
             return
         try:
             async with self._database.writing() as session:
@@ -160,21 +169,6 @@ class Tokens:
         # It was given out when nobody needed a key. The guard asks whether that is so still.
         return replace(ANYBODY, tenant=LOCAL_TENANT)
 
-    def _spend_here(self, token: Token, now_s: float) -> bool:
-        if token.token_id in self._spent:
-            return False
-        if len(self._spent) >= SPENT_MAX:
-            self._spent = {name: until for name, until in self._spent.items() if until > now_s}
-        if len(self._spent) >= SPENT_MAX:
-            raise CapacityError(
-                "TOO_MANY_TOKENS",
-                "Too many join tokens were used in the last minutes.",
-                f"Try again in {SPENT_RETRY_AFTER_S} s.",
-                retry_after_s=SPENT_RETRY_AFTER_S,
-            )
-        self._spent[token.token_id] = token.expires_at
-        return True
-
     async def _spend_for_all(self, token: Token, now_s: float) -> bool:
         async with self._database.writing() as session:
             await session.execute(delete(SpentToken).where(SpentToken.expires_at <= now_s))
@@ -187,6 +181,10 @@ class Tokens:
                 await session.rollback()
                 return False
         return True
+
+
+def _spent(token: Token) -> str:
+    return f"spent-token:{token.token_id}"
 
 
 def is_token(value: str) -> bool:

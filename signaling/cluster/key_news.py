@@ -36,6 +36,8 @@ class KeyNews:
         self._to_tell: deque[str] = deque(maxlen=TOLD_MAX)
         self._wake = asyncio.Event()
         self._is_hearing = False
+        self.listens = asyncio.Event()
+        """Set while it hears what others tell."""
         keys.on_ended.append(self._ended)
 
     async def run(self) -> None:
@@ -63,9 +65,11 @@ class KeyNews:
         while True:
             try:
                 async with self._state.listen(TOPIC) as heard:
+                    self.listens.set()
                     async for news in heard:
                         self._hear(news)
             except StateAwayError:
+                self.listens.clear()
                 await asyncio.sleep(AGAIN_S)
 
     def _hear(self, news: bytes) -> None:

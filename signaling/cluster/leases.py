@@ -167,6 +167,8 @@ class Leases:
             try:
                 await self.renew()
             except StateAwayError:
+                for lease in self._held:
+                    self._held[lease] = self._now_s()  # it may have forgotten them all once it is back
                 await asyncio.sleep(LOOK_S)
                 continue
             with suppress(TimeoutError):

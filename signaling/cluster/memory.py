@@ -60,7 +60,9 @@ class MemoryState:
         self._listeners = Listeners()
         self._is_closed = False
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many values, members and buckets there are, as of the last call."""
         return len(self._items)
 
     async def put(self, name: str, value: bytes, *, ttl_s: float) -> None:

@@ -26,20 +26,20 @@ class Shared:
     def __init__(
         self, state: State | None, *, settings: Settings, keys: Keys, is_away: Callable[[], bool] | None
     ) -> None:
-        self._own = MemoryState() if state is None else None
-        self.state: State = self._own or state or MemoryState()
+        self.state: State = MemoryState() if state is None else state
+        self._is_own = state is None
         self.leases = Leases(self.state, when_away=settings.state_away, is_away=is_away or (lambda: False))
-        self._news = None if state is None else KeyNews(self.state, keys)
+        self.news = None if state is None else KeyNews(self.state, keys)
 
     async def run(self) -> None:
         """Renew leases, and hear of keys, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.leases.run())
-            if self._news is not None:
-                tasks.create_task(self._news.run())
+            if self.news is not None:
+                tasks.create_task(self.news.run())
 
     async def close(self) -> None:
         """Give leases back; the state is closed where it is this process's own."""
         await self.leases.close()
-        if self._own is not None:
-            await self._own.close()
+        if self._is_own:
+            await self.state.close()

@@ -45,14 +45,14 @@ class Access:
         """When a connection that opens now will be ended, seconds since 1970."""
         return int(time.time() + self.settings.session_max_s)
 
-    def state_of(self, request: web.Request) -> SessionState:
+    async def state_of(self, request: web.Request) -> SessionState:
         """What the key and the query stand for.
 
         Raises:
             HttpError: INVALID_API_KEY (401).
             RealtimeError: a query that is wrong or names a model that is not there.
         """
-        state = self._secrets.state_of(key_of(request)) or SessionState()
+        state = await self._secrets.state_of(key_of(request)) or SessionState()
         asked = read_query(request.query)
         self.require_model(asked.model, param="model")
         return state

@@ -94,7 +94,7 @@ class CallsDoor:
         return preflight_response()
 
     async def _create(self, request: web.Request) -> web.Response:
-        state = self._access.state_of(request)
+        state = await self._access.state_of(request)
         offer = await read_offer(request)
         if offer.session is not None:
             state = state.updated(parse_session(offer.session, within="session."))

@@ -1,18 +1,24 @@
-"""Client secrets: `ek_…`, each opens sessions with parameters that were chosen when it was made. Kept as hashes."""
+"""Client secrets: `ek_…`, each opens sessions with parameters that were chosen when it was made.
+
+They are kept by their hashes in what the processes share, so that any of them takes a secret that another one made.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from mediaserver.errors import CapacityError
-from signaling.auth.principal import LOCAL, Principal
+from signaling.auth.principal import LOCAL, KeyLimits, Principal, Scope
+from signaling.cluster.state import State
 from signaling.problems import HttpError
+from signaling.routes.openai_realtime.session_models import Session
 from signaling.routes.openai_realtime.session_state import SessionState
 
 PREFIX = "ek_"
@@ -21,7 +27,8 @@ SECRET_BYTES = 24
 """192 bits: not guessable."""
 
 SECRETS_MAX = 2000
-"""Secrets at once, some 10 KB each at most. One more is refused until the first has expired; none is dropped early."""
+"""Secrets of one key at once, some 10 KB each at most. One more is refused until the first has expired; none is dropped
+early."""
 
 Now = Callable[[], float]
 
@@ -39,22 +46,32 @@ class IssuedSecret:
     expires_at: int
 
 
+class _Kept(BaseModel):
+    """What a secret stands for. It may come from a process of another version: fields that it adds are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session: Session
+    is_legacy: bool
+    tenant: str
+    key_id: str | None
+    scopes: list[Scope]
+    limits: KeyLimits
+
+
 class ClientSecrets:
-    """The secrets of this node.
+    """The secrets of all processes. Methods raise `StateAwayError` where what they share cannot be reached.
 
     Args:
+        state: where they are kept.
         now: seconds since 1970.
     """
 
-    def __init__(self, *, now: Now = time.time) -> None:
+    def __init__(self, state: State, *, now: Now = time.time) -> None:
+        self._state = state
         self._now = now
-        self._by_hash: dict[bytes, tuple[int, SessionState, Principal]] = {}  # bound: SECRETS_MAX
-        self._expiries: list[tuple[int, bytes]] = []  # a heap, of the same
 
-    def __len__(self) -> int:
-        return len(self._by_hash)
-
-    def issue(self, state: SessionState, *, seconds: int, issuer: Principal = LOCAL) -> IssuedSecret:
+    async def issue(self, state: SessionState, *, seconds: int, issuer: Principal = LOCAL) -> IssuedSecret:
         """Make a secret.
 
         Args:
@@ -66,23 +83,32 @@ class ClientSecrets:
             CapacityError: TOO_MANY_SECRETS.
         """
         now_s = self._now()
-        self._forget_expired(now_s)
-        if len(self._by_hash) >= SECRETS_MAX:
-            wait_s = max(1, self._expiries[0][0] - int(now_s))
+        value = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        expires_at = int(now_s) + seconds
+        left_s = expires_at - now_s
+        group, told = f"client-secrets:{issuer.key_id or ''}", str(expires_at).encode()
+        if not await self._state.join(group, _digest(value), told, ttl_s=left_s, limit=SECRETS_MAX):
+            first_s = min(map(int, (await self._state.members(group)).values()), default=0)
+            wait_s = max(1, first_s - int(now_s))
             raise CapacityError(
                 "TOO_MANY_SECRETS",
                 f"There are {SECRETS_MAX} client secrets already.",
                 f"Try again in {wait_s} s, and ask for secrets that expire sooner.",
                 retry_after_s=wait_s,
             )
-        value = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        expires_at = int(now_s) + seconds
-        digest = _digest(value)
-        self._by_hash[digest] = (expires_at, state, issuer)
-        heapq.heappush(self._expiries, (expires_at, digest))
+        kept = _Kept(
+            session=state.asked,
+            is_legacy=state.is_legacy,
+            tenant=issuer.tenant,
+            key_id=issuer.key_id,
+            scopes=sorted(issuer.scopes),
+            limits=issuer.limits,
+        )
+        # What was left open in the session stays so.
+        await self._state.put(_name(value), kept.model_dump_json(exclude_unset=True).encode(), ttl_s=left_s)
         return IssuedSecret(value, expires_at)
 
-    def state_of(self, key: str | None) -> SessionState | None:
+    async def state_of(self, key: str | None) -> SessionState | None:
         """What sessions of a key begin with; None where the key is no client secret.
 
         Raises:
@@ -90,9 +116,8 @@ class ClientSecrets:
         """
         if key is None or not key.startswith(PREFIX):
             return None  # the guard has seen to it
-        self._forget_expired(self._now())
-        found = self._by_hash.get(_digest(key))
-        if found is None:
+        kept = await self._kept(key)
+        if kept is None:
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
                 "INVALID_API_KEY",
@@ -100,18 +125,26 @@ class ClientSecrets:
                 "Make a new one at /v1/realtime/client_secrets.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return found[1]
+        return SessionState(kept.session, kept.is_legacy)
 
-    def issuer_of(self, value: str) -> Principal | None:
+    async def issuer_of(self, value: str) -> Principal | None:
         """For whom a secret was made; None: it is unknown or has expired."""
-        self._forget_expired(self._now())
-        found = self._by_hash.get(_digest(value))
-        return None if found is None else found[2]
+        kept = await self._kept(value)
+        return None if kept is None else Principal(kept.tenant, kept.key_id, frozenset(kept.scopes), kept.limits)
 
-    def _forget_expired(self, now_s: float) -> None:
-        while self._expiries and self._expiries[0][0] <= now_s:
-            del self._by_hash[heapq.heappop(self._expiries)[1]]
+    async def _kept(self, value: str) -> _Kept | None:
+        found = await self._state.get(_name(value))
+        if found is None:
+            return None
+        try:
+            return _Kept.model_validate_json(found)
+        except ValidationError:  # of a version that knows other parameters
+            return None
 
 
-def _digest(value: str) -> bytes:
-    return hashlib.sha256(value.encode(errors="replace")).digest()
+def _name(value: str) -> str:
+    return f"client-secret:{_digest(value)}"
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode(errors="replace")).hexdigest()

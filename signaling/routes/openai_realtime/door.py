@@ -6,6 +6,7 @@ from aiohttp import web
 
 from mediaserver.metrics import Metrics
 from signaling.answering import Answering
+from signaling.cluster.state import State
 from signaling.limits import Admission
 from signaling.registry import Registry
 from signaling.routes.openai_realtime.access import Access
@@ -28,6 +29,7 @@ class OpenAIRealtime:
         registry: where sessions live.
         admission: whether one more may come in.
         metrics: refusals by code.
+        state: what processes share.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class OpenAIRealtime:
         registry: Registry,
         admission: Admission,
         metrics: Metrics,
+        state: State,
     ) -> None:
-        self.client_secrets = client_secrets = ClientSecrets()
+        self.client_secrets = client_secrets = ClientSecrets(state)
         """Which secrets there are; the guard asks."""
         access = Access(sessions=sessions, admission=admission, client_secrets=client_secrets)
         self._doors = (

@@ -82,7 +82,7 @@ class SecretsDoor:
         asked = read_model(ClientSecretRequest, given)
         state = SessionState() if asked.session is None else SessionState().updated(asked.session)
         await self._check(state)
-        issued = self._secrets.issue(
+        issued = await self._secrets.issue(
             state, seconds=(asked.expires_after or ExpiresAfter()).seconds, issuer=principal_of(request)
         )
         session = state.told(
@@ -97,7 +97,9 @@ class SecretsDoor:
         await self._check(state)
         wanted = asked.client_secret
         expires = (wanted.expires_at or wanted.expires_after) if wanted else None
-        issued = self._secrets.issue(state, seconds=(expires or ExpiresAfter()).seconds, issuer=principal_of(request))
+        issued = await self._secrets.issue(
+            state, seconds=(expires or ExpiresAfter()).seconds, issuer=principal_of(request)
+        )
         return _told(
             state.told_legacy(
                 _session_id(),

@@ -127,7 +127,7 @@ class SocketDoor:
             "Connect with a WebSocket client (RFC 6455), or call /v1/realtime/calls over WebRTC.",
             protocols=(PROTOCOL,),
         )
-        state = self._access.state_of(request)
+        state = await self._access.state_of(request)
         await self._access.admit(state)
         return state
 

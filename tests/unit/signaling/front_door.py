@@ -19,6 +19,8 @@ from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.app import make_app
+from signaling.cluster.places import Place
+from signaling.cluster.state import State
 from signaling.telemetry import AccessLogger
 
 ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -117,13 +119,16 @@ StartNode = Callable[..., Awaitable[Node]]
 
 @pytest.fixture
 def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
-    """Starts a server. Keywords are settings, but for `prepare` (called with each peer), `loaded`, `static_dir`."""
+    """Starts a server. Keywords are settings, but for `prepare` (called with each peer), `loaded` and those of
+    `make_app`."""
 
     async def start(
         *,
         prepare: Callable[[FakePeer], None] | None = None,
         loaded: bool = True,
         static_dir: Path = tmp_path,
+        state: State | None = None,
+        place: Place | None = None,
         **settings: Any,
     ) -> Node:
         peers: list[FakePeer] = []
@@ -151,6 +156,8 @@ def start_node(aiohttp_client: MakeClient, tmp_path: Path) -> StartNode:
             engine=engine if loaded else None,
             make_peer=make_peer,
             static_dir=static_dir,
+            state=state,
+            place=place,
         )
         server = TestServer(app)
         await server.start_server(access_log_class=AccessLogger)

@@ -53,7 +53,7 @@ async def test_bytes_are_counted_as_they_come_and_go() -> None:
     clock.now_s = 10.0
     await state.put("b", b"1234567890", ttl_s=1.0)
     await state.delete("b")
-    assert len(state) == 0
+    assert state.size == 0
 
 
 async def test_renewing_a_thing_for_ever_takes_no_room() -> None:
@@ -72,7 +72,7 @@ async def test_a_full_bucket_is_forgotten() -> None:
         await state.draw(f"key-{number}", per_minute=60)
     clock.now_s = 1.001
     await state.get("anything")
-    assert len(state) == 0
+    assert state.size == 0
 
 
 async def test_after_the_end_everything_is_away() -> None:

@@ -82,9 +82,7 @@ async def one_place(
 ) -> AsyncIterator[One]:
     peers: list[FakePeer] = []
 
-    def make_peer(
-        session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = (), is_stereo: bool = False
-    ) -> FakePeer:
+    def make_peer(session_id: str, config: SessionConfig, *, taps: Sequence[Tap] = (), **_: Any) -> FakePeer:
         peers.append(FakePeer(session_id, config))
         peers[-1].taps = taps
         return peers[-1]

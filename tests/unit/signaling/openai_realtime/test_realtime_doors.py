@@ -9,7 +9,11 @@ import pytest
 from aiohttp import WSServerHandshakeError
 from front_door import Node, StartNode
 
+from mediaserver.errors import CapacityError
 from signaling.app import MODELS
+from signaling.auth.principal import KeyLimits, Principal, Scope
+from signaling.cluster.memory import MemoryState
+from signaling.problems import HttpError
 from signaling.routes.openai_realtime.client_secrets import SECRETS_MAX, ClientSecrets
 from signaling.routes.openai_realtime.errors import RealtimeError
 from signaling.routes.openai_realtime.requests import form_parts
@@ -124,26 +128,55 @@ async def test_bodies_that_are_none_are_refused(node: Node) -> None:
     assert (await refused(node, "POST", SECRETS, data="x" * 70_000, headers=json_type))[0] == 413
 
 
-async def test_secrets_are_counted_and_refused_when_there_are_too_many() -> None:
+async def test_secrets_are_counted_by_key_and_refused_when_there_are_too_many() -> None:
     now_s = 1000.0
-    store = ClientSecrets(now=lambda: now_s)
+    store = ClientSecrets(MemoryState(now_s=lambda: now_s), now=lambda: now_s)
     state = SessionState().updated(parse_session({"include": None}, within=""))
-    first = store.issue(state, seconds=10)
+    first = await store.issue(state, seconds=10)
     assert first.expires_at == 1010
-    assert store.state_of(first.value) is state
+    assert await store.state_of(first.value) == state
     for _ in range(SECRETS_MAX - 1):
-        last = store.issue(state, seconds=600)
-    with pytest.raises(Exception, match="client secrets already") as raised:
-        store.issue(state, seconds=600)
-    assert raised.value.retry_after_s == 10  # type: ignore[attr-defined]
+        last = await store.issue(state, seconds=600)
+    with pytest.raises(CapacityError, match="client secrets already") as raised:
+        await store.issue(state, seconds=600)
+    assert raised.value.retry_after_s == 10
+    await store.issue(state, seconds=600, issuer=Principal("acme", "abc", frozenset({Scope.STREAM})))
     now_s = 1010.0
-    store.issue(state, seconds=10)  # in the place of the one that has expired
-    assert len(store) == SECRETS_MAX
-    with pytest.raises(Exception, match="has expired"):
-        store.state_of(first.value)
-    assert store.state_of(last.value) is state
-    assert store.state_of("sk-anything") is None
-    assert store.state_of(None) is None
+    await store.issue(state, seconds=10)  # in the place of the one that has expired
+    with pytest.raises(HttpError, match="has expired"):
+        await store.state_of(first.value)
+    assert await store.issuer_of(first.value) is None
+    assert await store.state_of(last.value) == state
+    assert await store.state_of("sk-anything") is None
+    assert await store.state_of(None) is None
+
+
+async def test_a_secret_is_what_it_was_in_another_process() -> None:
+    shared = MemoryState()
+    asked = {
+        "audio": {
+            "input": {
+                "turn_detection": None,
+                "transcription": {"language": "de", "prompt": "Guten Tag"},
+                "noise_reduction": {"type": "near_field"},
+            }
+        }
+    }
+    state = SessionState().updated(parse_session(asked, within=""))
+    issuer = Principal("acme", "abc", frozenset({Scope.STREAM}), KeyLimits(sessions=3))
+    issued = await ClientSecrets(shared).issue(state, seconds=60, issuer=issuer)
+    other = ClientSecrets(shared)
+    assert await other.state_of(issued.value) == state
+    assert await other.issuer_of(issued.value) == issuer
+    taken = await other.state_of(issued.value)
+    assert taken is not None
+    assert (taken.is_manual, taken.config()) == (True, state.config())
+    assert issued.value not in repr(shared.__dict__), "nowhere as it is"
+    for name in [name for _, _, name in shared._items if name.startswith("client-secret:")]:
+        await shared.put(name, b'{"session": {"of": "later"}}', ttl_s=60.0)
+    assert await other.state_of("sk-x") is None
+    with pytest.raises(HttpError):
+        await other.state_of(issued.value)
 
 
 # --- keys
