@@ -24,6 +24,7 @@ from signaling.cluster.places import Place, new_place_id
 from signaling.cluster.state import State
 from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
+from signaling.memory import settle
 from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
 from signaling.shutdown import StopSignals, drain, shut_down
@@ -150,6 +151,7 @@ class Server:
                 loaded, models = loading.result(), self.app[MODELS]
                 models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
                 await self._tell_others()
+                settle()
                 on_loaded(loaded.engine.model_name)
                 await stop
         finally:
