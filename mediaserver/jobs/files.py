@@ -83,7 +83,7 @@ class Files:
         """
         path = await self.make_folder(job_id)
         try:
-            return await self._write(path, pieces, at=0, max_bytes=max_bytes, keeps=False)
+            return await write_pieces(path, pieces, max_bytes=max_bytes, reserve_bytes=RESERVE_BYTES)
         except BaseException:
             await asyncio.shield(self.remove(job_id))  # a gigabyte takes half a second to remove
             raise
@@ -115,7 +115,8 @@ class Files:
             StorageFullError: DISK_FULL.
             MediaError: TOO_LARGE.
         """
-        return await self._write(self.upload(upload_id), pieces, at=at, max_bytes=max_bytes, keeps=True)
+        path = self.upload(upload_id)
+        return await write_pieces(path, pieces, at=at, max_bytes=max_bytes, keeps=True, reserve_bytes=RESERVE_BYTES)
 
     async def adopt(self, upload_id: str, job_id: str) -> bool:
         """Make a whole upload the recording of a job. False: it is not there any more."""
@@ -199,31 +200,54 @@ class Files:
         for folder in (self._recordings, self._uploads):
             folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
 
-    async def _write(self, path: Path, pieces: AsyncIterable[bytes], *, at: int, max_bytes: int, keeps: bool) -> int:
-        size = at
-        pending = bytearray()
-        file = path.open("r+b" if at else "wb")  # not in a thread: cancelled there, nobody would close it
-        try:
-            file.seek(at)
-            file.truncate()
-            async for piece in pieces:
-                size += len(piece)
-                if size > max_bytes:
-                    raise too_large(max_bytes)
-                pending += piece
-                if len(pending) >= WRITE_BYTES:
-                    whole = bytes(pending)
-                    pending.clear()  # before it is written: cut in between, it would be written twice
-                    await _named(lambda data=whole: _write_reserving(file, data))  # type: ignore[misc]
-            rest = bytes(pending)
-            pending.clear()
-            await _named(lambda: _finish(file, rest))
-        finally:
-            with suppress(OSError):
-                if keeps:
-                    file.write(pending)  # less than `WRITE_BYTES`: what a broken connection brought is kept
-                file.close()
-        return size
+
+async def write_pieces(
+    path: Path,
+    pieces: AsyncIterable[bytes],
+    *,
+    max_bytes: int,
+    at: int = 0,
+    keeps: bool = False,
+    reserve_bytes: int = 0,
+) -> int:
+    """Write what comes into a file, off the event loop; its size in bytes then.
+
+    Args:
+        path: of the file, which is there where `at` is not 0.
+        pieces: of any size.
+        max_bytes: of the file.
+        at: where to write; what is there from then on is forgotten.
+        keeps: whether what came before something failed is written too.
+        reserve_bytes: left free on the disk.
+
+    Raises:
+        StorageFullError: DISK_FULL.
+        MediaError: TOO_LARGE.
+    """
+    size = at
+    pending = bytearray()
+    file = path.open("r+b" if at else "wb")  # not in a thread: cancelled there, nobody would close it
+    try:
+        file.seek(at)
+        file.truncate()
+        async for piece in pieces:
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            pending += piece
+            if len(pending) >= WRITE_BYTES:
+                whole = bytes(pending)
+                pending.clear()  # before it is written: cut in between, it would be written twice
+                await _named(lambda data=whole: _write_reserving(file, data, reserve_bytes))  # type: ignore[misc]
+        rest = bytes(pending)
+        pending.clear()
+        await _named(lambda: _finish(file, rest))
+    finally:
+        with suppress(OSError):
+            if keeps:
+                file.write(pending)  # less than `WRITE_BYTES`: what a broken connection brought is kept
+            file.close()
+    return size
 
 
 def _written_s(path: Path) -> float:
@@ -241,13 +265,13 @@ def too_large(max_bytes: int) -> MediaError:
     )
 
 
-def _write_reserving(file: BinaryIO, data: bytes) -> None:
+def _write_reserving(file: BinaryIO, data: bytes, reserve_bytes: int) -> None:
     """Write while there is room: how much will come is not always said, and several come at once.
 
     Raises:
         OSError: ENOSPC.
     """
-    if shutil.disk_usage(file.fileno()).free - len(data) < RESERVE_BYTES:
+    if shutil.disk_usage(file.fileno()).free - len(data) < reserve_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     file.write(data)
 

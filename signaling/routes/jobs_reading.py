@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 from pydantic import ValidationError
 
 from mediaserver.jobs.bodies import FILE_NAME_MAX_LETTERS, JobOptions
 from mediaserver.session_config import config_error
-from signaling.body import next_piece, parsed, validated
-from signaling.problems import HttpError
-
-FIELD_MAX_BYTES = 64 << 10
-FIELDS_MAX = 200
-"""Of a form, hot words among them."""
-
-FORM_OVERHEAD_BYTES = 1 << 20
-"""What a form may be larger than the recording in it."""
-
-CHUNK_BYTES = 256 << 10
+from signaling.body import parsed, validated
+from signaling.forms import FILE, bytes_of, invalid_form, parts_of, readable, text_of
 
 SaveFile = Callable[[AsyncIterator[bytes]], Awaitable[int]]
 
@@ -43,18 +32,14 @@ class _Fields:
 
     options: JobOptions | None = None
     single: dict[str, Any] = field(default_factory=dict)
-    count: int = 0
 
     def add(self, name: str, text: str) -> None:
-        self.count += 1
-        if self.count > FIELDS_MAX:
-            raise _invalid_form(f"has more than {FIELDS_MAX} fields")
         if name == "options" and self.options is None:
             self.options = validated(parsed(text, "`options`"), JobOptions)
         elif name == "hotwords":
             self.single.setdefault(name, []).extend(word for part in text.split(",") if (word := part.strip()))
         elif name in self.single or name == "options":
-            raise _invalid_form(f"has `{name[:80]}` more than once")
+            raise invalid_form(f"has `{name[:80]}` more than once")
         elif name == "metadata":
             self.single[name] = parsed(text, "`metadata`")
         else:
@@ -64,7 +49,7 @@ class _Fields:
         given = {} if self.options is None else self.options.model_dump(exclude_unset=True)
         twice = sorted(given.keys() & self.single.keys())
         if twice:
-            raise _invalid_form(f"has `{twice[0]}` both in `options` and by itself")
+            raise invalid_form(f"has `{twice[0]}` both in `options` and by itself")
         try:
             single = JobOptions.model_validate_strings(self.single)
         except ValidationError as exc:
@@ -81,29 +66,20 @@ async def read_form(request: web.Request, save: SaveFile, *, max_bytes: int) -> 
         max_bytes: of the recording.
 
     Raises:
-        HttpError: BODY_TOO_LARGE, BODY_TIMEOUT, BODY_BROKEN, INVALID_FORM, INVALID_JSON.
+        HttpError: TOO_LARGE, BODY_TIMEOUT, BODY_BROKEN, INVALID_FORM, INVALID_JSON.
         ConfigError: INVALID_CONFIG.
         VoiceForgeError: whatever `save` raises.
     """
-    if (request.content_length or 0) > max_bytes + FORM_OVERHEAD_BYTES:
-        raise recording_too_large(max_bytes)
     fields, file_name, size_bytes = _Fields(), None, None
-    try:
-        reader = await request.multipart()
-        while (part := await next_piece(reader.next)) is not None:
-            if not isinstance(part, BodyPartReader) or not part.name:
-                raise _invalid_form("has a part without a name")
-            if part.name != "file":
-                fields.add(part.name, await _text(part))
-            elif size_bytes is not None:
-                raise _invalid_form("has more than one `file`")
-            else:
+    with readable():
+        async for part in parts_of(request, max_bytes=max_bytes):
+            if part.name == FILE:
                 file_name = shown_name(part.filename)
-                size_bytes = await save(_file(part))
-    except (ValueError, AssertionError, LookupError, HttpProcessingError) as exc:  # what aiohttp raises at nonsense
-        raise _invalid_form("cannot be read") from exc
+                size_bytes = await save(bytes_of(part))
+            else:
+                fields.add(part.name or "", await text_of(part))
     if size_bytes is None:
-        raise _invalid_form("has no `file`")
+        raise invalid_form(f"has no `{FILE}`")
     return Form(fields.together(), file_name, size_bytes)
 
 
@@ -113,39 +89,3 @@ def shown_name(name: str | None) -> str | None:
         return None
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(char for char in last if char.isprintable())[:FILE_NAME_MAX_LETTERS] or None
-
-
-def recording_too_large(max_bytes: int) -> HttpError:
-    """The refusal of a recording that is too large."""
-    return HttpError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "TOO_LARGE",
-        f"The recording is larger than {max_bytes / 1e6:.0f} MB.",
-        "Send a compressed one, or raise `upload_max_bytes`.",
-    )
-
-
-async def _file(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while piece := await next_piece(lambda: part.read_chunk(CHUNK_BYTES)):
-        yield piece
-
-
-async def _text(part: BodyPartReader) -> str:
-    body = bytearray()
-    while piece := await next_piece(lambda: part.read_chunk(CHUNK_BYTES)):
-        body += piece
-        if len(body) > FIELD_MAX_BYTES:
-            raise _invalid_form(f"has a field of more than {FIELD_MAX_BYTES >> 10} KiB")
-    try:
-        return body.decode()
-    except UnicodeDecodeError as exc:
-        raise _invalid_form("has a field that is not UTF-8") from exc
-
-
-def _invalid_form(problem: str) -> HttpError:
-    return HttpError(
-        HTTPStatus.BAD_REQUEST,
-        "INVALID_FORM",
-        f"The form {problem}.",
-        "Send multipart/form-data with one `file`, and the options as fields or as JSON in `options`.",
-    )

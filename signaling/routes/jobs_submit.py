@@ -21,6 +21,7 @@ from mediaserver.settings import Settings
 from signaling.audit_door import concerning
 from signaling.auth.principal import current_principal
 from signaling.body import read_json, read_value, validated
+from signaling.forms import recording_too_large
 from signaling.limits import Admission, shutting_down
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
@@ -28,7 +29,7 @@ from signaling.query import read_query
 from signaling.routes import jobs_described as api
 from signaling.routes.jobs import PATH, json_response
 from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitUpload, SubmitUrl
-from signaling.routes.jobs_reading import read_form, recording_too_large
+from signaling.routes.jobs_reading import read_form
 
 
 class Submissions:

@@ -22,12 +22,13 @@ from mediaserver.settings import Settings
 from signaling.audit_door import concerning
 from signaling.auth.principal import principal_of
 from signaling.body import pieces
+from signaling.forms import recording_too_large
 from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, shutting_down
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.routes import jobs_described as api
 from signaling.routes.jobs_bodies import is_id
-from signaling.routes.jobs_reading import recording_too_large, shown_name
+from signaling.routes.jobs_reading import shown_name
 from signaling.routes.jobs_submit import empty_recording, upload_not_found
 
 PATH = "/api/v1/uploads"

@@ -5,35 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from mediaserver.decoder.window import Task
+from mediaserver.errors import MediaError
+from mediaserver.jobs.files import write_pieces
 from mediaserver.jobs.recording import RecordingOptions
 from mediaserver.settings import MAX_HOTWORDS, MAX_PROMPT_LETTERS, HotWord
 from mediaserver.text.languages import code_of
+from signaling.forms import FILE, bytes_of, parts_of, readable, recording_too_large, text_of
 from signaling.openapi.operation import BytesOfFile
 from signaling.problems import HttpError
 from signaling.routes.openai_errors import ParameterError, invalid
-
-WRITE_BYTES = 1 << 20
-"""Written at once: few trips to a thread."""
-
-FIELD_MAX_BYTES = 64 << 10
-FIELDS_MAX = 200
-
-FORM_OVERHEAD_BYTES = 1 << 20
-"""What a form may be larger than the recording in it."""
-
-IDLE_TIMEOUT_S = 30.0
-"""A client that sends nothing for so long in the middle of a body is gone."""
 
 UPLOAD_TIMEOUT_S = 3600.0
 """2 GB at 5 Mbit/s."""
@@ -175,6 +164,7 @@ async def read_form(request: web.Request, model: type[Form], path: Path, *, max_
 
     Raises:
         HttpError: UNSUPPORTED_MEDIA_TYPE, TOO_LARGE, BODY_TIMEOUT, BODY_BROKEN or INVALID_FORM.
+        StorageFullError: DISK_FULL.
         ParameterError: MISSING_REQUIRED_PARAMETER, UNKNOWN_PARAMETER or INVALID_VALUE, with its `param`.
     """
     if request.content_type != "multipart/form-data":
@@ -184,13 +174,17 @@ async def read_form(request: web.Request, model: type[Form], path: Path, *, max_
             "The body is not a form.",
             "Send `Content-Type: multipart/form-data` with `file` and `model`.",
         )
-    if (request.content_length or 0) > max_bytes + FORM_OVERHEAD_BYTES:
-        raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT_S):
             fields, has_file = await _read_parts(request, path, max_bytes)
     except TimeoutError as exc:
-        raise _timeout(UPLOAD_TIMEOUT_S) from exc
+        raise HttpError(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "BODY_TIMEOUT",
+            f"The body did not arrive within {UPLOAD_TIMEOUT_S:g} s.",
+            "Send it as a job (`/api/v1/transcriptions`), whose upload can be resumed.",
+            retryable=True,
+        ) from exc
     if not has_file:
         raise ParameterError(
             "MISSING_REQUIRED_PARAMETER", "`file` is missing.", "Send the recording as a file.", param="file"
@@ -204,22 +198,13 @@ async def read_form(request: web.Request, model: type[Form], path: Path, *, max_
 async def _read_parts(request: web.Request, path: Path, max_bytes: int) -> tuple[dict[str, Any], bool]:
     fields: dict[str, Any] = {}
     has_file = False
-    count = 0
-    try:
-        reader = await request.multipart()
-        while (part := await _next(reader.next)) is not None:
-            count += 1
-            if count > FIELDS_MAX or not isinstance(part, BodyPartReader) or not part.name:
-                raise _invalid_form(f"has more than {FIELDS_MAX} fields, or one without a name")
-            if part.name != "file":
-                _put(fields, part.name, await _text(part))
-            elif has_file:
-                raise _invalid_form("has more than one `file`")
-            else:
+    with readable():
+        async for part in parts_of(request, max_bytes=max_bytes):
+            if part.name == FILE:
                 has_file = True
                 await _save(part, path, max_bytes)
-    except (ValueError, AssertionError, LookupError, HttpProcessingError) as exc:  # what aiohttp raises at nonsense
-        raise _invalid_form("cannot be read") from exc
+            else:
+                _put(fields, part.name or "", await text_of(part))
     return fields, has_file
 
 
@@ -256,91 +241,10 @@ def _parsed(name: str, text: str) -> Any:
 
 
 async def _save(part: BodyPartReader, path: Path, max_bytes: int) -> None:
-    size = 0
-    pending = bytearray()
-    file = await asyncio.to_thread(path.open, "wb")
     try:
-        while piece := await _next(lambda: part.read_chunk(WRITE_BYTES)):
-            size += len(piece)
-            if size > max_bytes:
-                raise _too_large(max_bytes)
-            pending += piece
-            if len(pending) >= WRITE_BYTES:
-                await _write(file, pending)
-                pending = bytearray()
-        await _write(file, pending)
-    finally:
-        await asyncio.to_thread(file.close)
-
-
-async def _write(file: BinaryIO, data: bytearray) -> None:
-    try:
-        await asyncio.to_thread(file.write, data)
-    except OSError as exc:
-        raise HttpError(
-            HTTPStatus.INSUFFICIENT_STORAGE,
-            "DISK_FULL",
-            "The recording cannot be stored for its transcription.",
-            "Try again later, or send a smaller one.",
-            retryable=True,
-        ) from exc
-
-
-async def _text(part: BodyPartReader) -> str:
-    body = bytearray()
-    while piece := await _next(lambda: part.read_chunk(FIELD_MAX_BYTES)):
-        body += piece
-        if len(body) > FIELD_MAX_BYTES:
-            raise _invalid_form(f"has a field of more than {FIELD_MAX_BYTES >> 10} KiB")
-    try:
-        return body.decode()
-    except UnicodeDecodeError as exc:
-        raise _invalid_form("has a field that is not UTF-8") from exc
-
-
-T = TypeVar("T")
-
-
-async def _next(get: Callable[[], Awaitable[T]]) -> T:
-    """The next piece of a body.
-
-    Raises:
-        HttpError: BODY_TIMEOUT or BODY_BROKEN.
-    """
-    try:
-        async with asyncio.timeout(IDLE_TIMEOUT_S):
-            return await get()
-    except TimeoutError as exc:
-        raise _timeout(IDLE_TIMEOUT_S) from exc
-    except web.RequestPayloadError as exc:
-        raise HttpError(
-            HTTPStatus.BAD_REQUEST, "BODY_BROKEN", "The body is broken off or garbled.", "Send it again."
-        ) from exc
-
-
-def _timeout(limit_s: float) -> HttpError:
-    return HttpError(
-        HTTPStatus.REQUEST_TIMEOUT,
-        "BODY_TIMEOUT",
-        f"The body did not arrive, or nothing more of it within {limit_s:g} s.",
-        "Send it again, or as a job (`/api/v1/transcriptions`), whose upload can be resumed.",
-        retryable=True,
-    )
-
-
-def _too_large(max_bytes: int) -> HttpError:
-    return HttpError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "TOO_LARGE",
-        f"The recording is larger than {max_bytes / 1e6:g} MB.",
-        "Send a compressed one, or raise `upload_max_bytes`.",
-    )
-
-
-def _invalid_form(problem: str) -> HttpError:
-    return HttpError(
-        HTTPStatus.BAD_REQUEST, "INVALID_FORM", f"The form {problem}.", "Send one `file` and the parameters as fields."
-    )
+        await write_pieces(path, bytes_of(part), max_bytes=max_bytes)
+    except MediaError as exc:
+        raise recording_too_large(max_bytes) from exc
 
 
 def _twice(name: str) -> ParameterError:

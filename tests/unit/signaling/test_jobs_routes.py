@@ -34,7 +34,14 @@ async def test_a_recording_becomes_a_transcript(door: Door, tmp_path: Path) -> N
     assert (job["language"], job["metadata"], job["priority"]) == ("en", {"caller": "7"}, "normal")
     done = await door.ended(job["id"])
     assert (done["state"], done["progress"], done["attempts"]) == ("completed", 100.0, 1)
-    assert done["result"] == {"duration_s": 3.0, "model": "fake", "language": "en", "channels": 1, "words": 3}
+    assert done["result"] == {
+        "duration_s": 3.0,
+        "speech_s": 0.0,
+        "model": "fake",
+        "language": "en",
+        "channels": 1,
+        "words": 3,
+    }
     assert done["created_at"] <= done["started_at"] <= done["finished_at"] < done["expires_at"]
     _, body = await door.ask("GET", f"/transcriptions/{job['id']}/result")
     assert body["text"] == "so it goes"

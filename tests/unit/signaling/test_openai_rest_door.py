@@ -26,7 +26,8 @@ from mediaserver.jobs.recording import Recorder
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling import app as app_
-from signaling.routes import openai_rest, openai_rest_form
+from signaling import body as body_module
+from signaling.routes import openai_rest
 from tests.recordings import write_wav
 
 PATH = "/v1/audio/transcriptions"
@@ -374,7 +375,7 @@ async def test_a_file_that_is_too_large_is_refused(node: Node, told: bool) -> No
 
 
 async def test_a_client_that_sends_nothing_more_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_rest_form, "IDLE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(body_module, "IDLE_TIMEOUT_S", 0.05)
 
     async def body() -> AsyncIterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
@@ -408,8 +409,13 @@ async def test_a_full_disk_is_told(node: Node, monkeypatch: pytest.MonkeyPatch) 
         def write(self, data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
+        def seek(self, place: int) -> None:
+            pass
+
         def close(self) -> None:
             pass
+
+        truncate = close
 
     monkeypatch.setattr(Path, "open", lambda self, mode: Full())
     response = await node.client.post(PATH, data=FormData({"model": "whisper-1", "file": BytesIO(b"abc")}))
