@@ -169,6 +169,15 @@ class Server:
         async with aiohttp.ClientSession() as http, http.get(f"{self.url}/readyz") as response:
             return response.status, await response.text()
 
+    async def metrics(self) -> dict[str, float]:
+        """What /metrics shows, but for what has labels."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return {
+            name: float(value)
+            for name, value in (line.split(" ") for line in lines if line[0] not in "#" and "{" not in line)
+        }
+
     async def until_ready(self, status: int) -> str:
         async with asyncio.timeout(LIMIT_S):
             while True:
@@ -198,6 +207,11 @@ async def test_a_server_shows_that_its_engine_is_down_and_takes_it_along_when_it
     before = own_directories()
     async with server() as running:
         (engine,) = engines_of(running.process.pid)
+        shown = await running.metrics()
+        assert (shown["voiceforge_engine_up"], shown["voiceforge_ready"]) == (1.0, 1.0)
+        assert shown["voiceforge_engine_slots"] >= 1
+        assert shown["voiceforge_engine_resident_bytes"] > 20_000_000  # of the engine's process: the model is there
+        assert shown["voiceforge_engine_cpu_seconds"] > 0
         engine.kill()
         assert "the decoder is down" in await running.until_ready(503)
         async with aiohttp.ClientSession() as http:
