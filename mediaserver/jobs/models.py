@@ -58,6 +58,7 @@ class Job(Base):
         Index("ix_jobs_batch_id", "batch_id"),
         Index("ix_jobs_tenant_number", "tenant", "number"),
         Index("ix_jobs_state_number", "state", "number"),
+        Index("ix_jobs_tenant_state_number", "tenant", "state", "number"),
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)

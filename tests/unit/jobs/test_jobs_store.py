@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import text
 
 from mediaserver.errors import CapacityError
 from mediaserver.jobs import store as module
@@ -342,3 +344,17 @@ def test_ids_cannot_be_guessed() -> None:
     ids = {new_id("job") for _ in range(100)}
     assert len(ids) == 100
     assert all(len(one) >= 36 for one in ids)
+
+
+async def test_a_page_of_jobs_is_found_and_not_sought(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    questions = ("state = 'completed'", "tenant = 'acme'", "tenant = 'acme' AND state = 'failed'")
+    async with database.reading() as session:
+        for question in questions:
+            plan = await session.execute(
+                text(f"EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE {question} ORDER BY number DESC LIMIT 51")
+            )
+            (step,) = plan.all()
+            assert "USING INDEX" in step.detail, question
+            assert step.detail.count("=?") == question.count("="), "each of them narrows it down"
+    await database.close()

@@ -59,10 +59,12 @@ def upgrade() -> None:
     op.create_index("ix_usage_day", "usage", ["day"])
     op.add_column("api_keys", sa.Column("plan", sa.String(64)))
     op.create_index("ix_jobs_state_number", "jobs", ["state", "number"])
+    op.create_index("ix_jobs_tenant_state_number", "jobs", ["tenant", "state", "number"])
 
 
 def downgrade() -> None:
     """To keys that only know themselves; totals of days whose sessions are forgotten are lost."""
+    op.drop_index("ix_jobs_tenant_state_number", "jobs")
     op.drop_index("ix_jobs_state_number", "jobs")
     op.drop_column("api_keys", "plan")
     op.drop_index("ix_usage_day", "usage")
