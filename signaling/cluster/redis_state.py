@@ -24,8 +24,8 @@ T = TypeVar("T")
 AT_ONCE_MAX = 16
 """Calls on their way to Redis at once, and so connections; further ones wait. One takes well under a millisecond."""
 
-WAITING_MAX = 10_000
-"""Calls that wait for their turn; one more fails as if Redis were away."""
+WAITING_MAX = 2000
+"""Calls that wait for their turn, which takes half a second; one more fails as if Redis were away."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 """After a failure nobody asks for so long but one, doubling: a Redis that comes back is not met by everybody."""
@@ -171,16 +171,19 @@ class RedisState:
         if self._pause_s:
             self._again_s = now_s + self._pause_s  # this call finds out, the others wait for it
         self._waiting += 1
+        has_asked = False
         try:
             async with asyncio.timeout(self._limit_s):
                 async with self._room if has_turn else nullcontext():
+                    has_asked = True
                     await self._clients.ready()
                     answer = await ask()
         except OutOfMemoryError as exc:
             log.error("redis full")
             raise StateFullError from exc
         except FAILURES as exc:
-            self._failed(exc)
+            if has_asked:  # else it was this process that was too slow
+                self._failed(exc)
             raise StateAwayError from exc
         finally:
             self._waiting -= 1

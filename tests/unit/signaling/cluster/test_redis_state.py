@@ -247,3 +247,13 @@ async def test_a_cluster_that_lost_a_node_serves_what_the_others_hold(shared_clu
                         break
                     except StateAwayError:
                         await asyncio.sleep(0.05)
+
+
+async def test_who_did_not_get_a_turn_in_time_says_nothing_of_redis(server: RedisServer) -> None:
+    async with state_at(server.url, limit_s=0.2) as state:
+        await state.get("a")
+        state._room = asyncio.Semaphore(0)  # everybody is on their way
+        with pytest.raises(StateAwayError):
+            await state.get("a")
+        state._room = asyncio.Semaphore(1)
+        assert await state.get("a") is None, "nobody else has to wait"
