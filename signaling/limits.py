@@ -258,7 +258,7 @@ class Gate:
             "Access-Control-Allow-Origin": "*" if self._any_origin else origin,
             "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, "
             "Upload-Offset, Upload-Length, Upload-Expires, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, "
-            "dg-request-id, dg-error",
+            "dg-request-id, dg-error, X-Request-ID",
             "Vary": "Origin",
         }
 

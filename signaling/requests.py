@@ -18,8 +18,7 @@ from structlog.contextvars import bound_contextvars, unbind_contextvars
 
 from signaling.auth.addresses import client_address
 from signaling.problems import Handler, route_of
-
-HEADER = "X-Request-ID"
+from signaling.telemetry import REQUEST_HEADER
 
 ID_BYTES = 8
 """64 bits: unique in a log's lifetime, short enough to read out."""
@@ -75,7 +74,7 @@ class Requests:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The outermost of all: every line that is logged on a request's behalf has its name."""
         info = RequestInfo(
-            request_id_of(request.headers.get(HEADER)),
+            request_id_of(request.headers.get(REQUEST_HEADER)),
             client_address(request, self._trusted_proxies),
             request.method,
             route_of(request),
@@ -94,4 +93,4 @@ class Requests:
         """Says the name in the response."""
         info = request.get(REQUEST)
         if info is not None:
-            response.headers[HEADER] = info.request_id
+            response.headers[REQUEST_HEADER] = info.request_id

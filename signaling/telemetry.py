@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 LIBRARY_LOGGERS = ("aioice", "aiortc", "alembic", "asyncio", "faster_whisper", "huggingface_hub", "httpx", "numba")
 """They tell of every STUN check and every file; only their warnings are news. At `debug`, their infos too."""
 
+REQUEST_HEADER = "X-Request-ID"
+"""Where a response says how its request is called (`signaling.requests`)."""
+
 LAG_PERIOD_S = 0.2
 """How often the loop's lateness is measured: a stall of a packet's length is seen, and idling costs nothing."""
 
@@ -121,6 +124,7 @@ class AccessLogger(AbstractAccessLogger):
                 "status": response.status,
                 "duration_ms": round(time * 1000, 1),
                 "remote": request.remote,
+                "request": response.headers.get(REQUEST_HEADER, ""),
             },
         )
 

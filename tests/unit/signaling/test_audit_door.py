@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,11 @@ async def test_a_request_has_a_name(node: Node, given: str | None) -> None:
         name = response.headers["X-Request-ID"]
     assert (name == given) is (given == "call-7")
     assert len(name) in (6, 16)
+
+
+async def test_the_line_of_a_request_has_its_name(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "aiohttp.access"):
+        async with node.client.get("/whip/unknown", headers=NAMED) as response:
+            assert response.status == 404
+    (line,) = [record for record in caplog.records if record.name == "aiohttp.access"]
+    assert line.__dict__["request"] == NAMED["X-Request-ID"]
