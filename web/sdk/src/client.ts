@@ -4,7 +4,19 @@ import { Addresses } from "./addresses.ts";
 import { Emitter } from "./emitter.ts";
 import type { VoiceForgeError } from "./errors.ts";
 import { parseEvent, type ReadyEvent, type ResumedEvent, type ServerEvent } from "./events.ts";
-import { closedHere, connectionLost, fault, notConnected, serverError, timedOut, toldOf } from "./faults.ts";
+import {
+  alreadyUsed,
+  closedHere,
+  connectionLost,
+  malformedEvent,
+  microphoneLost,
+  noAudioFormat,
+  notConnected,
+  serverError,
+  timedOut,
+  toldOf,
+  udpBlocked,
+} from "./faults.ts";
 import { limited } from "./limited.ts";
 import { Link } from "./link.ts";
 import { watchNetwork } from "./network.ts";
@@ -52,6 +64,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#pulse = new Pulse({
       ping: () => this.#link?.isOpen && this.#send({ type: "keep_alive" }),
       dead: () => this.#lose(connectionLost()),
+      received: async () => (this.#mayResume ? ((await this.#transport?.received()) ?? null) : null),
     });
   }
 
@@ -80,7 +93,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
    * @throws VoiceForgeError why it did not work; the client is closed then.
    */
   async connect(): Promise<ReadyEvent> {
-    if (this.#state !== "idle") throw fault("ALREADY_USED", "This client has connected before.", "Make a new one.");
+    if (this.#state !== "idle") throw alreadyUsed();
     this.#setState("connecting");
     try {
       const { audio = {}, audioFormat } = this.#options;
@@ -124,9 +137,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
    * @throws VoiceForgeError `NO_AUDIO_FORMAT`, `NOT_CONNECTED`.
    */
   async sendAudio(bytes: Uint8Array): Promise<void> {
-    if (this.#options.audioFormat === undefined) {
-      throw fault("NO_AUDIO_FORMAT", "This client sends a track.", "Give it an `audioFormat` instead.");
-    }
+    if (this.#options.audioFormat === undefined) throw noAudioFormat();
     if (!(this.#transport instanceof WebSocketWay) || this.#state === "closing" || this.#state === "closed") {
       throw notConnected();
     }
@@ -167,8 +178,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       if (second === undefined || !isBlocked(error) || this.#abort.signal.aborted) throw error;
       this.#closeConnections();
       this.#transport?.end();
-      const hint = "It goes over a WebSocket instead.";
-      this.emit("warning", fault("UDP_BLOCKED", "Audio does not get through by WebRTC here.", hint, false, error));
+      this.emit("warning", udpBlocked(error));
       return await this.#openBy(second);
     }
   }
@@ -198,10 +208,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (this.#state === "closed") return;
     this.#pulse.heard();
     const event = parseEvent(text);
-    if (event === null) {
-      this.emit("warning", fault("MALFORMED_EVENT", "The server sent what is no event.", "Update this client."));
-      return;
-    }
+    if (event === null) return this.emit("warning", malformedEvent());
     const step = this.#sequence.take(event.seq);
     if (step === "duplicate" && !OF_CONNECTION.has(event.type)) return;
     if (step !== null && step !== "duplicate") this.emit("gap", step);
@@ -275,8 +282,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   /** The device was unplugged or its permission withdrawn. */
   #onTrackEnded(): void {
     if (this.#state === "closed" || this.#state === "closing") return;
-    const hint = "Connect it again, or choose another in the settings, then start again.";
-    this.emit("error", fault("MICROPHONE_LOST", "The microphone went away.", hint, true));
+    this.emit("error", microphoneLost());
     void this.close();
   }
 

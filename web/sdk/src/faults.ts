@@ -13,6 +13,26 @@ export const closedHere = (): VoiceForgeError =>
 export const notConnected = (): VoiceForgeError =>
   fault("NOT_CONNECTED", "There is no connection to the server.", "Wait for `ready`.");
 
+export const alreadyUsed = (): VoiceForgeError =>
+  fault("ALREADY_USED", "This client has connected before.", "Make a new one.");
+
+export const noAudioFormat = (): VoiceForgeError =>
+  fault("NO_AUDIO_FORMAT", "This client sends a track.", "Give it an `audioFormat` instead.");
+
+export const malformedEvent = (): VoiceForgeError =>
+  fault("MALFORMED_EVENT", "The server sent what is no event.", "Update this client.");
+
+export function microphoneLost(): VoiceForgeError {
+  const hint = "Connect it again, or choose another in the settings, then start again.";
+  return fault("MICROPHONE_LOST", "The microphone went away.", hint, true);
+}
+
+/** @param cause how WebRTC failed. */
+export function udpBlocked(cause: unknown): VoiceForgeError {
+  const hint = "It goes over a WebSocket instead.";
+  return fault("UDP_BLOCKED", "Audio does not get through by WebRTC here.", hint, false, cause);
+}
+
 export const connectionLost = (): VoiceForgeError =>
   fault("CONNECTION_LOST", "The connection to the server was lost.", "Start again.", true);
 

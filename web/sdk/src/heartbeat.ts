@@ -6,6 +6,8 @@ export const PING_INTERVAL_MS = 5_000;
 export const DEAD_AFTER_MS = 15_000;
 /** Once there is a reason to doubt the path, an answer is waited for so long: a long round trip, and a lost packet. */
 export const DOUBTED_DEAD_AFTER_MS = 3_000;
+/** A server reports on the audio that it receives about once a second: three reports are missing, and the path is doubted. */
+export const QUIET_MS = 4_000;
 /** How often `tick` wants to be called. */
 export const TICK_INTERVAL_MS = 1_000;
 
@@ -20,9 +22,11 @@ export class Heartbeat {
   #isDoubted = false;
   #isDoubtAsked = false;
   #roundTripMs: number | null = null;
+  #receivedBytes = -1;
+  #receivedAtMs: number;
 
   constructor(nowMs: number) {
-    this.#lastHeardMs = this.#lastPingMs = this.#lastTickMs = nowMs;
+    this.#lastHeardMs = this.#lastPingMs = this.#lastTickMs = this.#receivedAtMs = nowMs;
   }
 
   /** When anything last came from the server. */
@@ -52,6 +56,15 @@ export class Heartbeat {
   doubt(): void {
     if (!this.#isDoubted) this.#isDoubtAsked = false;
     this.#isDoubted = true;
+  }
+
+  /** So many bytes of any kind have come from the server; none for a while is a doubt. */
+  received(bytes: number, nowMs: number): void {
+    const isNews = bytes !== this.#receivedBytes;
+    if (!isNews && nowMs - this.#receivedAtMs < QUIET_MS) return;
+    if (!isNews) this.doubt();
+    this.#receivedBytes = bytes;
+    this.#receivedAtMs = nowMs;
   }
 
   /** What to do now. */

@@ -7,6 +7,8 @@ export interface PulseListener {
   ping(): void;
   /** Nobody answers. */
   dead(): void;
+  /** Bytes that came on this connection, whatever they say; null where that is not known. */
+  received(): Promise<number | null>;
 }
 
 export class Pulse {
@@ -56,7 +58,14 @@ export class Pulse {
     this.#tick();
   }
 
+  async #count(): Promise<void> {
+    const heartbeat = this.#heartbeat; // of this connection; an answer for an older one is of no use
+    const bytes = await this.#listener.received();
+    if (bytes !== null) heartbeat.received(bytes, performance.now());
+  }
+
   #tick(): void {
+    void this.#count();
     const beat = this.#heartbeat.tick(performance.now());
     if (beat === "dead") this.#listener.dead();
     else if (beat === "ping") this.#listener.ping();

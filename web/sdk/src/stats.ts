@@ -58,6 +58,14 @@ export function readStats(
   };
 }
 
+/** Bytes that came by the path in use, whatever they say; null while there is none. */
+export function bytesReceived(entries: Iterable<Entry>): number | null {
+  for (const entry of entries) {
+    if (entry["type"] === "candidate-pair" && entry["nominated"] === true) return number(entry["bytesReceived"]);
+  }
+  return null;
+}
+
 function bitrate(before: StatsSample | null, now: StatsSample | null): number | null {
   if (before === null || now === null || now.atMs <= before.atMs) return null;
   return (8 * 1000 * (now.bytesSent - before.bytesSent)) / (now.atMs - before.atMs);

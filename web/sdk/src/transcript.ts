@@ -35,6 +35,8 @@ export interface Utterance {
 export class Transcript {
   #utterances: Utterance[] = [];
   #indexByKey = new Map<string, number>();
+  /** How often an utterance's number was given to another one, by session and number; empty as a rule. */
+  #reused = new Map<string, number>();
   #session = 0;
   #offsetS = 0;
   #endS = 0;
@@ -59,6 +61,7 @@ export class Transcript {
   clear(): void {
     this.#utterances = [];
     this.#indexByKey.clear();
+    this.#reused.clear();
   }
 
   /**
@@ -83,6 +86,7 @@ export class Transcript {
   }
 
   #interim(event: InterimEvent): Utterance | null {
+    this.#separate(event);
     const before = this.#find(event.utterance_id);
     if (before?.isFinal) return null; // overtaken by its own final
     return this.#put(event, {
@@ -95,6 +99,7 @@ export class Transcript {
   }
 
   #final(event: FinalEvent): Utterance {
+    this.#separate(event);
     const before = this.#find(event.utterance_id);
     return this.#put(event, {
       stable: event.transcript,
@@ -121,7 +126,22 @@ export class Transcript {
   }
 
   #key(utteranceId: number): string {
-    return `${this.#session}-${utteranceId}`;
+    const key = `${this.#session}-${utteranceId}`;
+    const times = this.#reused.get(key);
+    return times === undefined ? key : `${key}.${times}`;
+  }
+
+  /**
+   * Tells an utterance from another one of the same number.
+   *
+   * A process that takes a session over may not know of the final that was told a moment before. It gives its number to
+   * what is said next, and what was final stays nevertheless.
+   */
+  #separate(event: InterimEvent | FinalEvent): void {
+    const before = this.#find(event.utterance_id);
+    if (before === undefined || !before.isFinal || this.#offsetS + event.start < before.end) return;
+    const key = `${this.#session}-${event.utterance_id}`;
+    this.#reused.set(key, (this.#reused.get(key) ?? 0) + 1);
   }
 
   #find(utteranceId: number): Utterance | undefined {

@@ -45,6 +45,8 @@ export interface Transport {
   /** Waits until all audio has left. */
   flushed(): Promise<void>;
   stats(): Promise<ConnectionStats>;
+  /** Bytes that came on the newest connection, whatever they say; null where that is not known. */
+  received(): Promise<number | null>;
   /** Lets go of the session and of everything that belongs to it. */
   end(): void;
 }

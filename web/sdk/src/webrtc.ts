@@ -7,7 +7,7 @@ import { whenAborted } from "./limited.ts";
 import type { ClientOptions, SessionConfig } from "./options.ts";
 import { Peer } from "./peer.ts";
 import { fetchServerInfo } from "./server_info.ts";
-import { readStats, type ConnectionStats, type StatsSample } from "./stats.ts";
+import { bytesReceived, readStats, type ConnectionStats, type StatsSample } from "./stats.ts";
 import type { Connection, Hears, Transport } from "./transport.ts";
 import { createSession, deleteSession, type WhipSession } from "./whip.ts";
 
@@ -79,17 +79,24 @@ export class WebRtc implements Transport {
   async flushed(): Promise<void> {}
 
   async stats(): Promise<ConnectionStats> {
-    const report = this.#peer === null ? null : await this.#peer.pc.getStats();
-    const entries = report === null ? [] : [...(report as unknown as Map<string, Record<string, unknown>>).values()];
-    const { stats, sample } = readStats(entries, this.#sample);
+    const { stats, sample } = readStats(await this.#report(), this.#sample);
     this.#sample = sample;
     return stats;
+  }
+
+  async received(): Promise<number | null> {
+    return bytesReceived(await this.#report());
   }
 
   end(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     if (this.#whip !== null) void deleteSession(this.#whip, this.#token);
+  }
+
+  async #report(): Promise<Record<string, unknown>[]> {
+    const report = await this.#peer?.pc.getStats();
+    return report === undefined ? [] : [...(report as unknown as Map<string, Record<string, unknown>>).values()];
   }
 
   /** Credentials of TURN servers expire; where none can be had now, the old ones may still do. */

@@ -76,6 +76,10 @@ export class WebSocketWay implements Transport {
     return NO_STATS;
   }
 
+  async received(): Promise<null> {
+    return null;
+  }
+
   end(): void {
     this.#hasEnded = true;
     this.#capture?.close();

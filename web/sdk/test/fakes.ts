@@ -53,6 +53,11 @@ export class FakePeerConnection extends EventTarget {
   async setLocalDescription(): Promise<void> {
     this.localDescription = { sdp: "v=0\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n" };
   }
+  /** What came, in bytes. */
+  received = 0;
+  async getStats(): Promise<Map<string, object>> {
+    return new Map([["pair", { type: "candidate-pair", nominated: true, bytesReceived: this.received }]]);
+  }
   async setRemoteDescription(): Promise<void> {}
   close(): void {
     this.closed = true;

@@ -108,11 +108,20 @@ for (const [what, happens] of [
   });
 }
 
-test("resumes when nobody answers for 15 s", async () => {
-  const { client } = await connected();
-  for (let second = 0; second < 15; second += 1) await later(1_000);
-  assert.equal(client.state, "resuming");
-});
+for (const [what, growth, after] of [
+  ["15 s after the last answer, where reports still come", 10, 15],
+  ["9 s after the last of everything", 0, 9],
+] as const) {
+  test(`resumes ${what}`, async () => {
+    const { client } = await connected();
+    let second = 0;
+    for (; client.state === "connected" && second < 30; second += 1) {
+      browser.pc.received += growth;
+      await later(1_000);
+    }
+    assert.equal(second, after);
+  });
+}
 
 test("a network that changed is asked at once, and believed if it answers", async () => {
   const { client } = await connected();

@@ -92,3 +92,19 @@ test("clearing forgets what was said and goes on", () => {
   transcript.apply(final(2, "two", { start: 5 }));
   assert.equal(transcript.utterances[0]?.start, 5);
 });
+
+test("a number that is given to what is said later takes nothing away", () => {
+  const transcript = new Transcript();
+  transcript.apply(final(4, "hello there", { start: 1 }));
+  transcript.apply(interim(4, "and now", "and", { start: 9 }));
+  transcript.apply(final(4, "and now this", { start: 9 }));
+  transcript.apply(revision(4, "and now that", { start: 9 }));
+  assert.deepEqual(transcript.utterances.map(({ text, key }) => [key, text]), [["0-4", "hello there"], ["0-4.1", "and now that"]]);
+});
+
+test("a final that is told again by another process is the same one", () => {
+  const transcript = new Transcript();
+  transcript.apply(final(4, "hello there", { start: 1 }));
+  transcript.apply(final(4, "hello here", { start: 1.1 }));
+  assert.deepEqual(transcript.utterances.map(({ text }) => text), ["hello here"]);
+});
