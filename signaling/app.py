@@ -30,6 +30,7 @@ from signaling.jobs_bell import JobsBell
 from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.node_watch import NodeWatch
+from signaling.node_metrics import Crew, NodeMetrics
 from signaling.outbound import Outbound
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
@@ -92,6 +93,7 @@ def make_app(
     static_dir: Path = STATIC_DIR,
     state: State | None = None,
     place: Place | None = None,
+    crew: Crew | None = None,
 ) -> web.Application:
     """The front door.
 
@@ -104,6 +106,7 @@ def make_app(
         static_dir: where the built page lies.
         state: what several processes share; the caller closes it. A memory of this one's own if None.
         place: which of several processes this is, with where its hop listens; None: there is only this one.
+        crew: which of several workers of one supervisor, if there is one.
 
     Raises:
         ConfigError: INVALID_ICE_SERVERS, INVALID_ICE_URL, NOT_A_TURN_URL, or INVALID_URL for `webhook_url`.
@@ -212,7 +215,8 @@ def make_app(
         usage_age_s=lambda: meter.unwritten_s,
         state_is_away=is_away,
     )
-    health = Health(admission=admission, metrics=metrics)
+    of_node = None if crew is None or member is None else NodeMetrics(metrics, crew=crew, member=member)
+    health = Health(admission=admission, metrics=metrics, of_node=of_node)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(

@@ -25,6 +25,7 @@ from signaling.cluster.state import State
 from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
 from signaling.memory import settle
+from signaling.node_metrics import Crew
 from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
 from signaling.shutdown import StopSignals, drain, shut_down
@@ -49,10 +50,12 @@ class Seat:
     Args:
         state: what they share; its owner closes it.
         place: which one this is; None: nothing is passed on to it.
+        crew: which of several workers; None: it is the only process of its server.
     """
 
     state: State
     place: Place | None = None
+    crew: Crew | None = None
 
 
 class Server:
@@ -72,7 +75,7 @@ class Server:
         self._load = load or load_models
         self._metrics = Metrics()
         self._place = seat.place
-        self.app = make_app(settings, metrics=self._metrics, state=seat.state, place=seat.place)
+        self.app = make_app(settings, metrics=self._metrics, state=seat.state, place=seat.place, crew=seat.crew)
         self._runner = web.AppRunner(
             self.app,
             access_log_class=AccessLogger,

@@ -7,7 +7,7 @@ hop's word (`hop_origin.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from aiohttp import hdrs, web
@@ -38,6 +38,7 @@ class Hop:
 
     Args:
         places: who is there.
+        look: looks once more who is.
         origin: signs, and checks.
         trusted_proxies: networks of proxies that are believed.
         metrics: what was passed on.
@@ -47,22 +48,29 @@ class Hop:
         self,
         *,
         places: Places,
+        look: Callable[[], Awaitable[None]],
         origin: HopOrigin,
         trusted_proxies: Sequence[str],
         metrics: Metrics,
     ) -> None:
         self.proxy = HopProxy(origin)
         self._places = places
+        self._look = look
         self._origin = origin
         self._trusted_proxies = trusted_proxies
         self._metrics = metrics
         self._doors: set[object] = set()
+        self._inner: dict[str, Handler] = {}
         self._choice = Choice()
         places.on_gone += [self._choice.forget, self.proxy.forget]
 
     def listens_at(self, name: object) -> None:
         """What comes in at this address of a socket of ours was passed on: a path, or host and port."""
         self._doors.add(name)
+
+    def answers(self, path: str, handler: Handler) -> None:
+        """Have this path answered, for other places only."""
+        self._inner[path] = handler
 
     @web.middleware
     async def arriving(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -73,12 +81,14 @@ class Hop:
                 request[HOP_ADDRESS] = self._origin.check(request.method, target, request.headers.get(ORIGIN, ""))
             except HttpError as exc:
                 return problem_response(exc)
+            if request.path in self._inner:
+                return await self._inner[request.path](request)
         return await handler(request)
 
     @web.middleware
     async def leaving(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass on what is for another place."""
-        place = None if HOP_ADDRESS in request else self._place_of(request)
+        place = None if HOP_ADDRESS in request else await self._place_of(request)
         if place is None:
             return await handler(request)
         try:
@@ -105,20 +115,26 @@ class Hop:
         name = None if request.transport is None else request.transport.get_extra_info("sockname")
         return (name[:2] if isinstance(name, tuple) else name) in self._doors
 
-    def _place_of(self, request: web.Request) -> Place | None:
+    async def _place_of(self, request: web.Request) -> Place | None:
         """Where a request belongs; None: here."""
         if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
             return None
         for name in SECRETS:
             if name in request.match_info:
-                place_id = place_id_of(request.match_info[name].removeprefix(CALL_PREFIX))
-                place = self._places.find(place_id) if place_id and place_id != self._places.own.place_id else None
-                return place if place is not None and self._can_reach(place) else None
+                return await self._place_called(place_id_of(request.match_info[name].removeprefix(CALL_PREFIX)))
         operation = description_of(request.match_info.handler)
         if not isinstance(operation, Operation) or not operation.opens_session or self._places.is_alone:
             return None
         others = [place for place in self._places.others() if self._can_reach(place)]
         return self._choice.place_for(self._places.own, others, is_proxied=request.method == hdrs.METH_GET)
+
+    async def _place_called(self, place_id: str) -> Place | None:
+        if place_id in ("", self._places.own.place_id):
+            return None
+        if self._places.find(place_id) is None:
+            await self._look()  # it may have come since
+        place = self._places.find(place_id)
+        return place if place is not None and self._can_reach(place) else None
 
     def _can_reach(self, place: Place) -> bool:
         """A socket in a folder is of one machine."""

@@ -50,10 +50,13 @@ class Membership:
         secret = "" if settings.token_secret is None else settings.token_secret.get_secret_value()
         self.hop = Hop(
             places=self.places,
+            look=self._look,
             origin=HopOrigin(secret),
             trusted_proxies=settings.trusted_proxies,
             metrics=metrics,
         )
+        self._looking = asyncio.Lock()
+        self._looks = 0
         self._leaving = asyncio.Event()
         self._has_left = asyncio.Event()
 
@@ -83,11 +86,19 @@ class Membership:
         """Hang up on the others."""
         await self.hop.close()
 
+    async def _look(self) -> None:
+        """See who is there now. One look at a time, shared by all who asked before it began."""
+        wanted = self._looks + 1
+        async with self._looking:
+            if self._looks < wanted and not self.places.is_away():
+                self._looks += 1
+                await self.tell()
+
     def _as_it_is(self, place: Place) -> Place:
         engine = self._engine()
         return replace(
             place,
             sessions=len(self._registry),
-            is_taking=not self._admission.reasons_not_ready(),
+            is_taking=not self._admission.not_ready(),
             retry_after_s=None if engine is None else engine.overload_retry_after_s(),
         )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from mediaserver.metrics import Metrics
 from signaling.limits import LOADING_RETRY_AFTER_S, Admission
+from signaling.node_metrics import NodeMetrics
 from signaling.openapi.operation import JSON, Access, Answer, Operation, RetryAfter, Tag, described
 
 
@@ -64,11 +65,13 @@ class Health:
     Args:
         admission: knows whether sessions are taken.
         metrics: what `/metrics` shows.
+        of_node: what it shows where there are several workers.
     """
 
-    def __init__(self, *, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, *, admission: Admission, metrics: Metrics, of_node: NodeMetrics | None = None) -> None:
         self._admission = admission
         self._metrics = metrics
+        self._of_node = of_node
 
     def routes(self) -> list[web.RouteDef]:
         """What the application adds to its router."""
@@ -101,5 +104,9 @@ class Health:
     @described(METRICS)
     async def exposition(self, request: web.Request) -> web.Response:
         """All metrics, in the Prometheus or OpenMetrics text format, whichever `Accept` asks for."""
-        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        if self._of_node is None:
+            body, content_type = self._metrics.exposition(accept)
+        else:
+            body, content_type = await self._of_node.exposition(accept)
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -8,11 +8,9 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from mediaserver.metrics import Metrics
+from signaling.node_metrics import INNER_PATH, SUPERVISOR, labelled
 
-SOCKET = "supervisor"
-"""Its socket's name in the folder of the workers' own."""
-
-NAMES = ("voiceforge_worker_restarts", "voiceforge_engine_restarts")
+COUNTED = ("voiceforge_worker_restarts_total", "voiceforge_engine_restarts_total")
 """What is counted here and by no worker."""
 
 
@@ -25,10 +23,10 @@ class SupervisorDoor:
     """
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._path = folder / SOCKET
+        self._path = folder / SUPERVISOR
         self._metrics = metrics
         app = web.Application()
-        app.router.add_get("/metrics", self._exposition)
+        app.router.add_get(INNER_PATH, self._exposition)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
@@ -42,7 +40,6 @@ class SupervisorDoor:
 
     async def _exposition(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        counted = self._metrics.registry.restricted_registry(
-            [f"{name}{end}" for name in NAMES for end in ("_total", "_created")]
-        )
-        return web.Response(body=encode(counted), headers={"Content-Type": content_type})
+        counted = self._metrics.registry.restricted_registry(COUNTED)
+        body = labelled(encode(counted).decode(), "supervisor")
+        return web.Response(body=body.encode(), headers={"Content-Type": content_type})

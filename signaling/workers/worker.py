@@ -13,6 +13,7 @@ from contextlib import suppress
 from mediaserver.errors import VoiceForgeError
 from signaling.cluster.opening import open_state
 from signaling.cluster.served import ServedState
+from signaling.node_metrics import Crew
 from signaling.parent import Parent, tell_parent
 from signaling.serving import Seat, Server, place_of
 from signaling.shutdown import SIGNALS, StopSignals
@@ -60,7 +61,7 @@ async def _serve(order: Order, parent: Parent) -> bool:
     parent.when_gone(signals.end_at_once)
     state = open_state(settings) if order.state is None else ServedState(order.state)
     place = place_of(settings, node=order.node, folder=order.folder, number=order.number)
-    server = Server(settings, seat=Seat(state, place))
+    server = Server(settings, seat=Seat(state, place, Crew(order.number, order.folder)))
 
     async def inherited() -> list[socket.socket]:
         return [socket.socket(fileno=number) for number in order.ports]
