@@ -4,19 +4,7 @@ import { Addresses } from "./addresses.ts";
 import { Emitter } from "./emitter.ts";
 import type { VoiceForgeError } from "./errors.ts";
 import { parseEvent, type ReadyEvent, type ResumedEvent, type ServerEvent } from "./events.ts";
-import {
-  alreadyUsed,
-  closedHere,
-  connectionLost,
-  malformedEvent,
-  microphoneLost,
-  noAudioFormat,
-  notConnected,
-  serverError,
-  timedOut,
-  toldOf,
-  udpBlocked,
-} from "./faults.ts";
+import * as faults from "./faults.ts";
 import { limited } from "./limited.ts";
 import { Link } from "./link.ts";
 import { watchNetwork } from "./network.ts";
@@ -63,7 +51,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#addresses = new Addresses(options.url);
     this.#pulse = new Pulse({
       ping: () => this.#link?.isOpen && this.#send({ type: "keep_alive" }),
-      dead: () => this.#lose(connectionLost()),
+      dead: () => this.#lose(faults.connectionLost()),
       received: async () => (this.#mayResume ? ((await this.#transport?.received()) ?? null) : null),
     });
   }
@@ -93,7 +81,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
    * @throws VoiceForgeError why it did not work; the client is closed then.
    */
   async connect(): Promise<ReadyEvent> {
-    if (this.#state !== "idle") throw alreadyUsed();
+    if (this.#state !== "idle") throw faults.alreadyUsed();
     this.#setState("connecting");
     try {
       const { audio = {}, audioFormat } = this.#options;
@@ -105,7 +93,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       return ready;
     } catch (cause) {
       this.#end("error");
-      throw toldOf(cause);
+      throw faults.toldOf(cause);
     }
   }
 
@@ -137,9 +125,9 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
    * @throws VoiceForgeError `NO_AUDIO_FORMAT`, `NOT_CONNECTED`.
    */
   async sendAudio(bytes: Uint8Array): Promise<void> {
-    if (this.#options.audioFormat === undefined) throw noAudioFormat();
+    if (this.#options.audioFormat === undefined) throw faults.noAudioFormat();
     if (!(this.#transport instanceof WebSocketWay) || this.#state === "closing" || this.#state === "closed") {
-      throw notConnected();
+      throw faults.notConnected();
     }
     await this.#transport.push(bytes);
   }
@@ -174,11 +162,11 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     try {
       return await this.#openBy(first);
     } catch (cause) {
-      const error = toldOf(cause);
+      const error = faults.toldOf(cause);
       if (second === undefined || !isBlocked(error) || this.#abort.signal.aborted) throw error;
       this.#closeConnections();
       this.#transport?.end();
-      this.emit("warning", udpBlocked(error));
+      this.emit("warning", faults.udpBlocked(error));
       return await this.#openBy(second);
     }
   }
@@ -187,7 +175,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     const warn = (error: VoiceForgeError): void => this.emit("warning", error);
     this.#transport = wayBy(name, this.#options, { addresses: this.#addresses, track: this.audioTrack, warn });
     const limitMs = this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-    const limits = { limitMs, late: () => timedOut(limitMs), signal: this.#abort.signal };
+    const limits = { limitMs, late: () => faults.timedOut(limitMs), signal: this.#abort.signal };
     return await limited(limits, async (signal) => (await this.#reach(null, signal)) as ReadyEvent);
   }
 
@@ -208,7 +196,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (this.#state === "closed") return;
     this.#pulse.heard();
     const event = parseEvent(text);
-    if (event === null) return this.emit("warning", malformedEvent());
+    if (event === null) return this.emit("warning", faults.malformedEvent());
     const step = this.#sequence.take(event.seq);
     if (step === "duplicate" && !OF_CONNECTION.has(event.type)) return;
     if (step !== null && step !== "duplicate") this.emit("gap", step);
@@ -226,12 +214,12 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       case "resumed":
         return this.#onResumed(event);
       case "reconnect":
-        return this.#lose(connectionLost());
+        return this.#lose(faults.connectionLost());
       case "warning":
-        return this.emit("warning", serverError(event.error));
+        return this.emit("warning", faults.serverError(event.error));
       case "error":
         this.#unconfirmed = null;
-        return this.emit("error", serverError(event.error));
+        return this.emit("error", faults.serverError(event.error));
       case "closed":
         return this.#end(event.reason);
       default:
@@ -282,12 +270,12 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   /** The device was unplugged or its permission withdrawn. */
   #onTrackEnded(): void {
     if (this.#state === "closed" || this.#state === "closing") return;
-    this.emit("error", microphoneLost());
+    this.emit("error", faults.microphoneLost());
     void this.close();
   }
 
   #send(message: object): void {
-    if (!this.#link?.isOpen) throw notConnected();
+    if (!this.#link?.isOpen) throw faults.notConnected();
     this.#link.send(JSON.stringify(message));
   }
 
@@ -312,7 +300,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     try {
       await persist((signal) => this.#reach(this.#sequence.last ?? -1, signal), options);
     } catch (cause) {
-      if (!this.#abort.signal.aborted) this.#fail(toldOf(cause));
+      if (!this.#abort.signal.aborted) this.#fail(faults.toldOf(cause));
     }
   }
 
@@ -345,7 +333,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     this.#transport?.end();
     this.#source?.stop();
     this.#setState("closed");
-    this.#abort.abort(closedHere());
+    this.#abort.abort(faults.closedHere());
     this.#closeConnections();
     this.#source = null;
     this.emit("closed", { reason });
