@@ -159,7 +159,12 @@ class Peer:
     async def hang_up(self) -> None:
         """Ask for the end, and wait for it."""
         self.channel.send('{"type":"close_stream"}')
-        await self.told.until("closed")
+        ended = asyncio.create_task(self.told.until("closed"))
+        over = asyncio.create_task(self.is_over.wait())
+        await asyncio.wait((ended, over), return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        assert self.told.of("closed"), f"over, and told only {[event['type'] for event in self.told.events]}"
+        await ended
 
     async def close(self) -> None:
         """Let go of everything."""
