@@ -34,10 +34,10 @@ LARGEST = frozenset(
         "voiceforge_usage_unwritten_seconds",
     }
 )
-"""Gauges that tell of what workers have in common, or of the worst of them: of several values the largest holds."""
+"""Gauges that tell of what the workers of a node share, or of the worst of them: `max` over them is what holds."""
 
 SMALLEST = frozenset(f"voiceforge_{name}" for name in ("ready", "engine_up", "database_up", "state_up"))
-"""Those of which the smallest holds. All other gauges are summed up, as counters and histograms are."""
+"""Those of which `min` does. All others are to be summed up, as counters and histograms are."""
 
 
 @dataclass(frozen=True, slots=True)

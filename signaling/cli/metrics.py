@@ -12,9 +12,9 @@ HEAD = """\
 # Metrics
 
 What `/metrics` shows, made by `voiceforge metrics` from the code. Units are seconds and bytes; labels are closed sets
-of words, never names of clients, keys or tenants. A server of several workers shows all of them together: counters,
-histograms and gauges summed up, but for gauges of which the *largest* or the *smallest* holds. `process_*` is of the
-process that answers.
+of words, never names of clients, keys or tenants. A server of several workers shows all of them, each sample with a
+label `worker`: `sum` them up over it, but for gauges that are marked `max` or `min`, which tell of what workers share.
+`process_*` is of each process.
 
 | metric | type | labels | what it says |
 |---|---|---|---|
@@ -25,7 +25,7 @@ def metrics_reference() -> str:
     """The page, as Markdown."""
     rows = []
     for metric in Metrics().families():
-        shown = "largest" if metric.name in LARGEST else "smallest" if metric.name in SMALLEST else ""
+        shown = "max" if metric.name in LARGEST else "min" if metric.name in SMALLEST else ""
         kind = f"{metric.kind}, {shown}" if shown else metric.kind
         labels = " ".join(f"`{label}`" for label in metric.labels)
         rows.append(f"| `{metric.name}` | {kind} | {labels} | {metric.text} |\n")
