@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
 from mediaserver.errors import CapacityError
+from mediaserver.session_config import MAX_CHANNELS
 from signaling.limits import ACCEPT_TIMEOUT_S, Admission, shutting_down
 from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer, new_etag, new_session_id
 from signaling.resume.elsewhere import Found
@@ -26,6 +28,20 @@ Registered = Callable[[LiveSession], None]
 
 MakePeer = Callable[[str], WebRtcPeer]
 """Makes the peer of a new session from its log id; raises ConfigError if what its client wants cannot be met."""
+
+
+def channels_of(offer_sdp: str, *, is_stereo: bool) -> int:
+    """How many channels an offer may bring, before it is understood: its audio sections that are not rejected.
+
+    Args:
+        offer_sdp: anything; what is no offer is refused by who understands it.
+        is_stereo: whether each has two.
+    """
+    sections = max(1, len(_AUDIO_SECTION.findall(offer_sdp)))
+    return min(sections * (2 if is_stereo else 1), MAX_CHANNELS)  # what has more is refused as such
+
+
+_AUDIO_SECTION = re.compile(r"^m=audio (?!0 )", re.MULTILINE)
 
 
 class Answering:
@@ -48,6 +64,7 @@ class Answering:
         door: str,
         registered: Registered | None = None,
         going_on: tuple[Found, int] | None = None,
+        is_stereo: bool = False,
     ) -> tuple[LiveSession, WebRtcPeer, str]:
         """Admit a session, make its peer and have it answer.
 
@@ -58,6 +75,8 @@ class Answering:
             registered: told of it once it has its URL.
             going_on: a session that another process had, and the last event that its client knows; None: a new one.
 
+            is_stereo: whether the two channels of a track are two people.
+
         Returns:
             The session as it is registered, its peer, and the answer's SDP.
 
@@ -67,12 +86,13 @@ class Answering:
         """
         session_id = new_session_id() if going_on is None else going_on[0].record.session_id
         age_s = None if going_on is None else going_on[0].going_on(()).age_s
+        channels = channels_of(offer_sdp, is_stereo=is_stereo)
         # Every task that the peer starts inherits the binding, so all its lines carry the id.
         with bound_contextvars(session=session_id):
             if going_on is None:
                 self._admission.check()  # no await between this and `add`: two offers cannot take one room
             peer = make_peer(session_id)
-            live = self._registry.add(session_id, peer, door=door, age_s=age_s)
+            live = self._registry.add(session_id, peer, door=door, age_s=age_s, channels=channels)
             if registered is not None:
                 registered(live)
             answer = await self._answer(live, peer, offer_sdp, **({} if going_on is None else {"after": going_on[1]}))

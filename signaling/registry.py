@@ -123,6 +123,7 @@ class LiveSession:
         closing: the task that closes it, once that has begun.
         reason: why it left the registry, one word; empty while it has not.
         trace_id: of its trace, for the log; empty where there is none.
+        channels: how many are heard in it: each costs what a session of one channel does.
         asked: what its door wants to know again where another process goes on with it; may hold secrets.
         on_gone: called once each, when it has left the registry.
     """
@@ -135,6 +136,7 @@ class LiveSession:
     etag: str = field(default_factory=new_etag)
     closing: asyncio.Task[None] | None = None
     reason: str = ""
+    channels: int = 1
     trace_id: str = field(default_factory=lambda: str(get_contextvars().get("trace_id", "")))
     asked: dict[str, str] = field(default_factory=dict, repr=False)
     on_gone: list[Callable[[], None]] = field(default_factory=list)
@@ -144,7 +146,8 @@ class Registry:
     """The sessions of this node.
 
     Args:
-        max_sessions: most sessions at once; one more is refused, none is ever ended for another.
+        max_sessions: most sessions at once, each as many as it has channels; one more is refused, none is ever ended
+            for another.
         metrics: how many live, by door, and how they ended.
         place_id: which of several processes this is, written before the dot of its sessions' secrets, so that a
             request that reaches another one is passed on; empty where there is only one.
@@ -167,8 +170,16 @@ class Registry:
     def __len__(self) -> int:
         return len(self._by_secret)
 
-    def require_room(self) -> None:
+    @property
+    def channels(self) -> int:
+        """How many channels are heard here, in all sessions."""
+        return sum(live.channels for live in self._by_secret.values())
+
+    def require_room(self, channels: int = 1) -> None:
         """Refuse a session that does not fit.
+
+        Args:
+            channels: how many it has.
 
         Raises:
             CapacityError: SERVER_FULL.
@@ -176,10 +187,18 @@ class Registry:
         """
         if current_lease() is None:  # else they are counted already, over all processes
             self._limiter.check(current_principal(), now_s=time.monotonic())
-        self._require_place()
+        self._require_place(channels)
 
-    def _require_place(self) -> None:
-        if len(self) >= self._max_sessions:
+    def _require_place(self, channels: int) -> None:
+        left = self._max_sessions - self.channels
+        if left < channels and left > 0:
+            raise CapacityError(
+                "SERVER_FULL",
+                f"The connection has {channels} channels, and {left} of this server's {self._max_sessions} are left.",
+                f"Try again in {FULL_RETRY_AFTER_S} s, or raise `max_sessions`.",
+                retry_after_s=FULL_RETRY_AFTER_S,
+            )
+        if left < channels:
             raise CapacityError(
                 "SERVER_FULL",
                 f"All {self._max_sessions} sessions of this server are taken.",
@@ -187,7 +206,9 @@ class Registry:
                 retry_after_s=FULL_RETRY_AFTER_S,
             )
 
-    def add(self, session_id: str, peer: LivePeer, *, door: str, age_s: float | None = None) -> LiveSession:
+    def add(
+        self, session_id: str, peer: LivePeer, *, door: str, age_s: float | None = None, channels: int = 1
+    ) -> LiveSession:
         """Take a session in; it leaves when its peer ends or when it is closed here.
 
         Args:
@@ -195,15 +216,16 @@ class Registry:
             peer: its server's end.
             door: its protocol.
             age_s: for how long another process had it; None where it is new. It is no new one to its key's limits.
+            channels: how many are heard in it.
 
         Raises:
             CapacityError: as `require_room`.
         """
         if age_s is None:
-            self.require_room()
+            self.require_room(channels)
         else:
-            self._require_place()
-        live = LiveSession(session_id, door, peer, current_principal(), secret=new_secret(self._place_id))
+            self._require_place(channels)
+        live = LiveSession(session_id, door, peer, current_principal(), new_secret(self._place_id), channels=channels)
         self._limiter.opened(live.principal, now_s=time.monotonic())
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()

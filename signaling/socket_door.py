@@ -99,6 +99,7 @@ async def serve(
     end: Callable[[], Awaitable[None]] | None = None,
     guest: Guest | None = None,
     age_s: float | None = None,
+    channels: int = 1,
 ) -> web.WebSocketResponse:
     """Serve an admitted client: from the upgrade to the close frame. There is no await before it is registered.
 
@@ -115,12 +116,13 @@ async def serve(
         end: lets go of what the conversation holds beside the feed, before the close frame.
         guest: the session where it waits for its client when the connection drops; it is what is registered then.
         age_s: for how long another process had the session; None: it is new.
+        channels: how many the client sends.
 
     Raises:
         CapacityError: the registry has no room.
         web.HTTPBadRequest: it is no handshake.
     """
-    live = registry.add(session_id, guest or feed, door=terms.door, age_s=age_s)
+    live = registry.add(session_id, guest or feed, door=terms.door, age_s=age_s, channels=channels)
     if guest is not None:
         guest.registered(live)
     try:

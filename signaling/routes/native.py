@@ -102,6 +102,7 @@ class Native:
                 registry=self._registry,
                 metrics=self._metrics,
                 guest=stream,
+                channels=config.audio_format.count,
             )
 
     @described(RESUME)
@@ -164,6 +165,7 @@ class Native:
                     metrics=self._metrics,
                     guest=stream,
                     age_s=stream.age_s,
+                    channels=config.audio_format.count,
                 )
 
     def _waiting(self, request: web.Request, live: LiveSession, after: int) -> tuple[LiveSession, NativeStream]:

@@ -227,7 +227,9 @@ class Whip:
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         await load_denoiser(config)
         opening = self._opening(config, receiver, is_stereo=query.multichannel)
-        live, _, answer = await self._answering.open(offer, opening.make_peer, door=DOOR, registered=opening.registered)
+        live, _, answer = await self._answering.open(
+            offer, opening.make_peer, door=DOOR, registered=opening.registered, is_stereo=query.multichannel
+        )
         opening.publish(live)
         return self._created(live, answer)
 
@@ -282,7 +284,12 @@ class Whip:
                 taken(live)
 
             live, _, answer = await self._answering.open(
-                offer, opening.make_peer, door=DOOR, registered=registered, going_on=(found, after)
+                offer,
+                opening.make_peer,
+                door=DOOR,
+                registered=registered,
+                going_on=(found, after),
+                is_stereo=IS_STEREO in door,
             )
         opening.publish(live)
         return self._created(live, answer)

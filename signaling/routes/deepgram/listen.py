@@ -172,6 +172,7 @@ class Listen:
             protocols=asked.protocols,
             headers={REQUEST_ID: request_id},
             end=outlet.close,
+            channels=asked.query.audio_format.count,
         )
 
     def _callback(self, query: LiveQuery, request_id: str) -> CallbackPost | None:

@@ -559,3 +559,14 @@ async def test_a_client_that_never_reads_is_cut(node: Node, monkeypatch: pytest.
         await flood()
     writer.close()
     await node.empty()
+
+
+async def test_channels_count_as_so_many_sessions(start: Any) -> None:
+    node = await start(max_sessions=3)
+    stereo = {**RAW, "channels": "2", "multichannel": "true"}
+    async with node.http.ws_connect(node.url(stereo)):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await node.http.ws_connect(node.url(stereo))
+        assert refused.value.status == 503
+        async with node.http.ws_connect(node.url(RAW)):
+            assert node.sessions == 2

@@ -11,6 +11,7 @@ from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig
 from signaling import registry as registry_module
+from signaling.answering import channels_of
 from signaling.registry import Registry
 
 
@@ -53,6 +54,35 @@ async def test_one_more_than_fits_is_refused(registry: Registry) -> None:
         registry.add("s_3", fake_peer("s_3"), door="whip")
     assert caught.value.code == "SERVER_FULL"
     assert len(registry) == 2
+
+
+async def test_each_channel_of_a_session_takes_a_place(metrics: Metrics) -> None:
+    registry = Registry(max_sessions=4, metrics=metrics)
+    two = registry.add("s_1", fake_peer("s_1"), door="whip", channels=2)
+    with pytest.raises(CapacityError) as caught:
+        registry.add("s_2", fake_peer("s_2"), door="whip", channels=3)
+    assert caught.value.code == "SERVER_FULL"
+    assert "3 channels, and 2 of this server's 4" in caught.value.message
+    registry.add("s_3", fake_peer("s_3"), door="whip", channels=2)
+    with pytest.raises(CapacityError):
+        registry.require_room()
+    await registry.close(two, "client", deadline_s=1)
+    assert registry.channels == 2
+    registry.require_room(2)
+
+
+@pytest.mark.parametrize(
+    ("offer", "is_stereo", "channels"),
+    [
+        ("", False, 1),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", False, 1),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", True, 2),
+        ("v=0\r\n" + "m=audio 9 X 111\r\na=x\r\n" * 3 + "m=audio 0 X 111\r\nm=video 9 X 96\r\n", False, 3),
+        ("m=audio 9 X 111\r\n" * 900, True, 8),
+    ],
+)
+def test_how_many_channels_an_offer_may_bring(offer: str, is_stereo: bool, channels: int) -> None:
+    assert channels_of(offer, is_stereo=is_stereo) == channels
 
 
 async def test_a_closing_session_keeps_its_room_but_is_not_found(registry: Registry, metrics: Metrics) -> None:
