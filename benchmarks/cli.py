@@ -15,6 +15,7 @@ from benchmarks import invention, languages, memory, noise, overload, silent, so
 from benchmarks import latency as latency_
 from benchmarks import policy as policy_
 from benchmarks import recordings as recordings_
+from benchmarks.cli_load import load, soak
 from benchmarks.command import Measure, common
 from benchmarks.peers import contenders
 from benchmarks.peers import measure as peers_
@@ -326,3 +327,7 @@ def peers(**own: Any) -> Measure:
     10 minutes) and, the first time, some for the installation.
     """
     return lambda job: peers_.measure(job, **own)
+
+
+bench.add_command(load)
+bench.add_command(soak)

@@ -75,7 +75,7 @@ class Server:
         """
         cpu_s = rss_mib = 0.0
         try:
-            for process in (self._root, *self._root.children(recursive=True)):
+            for process in self.processes():
                 with process.oneshot():
                     times = process.cpu_times()
                     cpu_s += times.user + times.system
@@ -83,6 +83,17 @@ class Server:
         except psutil.Error as exc:
             raise self.failure("ended while it was measured") from exc
         return Usage(cpu_s, rss_mib)
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and its children, as they are now.
+
+        Raises:
+            VoiceForgeError: SERVER_FAILED: it is gone.
+        """
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.Error as exc:
+            raise self.failure("ended while it was measured") from exc
 
     async def wait_ready(self) -> None:
         """Return once it takes clients.

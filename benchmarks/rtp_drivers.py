@@ -1,0 +1,183 @@
+"""The processes of recorded peers, commanded as one, and what they report put together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.rtp_peer import SetUp
+from benchmarks.screen import ScreenScore
+from mediaserver.errors import VoiceForgeError
+
+LINE_BYTES = 2**26
+"""Longest report: the outcomes of some hundred peers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What became of a peer that has gone, as `benchmarks.rtp_driver.outcome` tells.
+
+    Args:
+        said: of each recording that it played: its number, the text of its finals, and how many those were.
+        stray: finals that belong to no recording.
+        reason: why its session ended.
+    """
+
+    said: Sequence[tuple[int, str, int]]
+    stray: Sequence[str]
+    score: ScreenScore
+    reason: str | None
+    stream_s: float
+    events: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened since the report before, in all processes; counts of refusals and drops are of the whole run."""
+
+    guests: int
+    talking: int
+    lost: int
+    refused: Mapping[str, int]
+    dropped: int
+    set_ups: Sequence[SetUp]
+    left: Sequence[Left]
+    late_p99_s: float
+    late_max_s: float
+    packets: int
+
+
+class Drivers:
+    """Some processes of peers."""
+
+    def __init__(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
+        self._processes = processes
+
+    def cpu_s(self) -> float:
+        """CPU seconds that they have used."""
+        times = [psutil.Process(process.pid).cpu_times() for process in self._processes]
+        return float(sum(item.user + item.system for item in times))
+
+    async def open(self, count: int, *, per_s: float, idle: str) -> tuple[list[SetUp], float]:
+        """Let so many more peers in, so many a second; how long each took, and all of them together in seconds."""
+        shares = [count // len(self._processes) + (n < count % len(self._processes)) for n in range(self._count)]
+        answers = await asyncio.gather(
+            *(
+                self._ask(process, do="open", count=share, per_s=per_s / self._count, idle=idle)
+                for process, share in zip(self._processes, shares, strict=True)
+            )
+        )
+        return [SetUp(**item) for answer in answers for item in answer["set_ups"]], max(a["took_s"] for a in answers)
+
+    async def talk(self, at_once: int) -> None:
+        """Keep so many talking at a time."""
+        await asyncio.gather(
+            *(
+                self._ask(process, do="talk", at_once=at_once // self._count + (n < at_once % self._count))
+                for n, process in enumerate(self._processes)
+            )
+        )
+
+    async def churn(self, guests: int, *, stays_s: float, dropped: float, idle: str) -> None:
+        """Keep so many peers, each staying for `stays_s` on the average; a share of them goes without a word."""
+        await asyncio.gather(
+            *(
+                self._ask(
+                    process,
+                    do="churn",
+                    guests=guests // self._count + (n < guests % self._count),
+                    stays_s=stays_s,
+                    dropped=dropped,
+                    idle=idle,
+                )
+                for n, process in enumerate(self._processes)
+            )
+        )
+
+    async def report(self) -> Report:
+        """What happened since the last report."""
+        return await self._reported("report")
+
+    async def close(self) -> Report:
+        """Have all hang up once their finals are told."""
+        return await self._reported("close")
+
+    @property
+    def _count(self) -> int:
+        return len(self._processes)
+
+    async def _reported(self, do: str) -> Report:
+        answers = await asyncio.gather(*(self._ask(process, do=do) for process in self._processes))
+        return Report(
+            guests=sum(item["guests"] for item in answers),
+            talking=sum(item["talking"] for item in answers),
+            lost=sum(item["lost"] for item in answers),
+            refused=sum((Counter(item["refused"]) for item in answers), Counter()),
+            dropped=sum(item["dropped"] for item in answers),
+            set_ups=[SetUp(**each) for item in answers for each in item["set_ups"]],
+            left=[_left(each) for item in answers for each in item["left"]],
+            late_p99_s=max(item["late_p99_s"] for item in answers),
+            late_max_s=max(item["late_max_s"] for item in answers),
+            packets=sum(item["packets"] for item in answers),
+        )
+
+    async def _ask(self, process: asyncio.subprocess.Process, **command: Any) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(command).encode() + b"\n")
+        line = await process.stdout.readline()
+        if not line:
+            raise VoiceForgeError("DRIVER_FAILED", "A process of peers has ended.", "See what it wrote above.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def driver_cpus() -> list[int]:
+    """The cores that peers keep to: the last fourth of this machine's, at least one; none where there is but one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[-max(1, len(cores) // 4) :] if len(cores) > 1 else []
+
+
+@asynccontextmanager
+async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, str]) -> AsyncIterator[Drivers]:
+    """Start the processes; they are gone afterwards."""
+    started: list[asyncio.subprocess.Process] = []
+    try:
+        for number in range(processes):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.rtp_driver"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LINE_BYTES,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which still asks for the last report
+            )
+            started.append(process)
+            drivers = Drivers(started)
+            await drivers._ask(process, url=url, reels=str(reels), query=dict(query), seed=number, cpus=driver_cpus())
+        yield Drivers(started)
+    finally:
+        for process in started:
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in started:
+            try:
+                async with asyncio.timeout(30.0):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+
+
+def _left(body: Mapping[str, Any]) -> Left:
+    score = ScreenScore(**{item.name: body["score"][item.name] for item in fields(ScreenScore)})
+    said = [(int(reel), str(text), int(finals)) for reel, text, finals in body["said"]]
+    return Left(said, body["stray"], score, body["reason"], body["stream_s"], body["events"])
