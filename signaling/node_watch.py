@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -91,6 +92,7 @@ class NodeWatch:
         first, last = settings.udp_port_min, settings.udp_port_max
         self._sources = sources or Sources(settings.data_dir, range(first, last + 1) if first else range(0))
         self.conditions = Conditions(disk_reserve_bytes=settings.disk_reserve_mib * MIB)
+        self._looked_s = self._counted_s = -math.inf
         self._jobs: Mapping[str, int] = {}
         self._held_back: tuple[str, ...] = ()
         self._built: tuple[str, ...] = ()
@@ -103,18 +105,23 @@ class NodeWatch:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        machine_s = jobs_s = -JOBS_PERIOD_S
         while True:
-            now_s = time.monotonic()
-            self._look()
-            if now_s - machine_s >= MACHINE_PERIOD_S:
-                machine_s = now_s
-                await self._look_at_machine()
-            if now_s - jobs_s >= JOBS_PERIOD_S:
-                jobs_s = now_s
-                await self._count_jobs()
-            self._tell()
+            try:
+                await self._round()
+            except Exception:  # a system that writes something else than expected takes nothing with it
+                log.exception("the node cannot be looked after")
             await asyncio.sleep(PERIOD_S)
+
+    async def _round(self) -> None:
+        now_s = time.monotonic()
+        self._look()
+        if now_s - self._looked_s >= MACHINE_PERIOD_S:
+            self._looked_s = now_s
+            await self._look_at_machine()
+        if now_s - self._counted_s >= JOBS_PERIOD_S:
+            self._counted_s = now_s
+            await self._count_jobs()
+        self._tell()
 
     def show(self) -> None:
         """Set the gauges, for they are about to be read."""
