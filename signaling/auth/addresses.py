@@ -103,7 +103,7 @@ def _listed(headers: CIMultiDictProxy[str], name: str) -> list[str]:
 
 def _forwarded(element: str) -> Origin:
     """One hop: `for="[2001:db8::1]:4711";proto=https`. One that is hidden (`for=_proxy`) has no address."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for name, value in _PAIR.findall(element):
         text = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
         pairs.setdefault(name.lower(), text)

@@ -98,7 +98,7 @@ class Membership:
         engine = self._engine()
         return replace(
             place,
-            sessions=len(self._registry),
+            sessions=self._registry.channels,
             is_taking=not self._admission.not_ready(),
             retry_after_s=None if engine is None else engine.overload_retry_after_s(),
         )
