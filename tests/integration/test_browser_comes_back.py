@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
@@ -21,7 +22,9 @@ from tests.scoring import word_errors
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(120)]
 
-RESUMING_MS = 20_000
+RESUMING_MS = 30_000
+"""Longer than any of it takes on a busy machine."""
+
 FALLBACK_S = 9.0
 """The page gives WebRTC 6 s; nobody speaks meanwhile."""
 
@@ -93,6 +96,34 @@ async def test_without_udp_a_websocket_takes_over_and_loses_no_word_when_its_cab
         await stop(page)
         text = await spoken(page)
     assert word_errors(speech.text, text) <= 0.25, text
+
+
+async def test_workers_that_are_killed_take_no_word_with_them(
+    model_files: object, vad_model_path: object, speech: Speech, tmp_path: Path
+) -> None:
+    sound = microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech, LEAD_IN_S)
+    before = set(psutil.Process().children())
+    async with own_server(("--workers", "2")) as url, browser_page(sound) as page:
+        (server,) = (child for child in psutil.Process().children() if child not in before and is_server(child))
+        await page.goto(f"{url}/?raw=1&transport=websocket")
+        await page.get_by_test_id("start").click()
+        await expect(page.get_by_test_id("interim").first).to_be_visible(timeout=RESUMING_MS)
+        workers = [child for child in server.children() if "signaling.workers" in child.cmdline()]
+        assert len(workers) == 2
+        for worker in workers:
+            worker.kill()
+        await until(page, "resuming")
+        await until(page, "connected")
+        await expect(page.get_by_test_id("progress")).to_contain_text("Nothing was lost")
+        await page.wait_for_timeout(1000 * (speech.duration_s + LEAD_IN_S))
+        await stop(page)
+        text = await spoken(page)
+    assert word_errors(speech.text, text) <= 0.25, text
+
+
+def is_server(process: psutil.Process) -> bool:
+    """Whether it is `voiceforge serve`, not the browser."""
+    return "signaling.cli" in process.cmdline()
 
 
 async def give(page: Page, key: str) -> None:
