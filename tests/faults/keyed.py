@@ -40,7 +40,7 @@ class Keyed:
         """What has been counted so far, in seconds of audio."""
         status, text = await asyncio.to_thread(self.node.fetch, "/api/v1/usage", headers=self.headers)
         assert status == 200, text
-        return float(sum(line["audio_s"] for line in json.loads(text)["usage"]))
+        return float(sum(line["audio_s"] for line in json.loads(text)["lines"]))
 
     async def until_counted(self, audio_s: float, *, limit_s: float) -> None:
         """Wait until so much has been counted, to a tenth of a second."""
