@@ -148,8 +148,13 @@ class Metrics:
         )
         self.decoded_audio_seconds_total = counter(
             "decoded_audio_seconds_total",
-            "Audio in windows that were decoded, the same audio as often as it was. The real-time factor is "
-            "rate(voiceforge_decode_seconds_sum) / rate(this).",
+            "Audio in windows that were decoded, the same audio as often as it was.",
+            ("kind",),
+        )
+        self.decoding_seconds_total = counter(
+            "decoding_seconds_total",
+            "What decodes took, a batch's time shared by its windows. The real-time factor of a slot is rate(this) / "
+            "rate(voiceforge_decoded_audio_seconds_total).",
             ("kind",),
         )
         self.engine_up = gauge("engine_up", "Whether the engine is loaded and answers.")

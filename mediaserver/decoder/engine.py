@@ -224,6 +224,7 @@ class Engine:
         compute_s = asyncio.get_running_loop().time() - started_s
         kind = batch[0].window.kind.name.lower()
         self._metrics.decode_seconds.labels(kind).observe(compute_s)
+        self._metrics.decoding_seconds_total.labels(kind).inc(compute_s)
         self._metrics.decode_batch_windows.observe(len(batch))
         if batch[0].window.kind is not Kind.RECORDING:  # searched wider than what is live: it says nothing of finals
             self._finals.decoded(

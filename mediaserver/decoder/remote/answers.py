@@ -43,6 +43,9 @@ class Answers:
                 kind = entry.window.kind.name.lower()
                 self._metrics.queue_seconds.labels(kind).observe(hypothesis.queued_s)
                 self._metrics.decode_seconds.labels(kind).observe(hypothesis.compute_s)
+                self._metrics.decoding_seconds_total.labels(kind).inc(
+                    hypothesis.compute_s / max(1, hypothesis.batch_windows)
+                )
                 self._metrics.decoded_audio_seconds_total.labels(kind).inc(entry.window.duration_s)
                 self._metrics.decode_batch_windows.observe(hypothesis.batch_windows)
                 self.count(entry.window, "rejected" if hypothesis.rejected else "decoded")
