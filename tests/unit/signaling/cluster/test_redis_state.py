@@ -96,6 +96,11 @@ async def test_while_redis_is_away_it_is_not_asked_by_everybody(
             results = await asyncio.gather(*(state.get("a") for _ in range(100)), return_exceptions=True)
             assert all(isinstance(result, StateAwayError) for result in results)
         assert len(asked) <= 100, "those that were on their way, and none of the next"
+        asked.clear()
+        state._again_s = 0.0  # the pause is over
+        results = await asyncio.gather(*(state.get("a") for _ in range(100)), return_exceptions=True)
+        assert all(isinstance(result, StateAwayError) for result in results)
+        assert len(asked) == 1, "one finds out for all"
 
 
 async def test_one_that_answers_nothing_is_away_in_time(server: RedisServer) -> None:
