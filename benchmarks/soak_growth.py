@@ -9,6 +9,9 @@ import numpy as np
 
 MOST_SPEAKERS = 64
 
+LEAST_CORES = 0.01
+"""A speaker costs more than this; where no more is seen, all who were watched did not load the machine."""
+
 SETTLED_SHARE = 1 / 3
 """The first third of a run is for caches and allocators; memory is judged by what follows."""
 
@@ -58,6 +61,6 @@ def speakers_for(load: float, watched: Sequence[tuple[int, float]], *, cores: fl
         return 1
     counts, used = zip(*watched, strict=True)
     slope, base = np.polyfit(counts, used, 1)
-    if slope <= 0:
+    if slope < LEAST_CORES:
         return int(max(counts))
     return max(1, min(MOST_SPEAKERS, int(float((load * cores - base) / slope))))

@@ -1,0 +1,89 @@
+"""The peers of `voiceforge bench load` and `soak`: a real server hears what they play, and loses nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp.test_utils import TestServer
+
+from benchmarks import reels
+from benchmarks.corpus import Recording
+from benchmarks.rtp_drivers import Drivers, driving
+from mediaserver.audio.vad import VadPool
+from mediaserver.decoder.catalogue import ModelFiles
+from mediaserver.decoder.engine import open_engine
+from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
+from signaling.app import REGISTRY, make_app
+from tests.conftest import Speech
+from tests.scoring import word_errors
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest_asyncio.fixture
+async def server(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[TestServer]:
+    settings, metrics = Settings(), Metrics()
+    engine = open_engine(settings, model_files, metrics)
+    await engine.start()
+    vad = VadPool(vad_model_path, metrics=metrics)
+    served = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
+    await served.start_server()
+    yield served
+    await served.close()
+    await engine.close()
+    await vad.close()
+
+
+@pytest_asyncio.fixture
+async def drivers(server: TestServer, speech: Speech, tmp_path: Path) -> AsyncIterator[Drivers]:
+    recording = Recording(folder=speech.path.parent, path=speech.path.name, duration_s=speech.duration_s)
+    path = tmp_path / "reels.json"
+    await asyncio.to_thread(lambda: reels.write(path, reels.idle_reels(), [reels.spoken_reel(recording, seed=1)]))
+    url = str(server.make_url("")).rstrip("/")
+    async with driving(url, path, processes=1, query={"language": "en"}) as started:
+        yield started
+
+
+async def emptied(server: TestServer) -> None:
+    """Return once no session is left: a server closes after its client, which does not wait for that."""
+    async with asyncio.timeout(20.0):
+        while len(server.app[REGISTRY]):
+            await asyncio.sleep(0.05)
+
+
+async def test_what_they_play_is_heard_and_every_recording_has_its_final(
+    server: TestServer, drivers: Drivers, speech: Speech
+) -> None:
+    set_ups, _ = await drivers.open(3, per_s=10.0, idle=reels.ROOM)
+    assert len(set_ups) == len(server.app[REGISTRY]) == 3
+    assert all(0 < item.answered_s <= item.connected_s <= item.ready_s for item in set_ups)
+    await drivers.talk(1)
+    while not (await drivers.report()).talking:
+        await asyncio.sleep(0.1)
+    last = await drivers.close()
+    assert last.lost == 0
+    assert not last.refused
+    assert {peer.reason for peer in last.left} == {"client"}
+    ((reel, text, finals),) = [item for peer in last.left for item in peer.said]
+    assert reel == 0
+    assert finals >= 1
+    assert word_errors(speech.text, text) <= 0.15
+    await emptied(server)
+
+
+async def test_those_that_come_and_go_leave_nothing_behind(server: TestServer, drivers: Drivers) -> None:
+    await drivers.open(2, per_s=10.0, idle=reels.DTX)
+    await drivers.churn(2, stays_s=0.5, dropped=0.0, idle=reels.DTX)
+    gone = 0
+    while gone < 3:
+        await asyncio.sleep(0.2)
+        gone += len((await drivers.report()).left)
+    last = await drivers.close()
+    assert {peer.reason for peer in last.left} <= {"client"}
+    await emptied(server)
