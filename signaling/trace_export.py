@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -25,7 +26,7 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_RESOURCE_ATTRIBUTES,
     OTEL_SERVICE_NAME,
 )
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
@@ -293,7 +294,10 @@ def _headers(settings: Settings) -> dict[str, str] | None:
 
 def _resource() -> Resource:
     named = OTEL_SERVICE_NAME in os.environ or SERVICE_NAME in os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
+    # Each process is an instance of its own; OTEL_RESOURCE_ATTRIBUTES may name it otherwise.
     own: dict[str, str] = {SERVICE_VERSION: version("voiceforge")}
+    if SERVICE_INSTANCE_ID not in os.environ.get(OTEL_RESOURCE_ATTRIBUTES, ""):
+        own[SERVICE_INSTANCE_ID] = str(uuid.uuid4())
     return Resource.create(own if named else {**own, SERVICE_NAME: "voiceforge"})
 
 

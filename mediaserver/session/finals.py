@@ -178,6 +178,9 @@ class Finals:
         late_samples = self._hearing.received_samples - pending.speech_end_sample
         if self._hearing.is_real_time:
             self._metrics.final_seconds.observe(max(0.0, seconds(late_samples)))
+            now_s = seconds(self._hearing.received_samples)
+            for word in words[len(utterance.view.stable) :]:  # those before were told as stable
+                self._metrics.word_seconds.observe(max(0.0, now_s - word.end))
         said = Said(
             number=utterance.number,
             start_sample=utterance.start_sample,

@@ -31,7 +31,7 @@ from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.engine import open_engine
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import make_app
+from signaling.app import METRICS, make_app
 from signaling.caller import Call, RecordingTrack
 from tests.conftest import Speech
 from tests.scoring import word_errors
@@ -149,6 +149,9 @@ async def test_a_call_is_one_trace(collector: Collector, start_node: StartNode, 
     before_ns = time.time_ns()
     text, events = await call(server, speech)
     assert word_errors(speech.text, text) <= 0.2
+    words = sum(len(event["words"]) for event in events if event["type"] == "final")
+    assert timed(server, "word") >= words / 2  # those that were stable before; the others with their final
+    assert timed(server, "final") == sum(event["type"] == "final" for event in events)
     await server.close()
     await collector.stop()
 
@@ -194,6 +197,25 @@ async def test_a_call_is_one_trace(collector: Collector, start_node: StartNode, 
     for secret in (final["transcript"] for final in finals):
         assert secret.encode() not in collector.raw
     assert b"127.0.0.1" not in collector.raw
+
+
+def timed(server: TestServer, what: str) -> float:
+    """How many of them the latency was counted of."""
+    registry = server.app[METRICS].registry
+    return registry.get_sample_value(f"voiceforge_{what}_seconds_count") or 0.0
+
+
+async def test_what_comes_faster_than_it_is_spoken_says_nothing_of_latency(
+    start_node: StartNode, speech: Speech
+) -> None:
+    server = await start_node()
+    url = server.make_url("/ws/v1/transcribe").with_query(encoding="linear16", sample_rate="16000")
+    async with aiohttp.ClientSession() as http, http.ws_connect(url) as ws:
+        await ws.send_bytes((speech.samples() * 32767).astype("<i2").tobytes())
+        await ws.send_str('{"type":"close_stream"}')
+        told = [json.loads(message.data) async for message in ws]
+    assert any(event["type"] == "final" and event["words"] for event in told)
+    assert timed(server, "final") == timed(server, "word") == timed(server, "first_text") == 0
 
 
 async def stream(server: TestServer, headers: dict[str, str] | None = None) -> str:
