@@ -17,7 +17,7 @@ import { byId, byTestId } from "./dom.ts";
 import { durationText, percentText } from "./format.ts";
 import { AccessKey } from "./key.ts";
 import { LevelMeter } from "./level_meter.ts";
-import { Notice } from "./notice.ts";
+import { Notice, type Told } from "./notice.ts";
 import { Progress } from "./progress.ts";
 import { save, type Format } from "./save.ts";
 import { SettingsPanel } from "./settings.ts";
@@ -110,7 +110,8 @@ async function start(): Promise<void> {
     meter.detach();
     client = null;
     progress.hide();
-    if (reason === "shutdown" || reason === "timeout") notice.show(ENDED_BY_SERVER[reason], "warning");
+    const told = ENDED_BY_SERVER[reason];
+    if (told !== undefined) notice.show(told, "warning");
     showWhatCanBeDone();
   });
 
@@ -133,9 +134,11 @@ async function start(): Promise<void> {
   }, STATS_INTERVAL_MS);
 }
 
-const ENDED_BY_SERVER = {
+/** By the reason of `closed`; of other ends an error has told before, or the person's own hand. */
+const ENDED_BY_SERVER: Readonly<Record<string, Told>> = {
   shutdown: { code: "SHUTDOWN", message: "The server is shutting down.", hint: "All that was said is here; start again in a while." },
-  timeout: { code: "TIMEOUT", message: "The server ended the session after its time limit.", hint: "Start again to go on." },
+  timeout: { code: "TIMEOUT", message: "The server heard nothing for too long.", hint: "Start again to go on." },
+  session_max: { code: "SESSION_MAX", message: "The session has lasted as long as one may.", hint: "Start again to go on." },
 };
 
 const SILENT_MICROPHONE = {
