@@ -37,7 +37,7 @@ FULL_RETRY_AFTER_S = 10
 FLUSH_S = 10.0
 """How long the last finals of a session may take that has lasted as long as its key may: the longest decodes."""
 
-MOVE_SHARE = 0.5
+MOVE_SHARE = 0.9
 """Of the time to hand a session over; the rest is for closing it where nobody takes it."""
 
 MOVED_S = 1.0

@@ -35,6 +35,9 @@ FINAL_S, AUDIO_S, REFRESH_S = 1.0, 2.0, 5.0
 GRACE_S = 10.0
 """A record outlives the time for which a client may be away by this much: that its process is gone is noticed late."""
 
+SETTLE_SHARE = 0.7
+"""Of the time to hand a session over: what was said is made final in it; the rest is for writing it down."""
+
 WRITES_AT_ONCE = 16
 """A thousand sessions with news are written within a second where each write takes 10 ms."""
 
@@ -156,7 +159,7 @@ class Keeper:
             return False
         try:
             async with asyncio.timeout(deadline_s):
-                await kept.peer.prepare_move(deadline_s=deadline_s / 2)
+                await kept.peer.prepare_move(deadline_s=deadline_s * SETTLE_SHARE)
                 # What is told after this would be told again elsewhere; what is heard after it is not heard at all.
                 self._seal(kept, is_sealed=True)
                 is_written = await self._write(kept)

@@ -199,7 +199,7 @@ async def test_offers_that_do_not_fit_leave_the_session_waiting(node: TestServer
         ):
             return response.status, (await response.json())["error"]["code"]
 
-    assert await refused("v=0\r\n") == (400, "INVALID_SDP")
+    assert await refused("v=0\r\n") == (422, "NO_USABLE_AUDIO")
     assert await refused("v=0\r\n", headers={"Content-Type": "text/plain"}) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert await refused("v=0\r\n", query="?after=99") == (400, "INVALID_CURSOR")
     before = len(caller.events)

@@ -1,0 +1,300 @@
+"""Records of sessions in a shared state: when they are written, who claims them, and what a state that is away does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mediaserver.metrics import Metrics
+from mediaserver.session.eventlog import Entry, EventLog
+from mediaserver.session.resumption import Position
+from signaling.auth.principal import ANYBODY, KeyLimits, Principal, Scope, TokenKind
+from signaling.cluster.memory import MemoryState
+from signaling.cluster.state import VALUE_MAX_BYTES, StateAwayError
+from signaling.registry import LiveSession, Registry
+from signaling.resume.elsewhere import Elsewhere
+from signaling.resume.keeper import GRACE_S, Keeper
+from signaling.resume.record import Asked, Owner, Resumption, name_of
+
+WINDOW_S = 20.0
+
+
+class FakeChannels:
+    """Channels that have come as far as they are told."""
+
+    count = 2
+
+    def __init__(self) -> None:
+        self.positions = (Position(512, 1, 100, 0), Position(1024, 2, 200, 3))
+        self.samples = 2000
+        self.seq = 7
+        self.is_sealed = False
+
+    def received_samples(self, channel: int) -> int:
+        return self.samples
+
+
+class FakePeer:
+    """A peer that could be moved."""
+
+    can_resume = True
+    age_s = 3.0
+
+    def __init__(self) -> None:
+        self.on_ended: Callable[[str], None] | None = None
+        self.channels = FakeChannels()
+        self.log = EventLog("s_1", kept_letters=1000)
+        self.log.restore([Entry(5, '{"a":1}'), Entry(6, '{"b":2}')], newest=6)
+        self.diary: list[str] = []
+
+    def chosen(self) -> dict[str, Any]:
+        return {"language": "en"}
+
+    async def prepare_move(self, *, deadline_s: float) -> None:
+        self.diary.append("prepare")
+
+    def move(self) -> None:
+        self.diary.append(f"move sealed={self.channels.is_sealed}")
+
+    async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
+        self.diary.append(reason)
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+
+class AwayState(MemoryState):
+    """A state that may be away."""
+
+    is_away = False
+
+    async def get(self, name: str) -> bytes | None:
+        if self.is_away:
+            raise StateAwayError
+        return await super().get(name)
+
+    async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
+        if self.is_away:
+            raise StateAwayError
+        return await super().add(name, value, ttl_s=ttl_s)
+
+    async def swap(self, name: str, expected: bytes, value: bytes, *, ttl_s: float) -> bool:
+        if self.is_away:
+            raise StateAwayError
+        return await super().swap(name, expected, value, ttl_s=ttl_s)
+
+
+class Rig:
+    """A process among others, on a clock that is set by hand."""
+
+    def __init__(self, state: MemoryState | None = None, *, window_s: float = WINDOW_S) -> None:
+        self.state = AwayState() if state is None else state
+        self.metrics = Metrics()
+        self.now_s = 1_000_000.0
+        self.has_others = True
+        self.registry = Registry(max_sessions=10, metrics=self.metrics)
+        self.keeper = Keeper(
+            self.state,
+            place_id="aaaaaaaa",
+            has_others=lambda: self.has_others,
+            registry=self.registry,
+            window_s=window_s,
+            metrics=self.metrics,
+            wall_s=lambda: self.now_s,
+        )
+        self.elsewhere = Elsewhere(
+            self.state, place_id="bbbbbbbb", window_s=window_s, metrics=self.metrics, wall_s=lambda: self.now_s
+        )
+        self.peer = FakePeer()
+
+    def add(self) -> LiveSession:
+        return self.registry.add("s_1", self.peer, door="websocket")
+
+    def written(self, outcome: str) -> float:
+        labels = {"outcome": outcome}
+        return self.metrics.registry.get_sample_value("voiceforge_resumptions_total", labels) or 0.0
+
+
+async def test_what_was_written_is_what_another_one_reads() -> None:
+    rig = Rig()
+    live = rig.add()
+    live.asked["is_stereo"] = "true"
+    await rig.keeper.write()
+    rig.now_s += 4.0
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert found.away_s == 4.0
+    record = found.record
+    assert (record.session_id, record.door, record.place_id, record.seq) == ("s_1", "websocket", "aaaaaaaa", 7)
+    assert record.asked == Asked(config={"language": "en"}, door={"is_stereo": "true"})
+    assert record.settled() == rig.peer.channels.positions
+    assert record.entries() == [Entry(5, '{"a":1}'), Entry(6, '{"b":2}')]
+    assert found.going_on(record.settled()).age_s == 7.0
+    lively = record.live(rig.now_s, longest_s=30.0)
+    assert {position.sample for position in lively} == {-(-(2000 + 4 * 16_000) // 512) * 512}
+    assert [position.utterances for position in lively] == [1, 2]
+    assert rig.elsewhere.here(live.secret) is None
+
+
+@pytest.mark.parametrize("pinned", [None, {"language": "en"}])
+def test_an_owner_comes_back_as_it_was(pinned: dict[str, Any] | None) -> None:
+    limits = KeyLimits(sessions=3, session_s=60)
+    given = Principal("t", "k", frozenset({Scope.STREAM}), limits, pinned=pinned, token=TokenKind.JOIN)
+    for principal in (given, ANYBODY):
+        owner = Owner.model_validate_json(Owner.of(principal).model_dump_json())
+        assert owner.principal() == principal
+
+
+async def test_it_is_written_when_there_is_news_and_not_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    clock = [100.0]
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    rig.add()
+    await rig.keeper.write()
+    counts = []
+    for after_s, change in ((0.5, "final"), (0.6, ""), (1.5, "audio"), (0.6, ""), (4.0, ""), (1.1, "")):
+        clock[0] += after_s
+        if change == "final":
+            rig.peer.channels.positions = (Position(4096, 2, 100, 0), *rig.peer.channels.positions[1:])
+        if change == "audio":
+            rig.peer.channels.samples += 1
+        await rig.keeper.write()
+        counts.append(rig.written("written"))
+    assert counts == [1, 2, 2, 3, 3, 4]
+
+
+async def test_of_two_that_claim_one_gets_it_and_the_owner_lets_go() -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert [await rig.elsewhere.claim(found), await rig.elsewhere.claim(found)] == [True, False]
+    assert await rig.elsewhere.look(live.secret) is None
+    await rig.keeper._write(rig.keeper._kept["s_1"])
+    await rig.keeper.close()
+    assert rig.written("claimed") == 1
+    assert rig.peer.channels.is_sealed
+    assert rig.peer.diary == ["moved"]
+    assert len(rig.registry) == 0
+    assert await rig.elsewhere.look(live.secret) is None
+
+
+async def test_one_that_did_not_come_about_is_given_back() -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert await rig.elsewhere.claim(found)
+    await rig.elsewhere.give_back(found)
+    again = await rig.elsewhere.look(live.secret)
+    assert again == found
+
+
+async def test_an_ended_session_leaves_no_record() -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    await rig.registry.close(live, "client", deadline_s=1.0)
+    await rig.keeper.close()
+    assert await rig.state.get(name_of(live.secret)) is None
+
+
+async def test_a_record_that_is_too_old_is_none() -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    rig.now_s += WINDOW_S + GRACE_S + 1
+    assert await rig.elsewhere.look(live.secret) is None
+    assert await rig.elsewhere.look("nobody") is None
+
+
+async def test_what_cannot_be_read_is_left() -> None:
+    rig = Rig()
+    await rig.state.put(name_of("x"), b'{"version": 2}', ttl_s=10)
+    assert await rig.elsewhere.look("x") is None
+
+
+async def test_nothing_is_kept_of_sessions_that_wait_for_nobody() -> None:
+    rig = Rig()
+    rig.peer.can_resume = False
+    rig.add()
+    await rig.keeper.write()
+    assert rig.written("written") == 0
+    off = Rig(window_s=0)
+    off.add()
+    await off.keeper.write()
+    assert off.written("written") == 0
+
+
+async def test_a_state_that_is_away_hurts_nobody_and_is_caught_up_with() -> None:
+    rig = Rig()
+    live = rig.add()
+    assert isinstance(rig.state, AwayState)
+    rig.state.is_away = True
+    await rig.keeper.write()
+    assert rig.written("away") == 1
+    assert not await rig.keeper.hand_over(live, deadline_s=1.0)
+    assert not rig.peer.channels.is_sealed
+    with pytest.raises(StateAwayError):
+        await rig.elsewhere.look(live.secret)
+    rig.state.is_away = False
+    # An answer that was lost: what stands there is ours, and not what we think.
+    await rig.state.put(name_of(live.secret), b"{}", ttl_s=10)
+    assert await rig.keeper._write(rig.keeper._kept["s_1"])
+    assert await rig.elsewhere.look(live.secret) is not None
+
+
+async def test_sessions_are_handed_over_or_closed() -> None:
+    rig = Rig()
+    live = rig.add()
+    other = FakePeer()
+    other.can_resume = False
+    rig.registry.add("s_2", other, door="deepgram")
+
+    async def move(session: LiveSession, deadline_s: float) -> bool:
+        return await rig.keeper.hand_over(session, deadline_s=deadline_s)
+
+    rig.registry.move = move
+    await rig.registry.hand_over_all(deadline_s=2.0)
+    assert rig.peer.diary == ["prepare", "move sealed=True", "moved"]
+    assert other.diary == ["shutdown"]
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert found.record.seq == 8  # the goodbye was number 7
+    assert await rig.elsewhere.claim(found)
+    assert len(rig.registry) == 0
+
+
+async def test_nobody_is_handed_over_to_nobody() -> None:
+    rig = Rig()
+    rig.has_others = False
+    assert not await rig.keeper.hand_over(rig.add(), deadline_s=1.0)
+    assert rig.peer.diary == []
+
+
+def test_a_record_is_never_larger_than_the_state_takes() -> None:
+    rig_peer = FakePeer()
+    rig_peer.log = EventLog("s_1", kept_letters=10_000_000)
+    for number in range(2000):
+        rig_peer.log.restore([Entry(number, "語" * 1000)], newest=number)
+    record = Resumption.of(
+        rig_peer.channels,  # type: ignore[arg-type]
+        session_id="s_1",
+        door="whip",
+        place_id="aaaaaaaa",
+        owner=Owner.of(ANYBODY),
+        asked=Asked(config={}, door={}),
+        log=rig_peer.log,
+        began_at=0.0,
+        written_at=1.0,
+    )
+    large = record.model_copy(update={"events": record.events * 3})
+    for one in (record, large):
+        assert len(one.written()) <= VALUE_MAX_BYTES
+        kept = Resumption.model_validate_json(one.written()).events
+        assert kept[-1][0] == 1999
