@@ -70,16 +70,16 @@ async def test_what_an_administrator_does_is_asked_and_done(audited: Node, audit
     assert made["value"] not in written
 
 
-async def test_an_administrator_is_refused_while_there_is_no_log(
-    audited: Node, audit_path: Path, start_node: StartNode, tmp_path: Path
-) -> None:
+async def test_an_administrator_is_refused_while_there_is_no_log(audited: Node, audit_path: Path) -> None:
     _, headers = await admin_key(audited)
     audit_path.unlink()
     audit_path.mkdir()
-    async with audited.client.get("/api/v1/admin/keys", headers=headers) as response:
+    wanted = {"name": "phone", "tenant": "acme"}
+    async with audited.client.post("/api/v1/admin/keys", json=wanted, headers=headers) as response:
         assert response.status == 503
         assert (await response.json())["error"]["code"] == "AUDIT_AWAY"
         assert response.headers["Retry-After"]
+    assert [row.name for row in await audited.app[ACCOUNTS].keys.all()] == ["boss"]  # it was not done
     async with audited.client.get("/api/v1/usage", headers=headers) as response:
         assert response.status == 200
 
