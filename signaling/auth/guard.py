@@ -178,7 +178,12 @@ class Guard:
         """Serve one session for a join token; where it is refused, the token stays good."""
         if token.principal.token is not TokenKind.JOIN:
             return await handler(request)
-        if not await self._tokens.spend(token):
+        try:
+            is_first = await self._tokens.spend(token)
+        except StateAwayError as exc:
+            self._metrics.refused_total.labels(exc.code).inc()
+            raise
+        if not is_first:
             self._metrics.refused_total.labels("INVALID_API_KEY").inc()
             raise _unauthorized(operation, Credentials("bearer"), "The join token has been used.", exist=True)
         try:

@@ -193,7 +193,11 @@ SECRET = Operation(
         UNAUTHORIZED,
         *BODY,
         NO_DENOISER,
-        Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("too_many_secrets",), headers={"Retry-After": RetryAfter}),
+        Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            ("too_many_secrets", "state_away", "state_full"),
+            headers={"Retry-After": RetryAfter},
+        ),
     ],
     errors=ERRORS,
 )

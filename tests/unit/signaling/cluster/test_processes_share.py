@@ -15,6 +15,7 @@ from signaling.app import ACCOUNTS, REGISTRY, SHARED
 from signaling.auth import keys, revocations
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import ANYBODY, KeyLimits, Scope, TokenKind
+from signaling.cluster.memory import MemoryState
 from signaling.cluster.redis_state import RedisState
 from signaling.cluster.redis_url import parse_redis_url
 from signaling.cluster.state import State, StateAwayError
@@ -106,6 +107,21 @@ async def test_a_join_token_that_was_refused_a_session_is_good_still(nodes: tupl
     async with nodes[0].client.post("/whip", data="no offer", headers=bearer(token)) as response:
         assert response.status == 415
     assert await call(nodes[1], token) == 201
+
+
+async def test_while_nobody_knows_whether_a_token_was_used_it_is_not_taken(
+    start_node: StartNode, tmp_path: Path
+) -> None:
+    state = MemoryState()
+    node = await start_node(state=state, data_dir=tmp_path / "data", state_away="serve")
+    token = node.app[ACCOUNTS].tokens.issue(ANYBODY, kind=TokenKind.JOIN, ttl_s=60)
+    await state.close()
+    assert await call(node, token) == 503
+    async with node.client.post("/v1/realtime/calls", data="", headers={**SDP, **bearer("ek_x")}) as response:
+        assert response.status == 503
+        assert (await response.json())["error"]["code"] == "state_away"
+    assert node.refused("STATE_AWAY") == 2
+    assert node.peers == []
 
 
 async def test_a_token_stays_good_where_its_key_has_no_room(nodes: tuple[Node, Node]) -> None:

@@ -16,7 +16,8 @@ from signaling.cluster.redis_scripts import SWEPT
 from signaling.cluster.redis_state import RedisState
 from signaling.cluster.redis_url import parse_redis_url
 from signaling.cluster.state import StateAwayError, StateFullError
-from tests.redis_servers import RedisServer, redis_sentinels, redis_server
+from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
+from tests.unit.signaling.test_tls import made
 
 pytestmark = [pytest.mark.needs("redis-server", "redis-cli"), pytest.mark.usefixtures("no_leaked_tasks")]
 
@@ -159,6 +160,23 @@ async def test_a_password_is_needed_where_there_is_one(capsys: pytest.CaptureFix
     assert "redis away" in logged
     assert "s3cret" not in logged
     assert "wr0ng" not in logged
+
+
+async def test_over_tls_only_to_whom_it_trusts(tmp_path: Path) -> None:
+    files = made(tmp_path)  # for the name localhost
+    certificate, key, port = files["tls_certificate"], files["tls_key"], free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with redis_server(*options, "--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate)):
+        async with state_at(f"rediss://localhost:{port}?ssl_ca_certs={certificate}") as state:
+            await state.put("a", b"1", ttl_s=60.0)
+            assert await state.get("a") == b"1"
+            async with state.listen("topic") as heard:
+                await state.publish("topic", b"1")
+                assert await anext(heard) == b"1"
+        for url in (f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"):
+            async with state_at(url) as state:
+                with pytest.raises(StateAwayError):
+                    await state.get("a")
 
 
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
