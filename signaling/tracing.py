@@ -91,7 +91,9 @@ class SessionTrace:
         self._has_text = False
         self._utterances: OrderedDict[tuple[int, int], _Utterance] = OrderedDict()  # bound: OPEN_UTTERANCES_MAX
         self._spoken_ns: dict[int, int] = {}  # when speech was last seen to begin, by channel
-        self.is_session = False
+        self.session_id = ""
+        """Of the session that came of the request; empty while none has."""
+        self._has_ended = False
 
     @property
     def trace_id(self) -> str:
@@ -147,10 +149,15 @@ class SessionTrace:
         self.root.child("resume", now_ns, details).end(now_ns)
 
     def ended(self, reason: str, attributes: Mapping[str, Value], *, error: str | None = None) -> None:
-        """It is over, and so is all within it; where its request is still to be answered, once that is."""
+        """It is over, and so is all within it; where its request is still to be answered, once that is. Only the first
+        reason counts.
+        """
+        if self._has_ended or (self._ending is not None and self._signaling is not None):
+            return
         if self._signaling is not None:
             self._ending = partial(self.ended, reason, attributes, error=error)
             return
+        self._has_ended = True
         now_ns = self._now_ns()
         if self._stage is not None:
             self._stage.end(now_ns, error=reason)
@@ -271,7 +278,8 @@ class Tracing(Watcher):
             raise
         finally:
             _CURRENT.reset(token)
-            if not trace.is_session:
+            if code is not None or not trace.session_id:  # a session may have been made, and have found no room
+                self._traces.pop(trace.session_id, None)
                 trace.ended("refused" if code else "no_session", {}, error=code)
 
     async def on_response(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -291,7 +299,7 @@ class Tracing(Watcher):
             trace = SessionTrace(root, None, self._now_ns)
             bind_contextvars(trace_id=trace.trace_id)
         if trace is not None:
-            trace.is_session = True
+            trace.session_id = session.session_id
             self._traces[session.session_id] = trace
 
     def opened(self, session: Watched) -> None:

@@ -144,6 +144,14 @@ def test_a_session_that_fails_before_its_answer_ends_after_it(trace: SessionTrac
     assert root_of(trace).error == "setup_failed"
 
 
+def test_only_the_first_reason_counts(trace: SessionTrace) -> None:
+    trace.ended("setup_failed", {})
+    trace.ended("refused", {}, error="INVALID_SDP")
+    trace.answered(422, "INVALID_SDP")
+    trace.ended("refused", {})
+    assert root_of(trace).attributes["voiceforge.end_reason"] == "setup_failed"
+
+
 def test_stages_follow_each_other(trace: SessionTrace) -> None:
     for stage in ("answered", "connected", "first_packet"):
         trace.reached(stage)
