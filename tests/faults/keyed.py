@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ USAGE_S = 4.0
 
 @dataclass(frozen=True)
 class Keyed:
-    """The server, its key, and its folder as this process reaches it."""
+    """The server, its key, its folder as this process reaches it, and its database as the server does."""
 
     node: Node
     key: str
     data_dir: Path
+    database: Path
     has_own_disk: bool
 
     @property
@@ -47,6 +49,34 @@ class Keyed:
         async with asyncio.timeout(limit_s):
             while abs(await self.audio_s() - audio_s) > 0.1:
                 await asyncio.sleep(0.2)
+
+
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+connection.execute("ROLLBACK")
+"""
+
+
+@contextmanager
+def locked_database(server: Keyed) -> Iterator[None]:
+    """Another program holds the database's lock for writing, in the server's own view of the disk."""
+    enter = []
+    if server.has_own_disk:
+        own_user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        enter = ["nsenter", "--target", str(server.node.popen.pid), *own_user, "--mount"]
+    path = str(server.database)
+    with subprocess.Popen(
+        [*enter, sys.executable, "-c", LOCKER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"locked"
+        yield
+        process.communicate(timeout=10)
+    assert process.returncode == 0
 
 
 def may_mount() -> bool:
@@ -71,7 +101,9 @@ def keyed_server(folder: Path, **settings: Any) -> Iterator[Keyed]:
     with served(folder, prefix=namespace(data_dir) if has_own_disk else (), data_dir=data_dir, **settings) as node:
         seen = Path(f"/proc/{node.popen.pid}/root{data_dir}") if has_own_disk else data_dir
         wanted = {"name": "faults", "tenant": "acme", "scopes": ["stream", "jobs", "admin"]}
-        yield Keyed(node, post_json(f"{node.url}/api/v1/admin/keys", wanted)["value"], seen, has_own_disk)
+        yield Keyed(
+            node, post_json(f"{node.url}/api/v1/admin/keys", wanted)["value"], seen, data_dir / "jobs.db", has_own_disk
+        )
 
 
 def post_json(url: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:

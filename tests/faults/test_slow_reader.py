@@ -30,6 +30,7 @@ async def test_a_slow_reader_loses_interims_and_no_final(node: Node, pulse: Puls
         await client.said()
         began_s = time.monotonic()
         proxy.network = Network(to_client_bytes_s=FASTER_BYTES_S)
+        await client.told.until("final", limit_s=CAUGHT_UP_S)
         await client.hang_up()
         assert time.monotonic() - began_s < CAUGHT_UP_S
         dropped = (await node.metrics()).total("events_dropped_total") - counted
