@@ -12,7 +12,7 @@ from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.errors import MediaError
 from mediaserver.ingest.codecs import AudioDecoder, Decoded, G711Decoder, G722Decoder, a_law_table, mu_law_table
 from mediaserver.ingest.jitter import JitterBuffer, JitterCounts, Kind, Playout
-from mediaserver.ingest.opus import CLOCK_RATE, OpusDecoder
+from mediaserver.ingest.opus import CLOCK_RATE, OpusDecoder, load_libopus
 from mediaserver.metrics import Metrics
 
 MAX_SOURCES = 8
@@ -66,16 +66,32 @@ def make_decoder(mime_type: str, channels: int = 1) -> AudioDecoder:
         MediaError: UNSUPPORTED_CODEC.
         VoiceForgeError: LIBOPUS_MISSING.
     """
+    require_decoder(mime_type, channels)
+    match mime_type.lower():
+        case "audio/opus":
+            return OpusDecoder(channels)
+        case "audio/g722":
+            return G722Decoder()
+        case law:
+            return G711Decoder(mu_law_table() if law == "audio/pcmu" else a_law_table())
+
+
+def require_decoder(mime_type: str, channels: int = 1) -> None:
+    """See that `make_decoder` has one, without making it.
+
+    Raises:
+        MediaError: UNSUPPORTED_CODEC.
+        VoiceForgeError: LIBOPUS_MISSING.
+    """
     match mime_type.lower(), channels:
         case "audio/opus", _:
-            return OpusDecoder(channels)
-        case "audio/pcmu", 1:
-            return G711Decoder(mu_law_table())
-        case "audio/pcma", 1:
-            return G711Decoder(a_law_table())
-        case "audio/g722", 1:
-            return G722Decoder()
-    raise MediaError("UNSUPPORTED_CODEC", f"The codec {mime_type} is not supported.", "Offer Opus, G722, PCMU or PCMA.")
+            load_libopus()
+        case "audio/pcmu" | "audio/pcma" | "audio/g722", 1:
+            pass
+        case _:
+            raise MediaError(
+                "UNSUPPORTED_CODEC", f"The codec {mime_type} is not supported.", "Offer Opus, G722, PCMU or PCMA."
+            )
 
 
 @dataclass(slots=True)
@@ -128,12 +144,16 @@ class AudioStream:
         channels: int = 1,
     ) -> None:
         self.statistics = StreamStatistics()
-        self._decoders = {number: make_decoder(mime_type, channels) for number, mime_type in codecs.items()}
+        for mime_type in codecs.values():
+            require_decoder(mime_type, channels)
+        self._codecs = dict(codecs)
+        self._channels = channels
+        self._decoders: dict[int, AudioDecoder] = {}  # of what came: most offers name four, to use one
         self._frame = () if channels == 1 else (channels,)  # shape of the samples of one moment
         self._on_samples = on_samples
         self._metrics = metrics
-        self._silence: Samples = np.zeros((SILENCE_CHUNK_SAMPLES, *self._frame), np.float32)
-        self._silence.flags.writeable = False  # it is handed out again and again
+        # One zero, seen again and again: a second of them would be as large as all else that a silent stream has.
+        self._silence: Samples = np.broadcast_to(np.float32(0.0), (SILENCE_CHUNK_SAMPLES, *self._frame))
         self._published = StreamStatistics()
         self._ssrc: int | None = None
         self._payload_type: int | None = None
@@ -196,12 +216,12 @@ class AudioStream:
         self._publish()
         for decoder in self._decoders.values():
             decoder.close()
-        self._decoders = {}
+        self._decoders, self._codecs = {}, {}
         self._decoder = self._ssrc = self._payload_type = None
 
     def _switch(self, ssrc: int, payload_type: int, now_s: float) -> bool:
         """Turns to another source or codec, if it may be heard."""
-        decoder = self._decoders.get(payload_type)
+        decoder = self._decoder_of(payload_type)
         if decoder is None:
             self.statistics.refused += 1
             return False
@@ -221,6 +241,13 @@ class AudioStream:
         self._jitter.restart(decoder.clock_rate)
         self._ssrc, self._payload_type, self._decoder = ssrc, payload_type, decoder
         return True
+
+    def _decoder_of(self, payload_type: int) -> AudioDecoder | None:
+        """The decoder of a payload type, made when its first packet comes; None of one that was not negotiated."""
+        decoder = self._decoders.get(payload_type)
+        if decoder is None and (mime_type := self._codecs.get(payload_type)) is not None:
+            decoder = self._decoders[payload_type] = make_decoder(mime_type, self._channels)
+        return decoder
 
     def _play(self, playouts: list[Playout]) -> None:
         decoder = self._decoder
