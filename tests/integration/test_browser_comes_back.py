@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from mediaserver.settings import Settings
 from signaling.auth.accounts import Accounts
@@ -132,6 +133,15 @@ async def give(page: Page, key: str) -> None:
     await page.get_by_test_id("key-give").click()
 
 
+async def refuses(page: Page, error: dict[str, object]) -> None:
+    """From now on there is no room, neither by the one way nor by the other."""
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(status=503, headers={"Retry-After": "12"}, json={"error": error})
+
+    await page.route(re.compile(r"/(whip|api/v1/tokens)"), answer)
+
+
 async def test_the_page_asks_for_a_key_and_keeps_it_out_of_addresses(
     model_files: object, vad_model_path: object, tmp_path: Path
 ) -> None:
@@ -164,5 +174,9 @@ async def test_the_page_asks_for_a_key_and_keeps_it_out_of_addresses(
         await until(page, "connected")
         await expect(page.get_by_test_id("key-dialog")).to_be_hidden()
         await stop(page)
+        await refuses(page, {"code": "NODE_FULL", "message": "Full.", "hint": "Wait.", "retryable": True})
+        await page.get_by_test_id("start").click()
+        await expect(page.get_by_test_id("error")).to_have_attribute("data-code", "NODE_FULL")
+        await expect(page.get_by_test_id("wait")).to_contain_text(re.compile(r"in \d+ s"))
     assert len([address for address in addresses if address.startswith("ws:") and "&token=eyJ" in address]) == 2
     assert not [address for address in addresses if key in address]

@@ -103,6 +103,8 @@ async function start(): Promise<void> {
   made.on("error", (error) => notice.show(error, "error"));
   made.on("warning", (error) => {
     if (error.code === "UDP_BLOCKED") progress.tell(`${error.message} ${error.hint}`);
+    // After a long break the server has much to hear at once; that is no trouble of the person's.
+    else if (error.code === "AUDIO_AHEAD") progress.tell("Catching up…");
     else notice.show(error, "warning");
   });
   made.on("closed", ({ reason }) => {
