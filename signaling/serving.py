@@ -19,6 +19,7 @@ from signaling.announcing import announce, say_failed, say_loaded
 from signaling.app import ACCOUNTS, ADMISSION, JOBS, MEMBER, MODELS, REGISTRY, make_app
 from signaling.auth.guard import require_keys
 from signaling.cluster.hop_proxy import UNIX
+from signaling.cluster.membership import LEAVING_S
 from signaling.cluster.opening import open_state
 from signaling.cluster.places import Place, new_place_id
 from signaling.cluster.state import State
@@ -140,6 +141,7 @@ class Server:
                 ],
                 deadline_s=settings.shutdown_deadline_s,
                 force=signals.force,
+                end_sessions=self._end_sessions,
             )
         return completed
 
@@ -165,6 +167,14 @@ class Server:
         self.app[ADMISSION].stop()
         await self._tell_others()
         await drain(self.app[REGISTRY], drain_s=self._settings.drain_s, hurry=signals.hurry)
+
+    async def _end_sessions(self, deadline_s: float) -> None:
+        registry, member = self.app[REGISTRY], self.app[MEMBER]
+        if len(registry) and member is not None and member.has_successor:
+            await member.leave()  # first, so that who comes back finds that this place is gone
+            await registry.hand_over_all(deadline_s=max(0.0, deadline_s - LEAVING_S))
+        else:
+            await registry.close_all("shutdown", deadline_s=deadline_s)
 
     async def _tell_others(self) -> None:
         member = self.app[MEMBER]

@@ -2,7 +2,8 @@
 
 1. Admit nobody: /readyz says 503, and so does every POST of an offer, with `Retry-After`, unless another server takes
    it. With `drain_s` sessions then go on until they end by themselves, for so long at most, and the port stays open.
-2. Close all sessions at once with the reason `shutdown`: finals are flushed, `closed` is said.
+2. Close all sessions at once with the reason `shutdown`: finals are flushed, `closed` is said. Where another server can
+   go on with them they are handed over instead, and their clients told to connect again.
 3. Close the engine and the VAD: nobody needs them any more.
 4. Stop HTTP. Last, so that a load balancer can ask /readyz while sessions are being closed.
 
@@ -16,6 +17,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -43,6 +45,8 @@ LOOK_S = 0.1
 
 Step = tuple[str, Callable[[], Awaitable[object]]]
 """A name for the log and what it does."""
+
+EndSessions = Callable[[float], Awaitable[None]]
 
 
 class StopSignals:
@@ -107,6 +111,7 @@ async def shut_down(
     then: Sequence[Step],
     deadline_s: float,
     force: asyncio.Event,
+    end_sessions: EndSessions | None = None,
 ) -> bool:
     """Stop in the order above.
 
@@ -116,12 +121,15 @@ async def shut_down(
         then: the further steps in order: engine, VAD, HTTP. A step that fails does not stop those after it.
         deadline_s: for everything together.
         force: set by a second signal.
+        end_sessions: within so many seconds; closes them if None.
 
     Returns:
         False if it was forced and steps were left out.
     """
     admission.stop()
-    order = asyncio.create_task(_in_order(registry, then, deadline_s), name="shutdown")
+    if end_sessions is None:
+        end_sessions = partial(_close_all, registry)
+    order = asyncio.create_task(_in_order(registry, end_sessions, then, deadline_s), name="shutdown")
     forced = asyncio.create_task(force.wait(), name="shutdown-forced")
     await asyncio.wait({order, forced}, return_when=asyncio.FIRST_COMPLETED)
     done = order.done()
@@ -134,12 +142,16 @@ async def shut_down(
     return done
 
 
-async def _in_order(registry: Registry, then: Sequence[Step], deadline_s: float) -> None:
+async def _close_all(registry: Registry, deadline_s: float) -> None:
+    await registry.close_all("shutdown", deadline_s=deadline_s)
+
+
+async def _in_order(registry: Registry, end_sessions: EndSessions, then: Sequence[Step], deadline_s: float) -> None:
     loop = asyncio.get_running_loop()
     ends_at_s = loop.time() + deadline_s
     log.info("shutting down", live=len(registry), deadline_s=deadline_s)
     flush_s = deadline_s * FLUSH_SHARE
-    await _step(("sessions", lambda: registry.close_all("shutdown", deadline_s=flush_s)), flush_s + CUT_GRACE_S)
+    await _step(("sessions", lambda: end_sessions(flush_s)), flush_s + CUT_GRACE_S)
     for step in then:
         await _step(step, max(MIN_STEP_S, ends_at_s - loop.time()))
     log.info("stopped")

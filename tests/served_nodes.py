@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,9 @@ class Heard:
     def is_over(self) -> bool:
         return bool(self.of("closed"))
 
+    def says(self, speech: Speech, most: float = MOST_ERRORS) -> bool:
+        return word_errors(speech.text, self.text) <= most
+
     def assert_says(self, speech: Speech, most: float = MOST_ERRORS) -> None:
         assert word_errors(speech.text, self.text) <= most, (self.text, self.of("error"), self.of("warning"))
 
@@ -207,10 +210,15 @@ class Peer(Heard):
         self._channel.on("message", lambda message: self.events.append(json.loads(message)))
         configure_ice(self._pc, IceOptions(self._addresses, None, range(0), 15.0), on_lost=lambda: None)
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        async with self.http.post(f"{url}/whip", data=self._pc.localDescription.sdp, headers=SDP) as response:
-            answer = await response.text()
-            assert response.status == 201, answer
-            self.location, self.etag = response.headers["Location"], response.headers["ETag"]
+        answer = ""
+        while not self.location:
+            async with self.http.post(f"{url}/whip", data=self._pc.localDescription.sdp, headers=SDP) as response:
+                answer = await response.text()
+                if response.status == 503:  # the machine is busy with something else: come again when it says
+                    await asyncio.sleep(float(response.headers["Retry-After"]))
+                    continue
+                assert response.status == 201, answer
+                self.location, self.etag = response.headers["Location"], response.headers["ETag"]
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     @property
@@ -219,9 +227,9 @@ class Peer(Heard):
         return self.location.removeprefix("/whip/").partition(".")[0]
 
     async def spoken(self) -> None:
-        """Wait until all is said."""
+        """Wait until all is said, and its words are there: silence follows it."""
         await asyncio.wait_for(self.track.finished.wait(), self.speech.duration_s + LIMIT_S)
-        await asyncio.sleep(0.6)  # what a jitter buffer holds
+        await until(lambda: self.says(self.speech))
 
     async def close_stream(self) -> None:
         self._channel.send('{"type":"close_stream"}')
@@ -258,24 +266,24 @@ class Socket(Heard):
         self.http = http
         self.close_code: int | None = None
 
-    async def run(self, url: str, *, pace: float = 1.0, pieces: Iterable[bytes] | None = None) -> None:
+    async def run(self, url: str, *, pace: float = 1.0) -> None:
         """From the handshake to the close frame.
 
         Args:
             url: of the server.
             pace: how much faster than real time.
-            pieces: of linear16 at 16 kHz; the recording if None.
         """
         audio = linear16(self.speech)
-        cut = pieces or (audio[at : at + CHUNK_BYTES] for at in range(0, len(audio), CHUNK_BYTES))
-        query = {"encoding": "linear16", "sample_rate": "16000"}
-        async with self.http.ws_connect(f"{url}/ws/v1/transcribe", params=query) as ws:
+        cut = (audio[at : at + CHUNK_BYTES] for at in range(0, len(audio), CHUNK_BYTES))
+        async with await self._connect(url) as ws:
 
             async def send() -> None:
                 with suppress(ConnectionError):
                     for piece in cut:
                         await ws.send_bytes(piece)
                         await asyncio.sleep(CHUNK_S / pace)
+                    await ws.send_bytes(bytes(10 * CHUNK_BYTES))  # a pause that ends the last utterance
+                    await until(lambda: self.says(self.speech))
                     await ws.send_str('{"type":"close_stream"}')
 
             sending = asyncio.create_task(send())
@@ -286,3 +294,13 @@ class Socket(Heard):
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
             self.close_code = ws.close_code
+
+    async def _connect(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        query = {"encoding": "linear16", "sample_rate": "16000"}
+        while True:
+            try:
+                return await self.http.ws_connect(f"{url}/ws/v1/transcribe", params=query)
+            except aiohttp.WSServerHandshakeError as exc:
+                if exc.status != 503 or exc.headers is None:
+                    raise
+                await asyncio.sleep(float(exc.headers["Retry-After"]))

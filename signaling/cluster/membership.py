@@ -60,6 +60,12 @@ class Membership:
         self._leaving = asyncio.Event()
         self._has_left = asyncio.Event()
 
+    @property
+    def has_successor(self) -> bool:
+        """Whether another server could go on with this one's sessions; workers of one server end together."""
+        node = self.places.own.node
+        return any(place.is_taking and place.node != node for place in self.places.others())
+
     async def run(self) -> None:
         """Tell the others, until cancelled or `leave`."""
         while not self._leaving.is_set():
