@@ -104,7 +104,7 @@ class Privacy:
         while (claimed := await self.erasures.claim()) is not None:
             try:
                 await self._eraser.erase(claimed)
-            except BaseException:
+            except asyncio.CancelledError:  # one that failed keeps its lease for a while: others have their turn
                 await asyncio.shield(self._give_back(claimed.id))
                 raise
             self._audit.record(

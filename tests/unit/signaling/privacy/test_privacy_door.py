@@ -13,7 +13,9 @@ from mediaserver.jobs.store import NewJob, Store
 from signaling.app import ACCOUNTS
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope, TokenKind
+from signaling.privacy import service
 from signaling.privacy.certificate import problem_of
+from signaling.privacy.eraser import Eraser
 
 TENANTS = "/api/v1/admin/tenants"
 
@@ -107,6 +109,35 @@ async def test_who_may_not(node: Node) -> None:
         assert (await ask(node, method, path, sent))[0] == 403, (method, path)
     for method, path in (("DELETE", "/api/v1/data"), ("GET", "/api/v1/erasures"), ("GET", TENANTS)):
         assert (await ask(node, method, path, {}))[0] == 401
+
+
+async def test_other_processes_forget_too_and_one_that_fails_keeps_nobody_waiting(
+    start_node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOK_PERIOD_S", 0.05)
+    both = [await start_node(data_dir=tmp_path / "data") for _ in range(2)]
+    admin, stream = await headers(both[0], "house", Scope.ADMIN), await headers(both[0], "acme", Scope.STREAM)
+    logs = []
+    for node in both:
+        async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
+            logs.append(response.headers["Location"])
+        assert (await node.client.delete(logs[-1])).status == 200
+    erase = Eraser.erase
+
+    async def fails_for_broken(eraser: Eraser, erasure: Any) -> Any:
+        if erasure.tenant == "broken":
+            raise OSError(5, "a file cannot be deleted")
+        return await erase(eraser, erasure)
+
+    monkeypatch.setattr(Eraser, "erase", fails_for_broken)
+    _, broken = await ask(both[0], "DELETE", f"{TENANTS}/broken/data", admin)
+    _, body = await ask(both[0], "DELETE", f"{TENANTS}/acme/data", admin)
+    await completed(both[0], body["id"], admin)
+    async with asyncio.timeout(20):
+        for node, log in zip(both, logs, strict=True):
+            while (await node.client.get(f"{log}/events")).status != 404:
+                await asyncio.sleep(0.05)
+    assert (await ask(both[0], "GET", f"/api/v1/erasures/{broken['id']}", admin))[1]["state"] == "running"
 
 
 async def test_events_of_sessions_that_ended_are_forgotten_too(node: Node) -> None:
