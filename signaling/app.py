@@ -216,7 +216,8 @@ def make_app(
         state_is_away=is_away,
     )
     of_node = None if crew is None or member is None else NodeMetrics(metrics, crew=crew, member=member)
-    health = Health(admission=admission, metrics=metrics, of_node=of_node)
+    others_take = (lambda: False) if member is None else member.others_of_node_take
+    health = Health(admission=admission, metrics=metrics, of_node=of_node, others_take=others_take)
     page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
 
     app = web.Application(

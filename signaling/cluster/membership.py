@@ -66,6 +66,11 @@ class Membership:
         node = self.places.own.node
         return any(place.is_taking and place.node != node for place in self.places.others())
 
+    def others_of_node_take(self) -> bool:
+        """Whether another worker of this server takes sessions."""
+        node = self.places.own.node
+        return any(place.is_taking and place.node == node for place in self.places.others())
+
     async def run(self) -> None:
         """Tell the others, until cancelled or `leave`."""
         while not self._leaving.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Literal
 
@@ -66,12 +67,21 @@ class Health:
         admission: knows whether sessions are taken.
         metrics: what `/metrics` shows.
         of_node: what it shows where there are several workers.
+        others_take: whether another worker of this node takes sessions, to which they are passed on.
     """
 
-    def __init__(self, *, admission: Admission, metrics: Metrics, of_node: NodeMetrics | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        of_node: NodeMetrics | None = None,
+        others_take: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._admission = admission
         self._metrics = metrics
         self._of_node = of_node
+        self._others_take = others_take
 
     def routes(self) -> list[web.RouteDef]:
         """What the application adds to its router."""
@@ -91,7 +101,7 @@ class Health:
         """200 when sessions are taken, else 503 with the reasons; a load balancer goes by this."""
         reasons = self._admission.not_ready()
         headers = {"Cache-Control": "no-store"}
-        if not reasons:
+        if not reasons or (not self._admission.stopping and self._others_take()):
             return web.json_response(Readiness(status="ready", reasons=[], codes=[]).model_dump(), headers=headers)
         headers["Retry-After"] = str(LOADING_RETRY_AFTER_S)
         body = Readiness(
