@@ -112,7 +112,10 @@ class State(Protocol):
         ...
 
     def listen(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """What is published from now on. Ends with `StateAwayError` where messages may have been missed."""
+        """What is published from now on, and perhaps what was a moment before.
+
+        Ends with `StateAwayError` where messages may have been missed.
+        """
         ...
 
     async def close(self) -> None:

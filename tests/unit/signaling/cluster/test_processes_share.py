@@ -24,6 +24,13 @@ from tests.unit.signaling.cluster.state_kinds import StateKit
 
 TOKEN_SECRET = "t" * 32
 
+over_both = pytest.mark.parametrize(
+    "kit",
+    ["memory", pytest.param("redis", marks=pytest.mark.needs("redis-server", "redis-cli"))],
+    indirect=True,
+)
+"""All kinds promise the same (`test_state_contract.py`): one that answers at once, and one over a wire."""
+
 
 def bearer(value: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {value}"}
@@ -55,6 +62,7 @@ async def nodes(start_node: StartNode, kit: StateKit, tmp_path: Path) -> tuple[N
     return await pair(start_node, kit.one, kit.other, tmp_path / "data")
 
 
+@over_both
 async def test_a_key_for_n_sessions_has_n_over_two_processes(nodes: tuple[Node, Node]) -> None:
     key = await new_key(nodes[0], sessions=3)
     statuses = await asyncio.gather(*(call(nodes[i % 2], key) for i in range(10)))
@@ -70,6 +78,7 @@ async def test_a_key_for_n_sessions_has_n_over_two_processes(nodes: tuple[Node, 
     assert sum(len(node.app[REGISTRY]) for node in nodes) == 3
 
 
+@over_both
 async def test_a_keys_minute_is_shared_and_refusals_use_nothing_of_it(nodes: tuple[Node, Node]) -> None:
     key = await new_key(nodes[0], sessions_per_minute=2)
     for node in nodes:
@@ -83,6 +92,7 @@ async def test_a_keys_minute_is_shared_and_refusals_use_nothing_of_it(nodes: tup
     assert nodes[0].refused("TOO_MANY_NEW_SESSIONS") == 2
 
 
+@over_both
 async def test_a_session_that_could_not_be_set_up_holds_no_place(
     start_node: StartNode, kit: StateKit, tmp_path: Path
 ) -> None:
@@ -95,6 +105,7 @@ async def test_a_session_that_could_not_be_set_up_holds_no_place(
         assert await call(node, key) == 422
 
 
+@over_both
 async def test_a_join_token_is_good_once_in_all_processes(nodes: tuple[Node, Node]) -> None:
     tokens = nodes[0].app[ACCOUNTS].tokens
     token = tokens.issue(ANYBODY, kind=TokenKind.JOIN, ttl_s=60)  # of a server without keys, so in the state alone
@@ -102,6 +113,7 @@ async def test_a_join_token_is_good_once_in_all_processes(nodes: tuple[Node, Nod
     assert await call(nodes[1], token) == 401
 
 
+@over_both
 async def test_a_join_token_that_was_refused_a_session_is_good_still(nodes: tuple[Node, Node]) -> None:
     token = nodes[0].app[ACCOUNTS].tokens.issue(ANYBODY, kind=TokenKind.JOIN, ttl_s=60)
     async with nodes[0].client.post("/whip", data="no offer", headers=bearer(token)) as response:
@@ -124,6 +136,7 @@ async def test_while_nobody_knows_whether_a_token_was_used_it_is_not_taken(
     assert node.peers == []
 
 
+@over_both
 async def test_a_token_stays_good_where_its_key_has_no_room(nodes: tuple[Node, Node]) -> None:
     row, key = (
         await nodes[0]
@@ -144,6 +157,7 @@ async def test_a_token_stays_good_where_its_key_has_no_room(nodes: tuple[Node, N
     assert status == 201
 
 
+@over_both
 async def test_a_client_secret_opens_sessions_in_all_processes(nodes: tuple[Node, Node]) -> None:
     key = await new_key(nodes[0])
     async with nodes[0].client.post("/v1/realtime/client_secrets", headers=bearer(key), json={}) as response:
@@ -153,6 +167,7 @@ async def test_a_client_secret_opens_sessions_in_all_processes(nodes: tuple[Node
             assert response.status == status  # it came in, and what it sent is no offer
 
 
+@over_both
 async def test_a_key_that_is_revoked_ends_in_all_processes_at_once(
     start_node: StartNode, kit: StateKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,9 +128,9 @@ async def test_a_group_takes_no_more_than_its_limit(kit: StateKit) -> None:
 
 async def test_whose_time_is_over_takes_no_place(kit: StateKit) -> None:
     group = any_name()
-    assert await kit.one.join(group, "dead", b"", ttl_s=kit.unit_s, limit=1)
+    assert await kit.one.join(group, "dead", b"", ttl_s=8 * kit.unit_s, limit=1)
     assert not await kit.other.join(group, "next", b"", ttl_s=LONG_S, limit=1)
-    await kit.pass_s(1.5 * kit.unit_s)
+    await kit.pass_s(9 * kit.unit_s)
     assert await kit.other.join(group, "next", b"", ttl_s=LONG_S, limit=1)
     assert not await kit.one.join(group, "dead", b"", ttl_s=LONG_S, limit=1), "who was away too long asks as others do"
 
@@ -142,21 +142,28 @@ async def test_a_bucket_holds_a_minutes_share(kit: StateKit) -> None:
     assert all(0.0 < wait_s <= 15.0 for wait_s in drawn if wait_s)
 
 
+async def drawn_empty(kit: StateKit, bucket: str, per_minute: int) -> tuple[int, float]:
+    """How many there were, and how long to wait for the next; a real clock gives some more meanwhile."""
+    for number in range(3 * per_minute):
+        if wait_s := await kit.one.draw(bucket, per_minute=per_minute):
+            return number, wait_s
+    raise AssertionError("it has no end")
+
+
 async def test_a_bucket_fills_evenly_and_no_higher(kit: StateKit) -> None:
-    bucket, per_minute = any_name(), round(60.0 / kit.unit_s)
-    first = [await kit.one.draw(bucket, per_minute=per_minute) for _ in range(2 * per_minute)]
-    wait_s = first[-1]
-    assert first[:per_minute] == [0.0] * per_minute
-    assert 0.0 < wait_s <= kit.unit_s * 1.001
+    bucket, per_minute = any_name(), 120
+    number, wait_s = await drawn_empty(kit, bucket, per_minute)
+    assert number >= per_minute
+    assert 0.0 < wait_s <= 0.501
     await kit.pass_s(wait_s)
     assert await kit.other.draw(bucket, per_minute=per_minute) == 0.0, "the time it told was true"
 
 
 async def test_what_was_refused_was_not_drawn(kit: StateKit) -> None:
-    bucket, per_minute = any_name(), round(60.0 / kit.unit_s)
-    for _ in range(3 * per_minute):
-        last_s = await kit.one.draw(bucket, per_minute=per_minute)
-    assert 0.0 < last_s <= kit.unit_s * 1.001, "asking in vain does not make it longer"
+    bucket, per_minute = any_name(), 120
+    await drawn_empty(kit, bucket, per_minute)
+    waits_s = [await kit.one.draw(bucket, per_minute=per_minute) for _ in range(20)]
+    assert max(waits_s) <= 0.501, "asking in vain does not make it longer"
 
 
 async def test_what_is_put_back_can_be_drawn_again_and_no_more(kit: StateKit) -> None:
@@ -182,6 +189,7 @@ async def test_everybody_who_listens_is_told(kit: StateKit) -> None:
 async def test_who_came_late_has_missed_it(kit: StateKit) -> None:
     topic = any_name()
     await kit.one.publish(topic, b"early")
+    await kit.pass_s(kit.unit_s)  # the nodes of a Cluster tell each other
     async with kit.other.listen(topic) as heard:
         await kit.one.publish(topic, b"late")
         assert await anext(heard) == b"late"
@@ -192,7 +200,8 @@ async def test_one_may_come_and_go(kit: StateKit) -> None:
     for turn in range(3):
         async with kit.one.listen(topic) as heard:
             await kit.other.publish(topic, b"%d" % turn)
-            assert await anext(heard) == b"%d" % turn
+            while (told := await anext(heard)) != b"%d" % turn:
+                assert told == b"%d" % (turn - 1), "it may come late to another node of a Cluster"
 
 
 async def test_names_of_values_groups_and_buckets_do_not_meet(kit: StateKit) -> None:
