@@ -18,7 +18,7 @@ from typing import Protocol
 
 from mediaserver.jobs.models import Job
 from mediaserver.jobs.observer import JobObserver
-from signaling.tracing import Span, Value
+from signaling.spans import Span, Value
 
 ENDS = frozenset({"completed", "failed", "cancelled"})
 

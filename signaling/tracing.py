@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol
 
 from aiohttp import web
 from structlog.contextvars import bind_contextvars, bound_contextvars
@@ -32,44 +31,13 @@ from signaling.openapi.operation import Operation, description_of
 from signaling.problems import Handler, route_of
 from signaling.requests import REQUEST, current_request
 from signaling.session_watch import Watched, Watcher
+from signaling.spans import Span, Spans, Value
 
 TRACEPARENT = "traceparent"
-
-Value = str | int | float | bool
 
 OPEN_UTTERANCES_MAX = 32
 """Utterances of one session whose span is not sent yet: those that are being spoken, and the last ones, which may still
 be revised. The oldest is sent first; a revision that comes later is an event of the session."""
-
-
-class Span(Protocol):
-    """A span that has begun."""
-
-    trace_id: str
-
-    def child(self, name: str, start_ns: int, attributes: Mapping[str, Value]) -> Span:
-        """Begin one within it."""
-        ...
-
-    def set(self, attributes: Mapping[str, Value]) -> None:
-        """Say more of it."""
-        ...
-
-    def event(self, name: str, at_ns: int, attributes: Mapping[str, Value]) -> None:
-        """Something happened within it."""
-        ...
-
-    def end(self, at_ns: int, *, error: str | None = None) -> None:
-        """It is over; `error` is the code of what went wrong."""
-        ...
-
-
-class Spans(Protocol):
-    """Where spans are begun (`signaling.trace_export`)."""
-
-    def begin(self, name: str, start_ns: int, attributes: Mapping[str, Value], *, traceparent: str | None) -> Span:
-        """Begin a trace, or continue a caller's."""
-        ...
 
 
 class SessionTrace:

@@ -19,9 +19,10 @@ from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from signaling.spans import Value
 from signaling.trace_export import OtlpSpans
 from signaling.trace_setup import open_traces
-from signaling.tracing import OPEN_UTTERANCES_MAX, SessionTrace, Value
+from signaling.tracing import OPEN_UTTERANCES_MAX, SessionTrace
 
 ON = Settings(otlp_endpoint="http://collector.invalid:4318")
 
