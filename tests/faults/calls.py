@@ -260,23 +260,40 @@ class Socket:
 
 @asynccontextmanager
 async def socket(
-    url: str, *, headers: Mapping[str, str] | None = None, query: Mapping[str, str] = LINEAR16
+    url: str, *, headers: Mapping[str, str] | None = None, is_patient: bool = True
 ) -> AsyncIterator[Socket]:
-    """An open WebSocket."""
-    async with (
-        aiohttp.ClientSession() as http,
-        http.ws_connect(f"{url}{WS_PATH}", params=query, headers=headers) as ws,
-    ):
-        client = Socket(ws)
+    """An open WebSocket of somebody who comes again where the node is busy, if patient."""
+    async with aiohttp.ClientSession() as http:
+        client = Socket(await _connected(http, f"{url}{WS_PATH}", headers, BUSY_S if is_patient else 0.0))
         try:
             yield client
         finally:
             await client.close()
 
 
-async def talk(url: str, speech: Speech, *, pace: float = 4.0, headers: Mapping[str, str] | None = None) -> Told:
+async def _connected(
+    http: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None, patience_s: float
+) -> aiohttp.ClientWebSocketResponse:
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return await http.ws_connect(url, params=LINEAR16, headers=headers)
+        except aiohttp.WSServerHandshakeError as exc:
+            if exc.status != 503 or time.monotonic() > until_s:
+                raise
+        await asyncio.sleep(BUSY_POLL_S)
+
+
+async def talk(
+    url: str,
+    speech: Speech,
+    *,
+    pace: float = 4.0,
+    headers: Mapping[str, str] | None = None,
+    is_patient: bool = True,
+) -> Told:
     """A whole conversation over a WebSocket."""
-    async with socket(url, headers=headers) as client:
+    async with socket(url, headers=headers, is_patient=is_patient) as client:
         await client.speak(speech, pace=pace)
         await client.hang_up()
     return client.told

@@ -23,6 +23,9 @@ CONNECT_TIMEOUT_S = 6.0
 RESUME_WINDOW_S = 2.0
 """For which it waits for clients to come back; none of its tests does."""
 
+INTERIM_PERIOD_MS = 200
+"""So many that a slow reader's do not all fit; no other client of it asks for any."""
+
 
 @pytest.fixture(scope="session")
 def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulse]:
@@ -47,6 +50,7 @@ def node(
         ping_timeout_s=PING_TIMEOUT_S,
         connect_timeout_s=CONNECT_TIMEOUT_S,
         resume_window_s=RESUME_WINDOW_S,
+        interim_period_ms=INTERIM_PERIOD_MS,
     ) as running:
         warm_up(running, longest)
         yield running

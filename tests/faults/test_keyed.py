@@ -94,7 +94,7 @@ async def join_token(server: Keyed, ttl_s: int = 60) -> dict[str, str]:
 async def comes_in(server: Keyed, headers: dict[str, str]) -> int:
     """Try a token; 101, or what it is refused by."""
     try:
-        async with socket(server.node.url, headers=headers) as client:
+        async with socket(server.node.url, headers=headers, is_patient=False) as client:
             await client.hang_up()
             return 101
     except aiohttp.WSServerHandshakeError as exc:
