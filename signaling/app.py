@@ -29,8 +29,8 @@ from signaling.hsts import Hsts
 from signaling.jobs_bell import JobsBell
 from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
-from signaling.node_watch import NodeWatch
 from signaling.node_metrics import Crew, NodeMetrics
+from signaling.node_watch import NodeWatch
 from signaling.outbound import Outbound
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware

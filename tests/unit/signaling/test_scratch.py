@@ -16,12 +16,15 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_it_is_gone_at_the_end_and_nobodys_but_ours(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError):
+    async def fail() -> None:
         async with scratch_folder() as folder:
             (folder / "recording").write_bytes(b"what somebody said")
             assert folder.stat().st_mode & 0o777 == 0o700
             assert await sweep_scratch() == 0, "it is in use"
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
     assert list(tmp_path.iterdir()) == []
 
 
