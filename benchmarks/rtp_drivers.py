@@ -62,6 +62,11 @@ class Drivers:
 
     def __init__(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
         self._processes = processes
+        self._owed: Counter[int] = Counter()  # answers by process id: of a command whose waiting was cancelled, too
+
+    async def begin(self, process: asyncio.subprocess.Process, **task: Any) -> None:
+        """Give a process its task."""
+        await self._ask(process, **task)
 
     def cpu_s(self) -> float:
         """CPU seconds that they have used."""
@@ -135,9 +140,13 @@ class Drivers:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(command).encode() + b"\n")
-        line = await process.stdout.readline()
-        if not line:
-            raise VoiceForgeError("DRIVER_FAILED", "A process of peers has ended.", "See what it wrote above.")
+        self._owed[process.pid] += 1
+        line = b""
+        while self._owed[process.pid]:
+            line = await process.stdout.readline()
+            if not line:
+                raise VoiceForgeError("DRIVER_FAILED", "A process of peers has ended.", "See what it wrote above.")
+            self._owed[process.pid] -= 1
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -152,6 +161,7 @@ def driver_cpus() -> list[int]:
 async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, str]) -> AsyncIterator[Drivers]:
     """Start the processes; they are gone afterwards."""
     started: list[asyncio.subprocess.Process] = []
+    drivers = Drivers(started)
     try:
         for number in range(processes):
             process = await asyncio.create_subprocess_exec(
@@ -162,9 +172,8 @@ async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, 
                 start_new_session=True,  # Ctrl-C is for the benchmark, which still asks for the last report
             )
             started.append(process)
-            drivers = Drivers(started)
-            await drivers._ask(process, url=url, reels=str(reels), query=dict(query), seed=number, cpus=driver_cpus())
-        yield Drivers(started)
+            await drivers.begin(process, url=url, reels=str(reels), query=dict(query), seed=number, cpus=driver_cpus())
+        yield drivers
     finally:
         for process in started:
             if process.stdin is not None:

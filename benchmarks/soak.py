@@ -122,7 +122,7 @@ async def measure(
             at_once = speakers if speakers is not None else await _seek(job, server, drivers, load)
             await drivers.talk(at_once)
             await drivers.churn(peers, stays_s=stays_s, dropped=dropped, idle=reels.ROOM)
-            with _until_interrupted(course):
+            with until_interrupted(course):
                 await _watch(job, server, drivers, course, length_s)
             last = await drivers.close()
             course.left += last.left
@@ -152,7 +152,7 @@ async def _seek(job: Job, server: servers.Server, drivers: Drivers, load: float)
 
 
 @contextlib.contextmanager
-def _until_interrupted(course: Course) -> Iterator[None]:
+def until_interrupted(course: Course) -> Iterator[None]:
     """Ctrl-C ends what runs inside, and what was seen until then is told."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,9 +17,10 @@ from benchmarks.load import unheard_of
 from benchmarks.load_server import Look, Part, lag_s
 from benchmarks.load_step import Step, broken, unclean
 from benchmarks.rtp_driver import Guest, Said, event_of, outcome
-from benchmarks.rtp_drivers import Left
+from benchmarks.rtp_drivers import Drivers, Left
 from benchmarks.rtp_peer import RecordedPeer, SetUp
 from benchmarks.screen import ScreenScore
+from benchmarks.soak import Course, until_interrupted
 from benchmarks.soak_growth import growth, speakers_for
 from mediaserver.events import Final, SpeechStarted, Word
 
@@ -222,3 +224,51 @@ def test_speakers_are_a_share_of_the_machine() -> None:
     assert speakers_for(0.1, [(1, 0.5), (2, 0.8)], cores=2.0) == 1
     assert speakers_for(0.8, [(1, 0.5)], cores=2.0) == 1
     assert speakers_for(0.8, [(1, 0.5), (2, 0.5)], cores=2.0) == 2
+
+
+async def test_who_ends_a_long_run_by_hand_is_told_what_there_is() -> None:
+    course = Course()
+
+    async def run() -> str:
+        with until_interrupted(course):
+            await asyncio.sleep(60.0)
+        await asyncio.sleep(0)  # what follows may wait
+        return "told"
+
+    running = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    running.cancel()  # what asyncio does at Ctrl-C
+    assert await running == "told"
+    assert course.cut
+
+
+class Echo:
+    """A process that answers each line with its number, late."""
+
+    def __init__(self) -> None:
+        self.pid = 1
+        self.stdin = self
+        self.stdout = asyncio.StreamReader()
+        self.asked = 0
+
+    def write(self, line: bytes) -> None:
+        self.asked += 1
+
+    def answer(self, number: int) -> None:
+        self.stdout.feed_data(b'{"number":%d}\n' % number)
+
+
+async def test_the_answer_to_a_command_that_nobody_waits_for_any_more_is_no_answer_to_the_next() -> None:
+    echo = Echo()
+    process: Any = echo
+    drivers = Drivers([process])
+    first = asyncio.create_task(drivers._ask(process, do="report"))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(drivers._ask(process, do="close"))
+    await asyncio.sleep(0)
+    assert echo.asked == 2
+    echo.answer(1)
+    echo.answer(2)
+    assert await second == {"number": 2}
