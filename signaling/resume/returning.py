@@ -14,6 +14,7 @@ from mediaserver.errors import ConfigError
 from signaling.auth.addresses import client_address
 from signaling.auth.keys import Keys
 from signaling.auth.principal import Principal, set_principal
+from signaling.cluster.places import place_id_of
 from signaling.cluster.state import StateAwayError
 from signaling.limits import Admission
 from signaling.problems import HttpError
@@ -89,7 +90,9 @@ class Returning:
         return live
 
     async def _found(self, request: web.Request, secret: str, door: str) -> Found:
-        found = None if self._elsewhere is None else await self._elsewhere.look(secret)
+        found = None
+        if self._elsewhere is not None and place_id_of(secret):  # others were given out by nobody
+            found = await self._elsewhere.look(secret)
         if found is None or found.record.door != door:
             raise self.gone()
         principal = found.record.owner.principal()

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import WSCloseCode, web
 from structlog.contextvars import bound_contextvars
 
-from mediaserver.errors import VoiceForgeError
+from mediaserver.errors import CapacityError, VoiceForgeError
 from mediaserver.ingest.bytestream import byte_at, open_audio
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics
@@ -27,7 +27,7 @@ from signaling.resume.returning import ResumeQuery, Returning
 from signaling.routes.native_operations import CONNECT, RESUME
 from signaling.routes.native_stream import DOOR, LOG_KIB_MAX, PATH, NativeStream, check_labels
 from signaling.sessions import SessionFactory
-from signaling.socket_door import Terms, require_handshake, serve, serve_again
+from signaling.socket_door import SETUP_DEADLINE_S, Terms, require_handshake, serve, serve_again
 from signaling.stream_config import StreamConfig, StreamQuery
 
 MESSAGE_MAX_BYTES = 1024 * 1024
@@ -155,18 +155,22 @@ class Native:
             async with self._returning.claimed(found) as taken:
                 stream = self._stream(session_id, config, found)
                 stream.on_registered = taken
-                return await serve(
-                    request,
-                    TERMS,
-                    session_id,
-                    stream.feed,
-                    lambda outgoing: stream.begin_again(outgoing, after=after),
-                    registry=self._registry,
-                    metrics=self._metrics,
-                    guest=stream,
-                    age_s=stream.age_s,
-                    channels=config.audio_format.count,
-                )
+                try:
+                    return await serve(
+                        request,
+                        TERMS,
+                        session_id,
+                        stream.feed,
+                        lambda outgoing: stream.begin_again(outgoing, after=after),
+                        registry=self._registry,
+                        metrics=self._metrics,
+                        guest=stream,
+                        age_s=stream.age_s,
+                        channels=config.audio_format.count,
+                    )
+                except CapacityError:  # there is no place for it; nobody was told of anything
+                    await stream.close("setup_failed", deadline_s=SETUP_DEADLINE_S)
+                    raise
 
     def _waiting(self, request: web.Request, live: LiveSession, after: int) -> tuple[LiveSession, NativeStream]:
         """A session that waits here for its client."""

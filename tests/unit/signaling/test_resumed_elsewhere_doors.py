@@ -1,0 +1,170 @@
+"""Who is let in with a session that another process had."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from mediaserver.audio.vad import VadPool
+from mediaserver.metrics import Metrics
+from mediaserver.settings import Settings
+from signaling.app import ACCOUNTS, ADMISSION, MEMBER, REGISTRY, make_app
+from signaling.auth.keys import NewKey
+from signaling.auth.principal import Scope
+from signaling.cluster.memory import MemoryState
+from signaling.cluster.places import Place, new_place_id
+from tests.unit.signaling.front_door import FakeEngine
+from tests.unit.signaling.test_native import RAW, SECOND, Line, vad
+
+__all__ = ["vad"]
+
+PATH = "/ws/v1/transcribe"
+UP = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+class Two:
+    """Two servers on one state; the first has handed a session over when `path` is known."""
+
+    def __init__(self, servers: list[TestServer], http: aiohttp.ClientSession, engine: FakeEngine) -> None:
+        self.servers = servers
+        self.http = http
+        self.engine = engine
+
+    @property
+    def second(self) -> web.Application:
+        return self.servers[1].app
+
+    async def left(self, headers: dict[str, str] | None = None, query: dict[str, str] = RAW) -> str:
+        """Open a session at the first server, and have it handed over; where its client comes back to."""
+        for server in [*self.servers, *self.servers]:
+            await server.app[MEMBER].tell()
+        assert not any(server.app[MEMBER].places.is_alone for server in self.servers)
+        url = self.servers[0].make_url(PATH).with_query(query)
+        ws = await self.http.ws_connect(url, headers=headers)
+        line = Line(ws)
+        ready = await line.event()
+        if query == RAW:
+            await ws.send_bytes(SECOND)
+        await line.say(type="keep_alive")
+        assert (await line.event())["type"] == "pong"
+        leaving = asyncio.create_task(self.servers[0].app[MEMBER].leave())
+        async with asyncio.timeout(5):
+            while not self.second[MEMBER].places.is_alone:
+                await asyncio.sleep(0.01)
+                await self.second[MEMBER].tell()
+        leaving.cancel()  # it would wait for the other's next look
+        await self.servers[0].app[REGISTRY].hand_over_all(deadline_s=5.0)
+        assert [event["type"] for event in await line.rest()] == ["reconnect"]
+        return str(ready["resume"]["path"])
+
+    async def refusal(self, path: str) -> tuple[int, str]:
+        async with self.http.get(self.servers[1].make_url(path), headers=UP) as response:
+            return response.status, (await response.json())["error"]["code"]
+
+    async def back(self, path: str) -> dict[str, Any]:
+        """Come back, and close."""
+        ws = await self.http.ws_connect(self.servers[1].make_url(path).with_query(after="1"))
+        line = Line(ws)
+        resumed = await line.event()
+        await ws.close()
+        return resumed
+
+
+@pytest.fixture
+async def two(vad: VadPool, tmp_path: Path) -> AsyncIterator[Two]:
+    settings = Settings(shutdown_deadline_s=1.0, token_secret="x" * 32, max_sessions=1, data_dir=tmp_path)
+    state, engine, servers = MemoryState(), FakeEngine(), []
+    for name in ("a", "b"):
+        place = Place(new_place_id(), name, "unix:/nowhere.sock")
+        app = make_app(settings, metrics=Metrics(), engine=engine, vad=vad, state=state, place=place)
+        servers.append(TestServer(app))
+        await servers[-1].start_server()
+    async with aiohttp.ClientSession() as http:
+        yield Two(servers, http, engine)
+    for server in servers:
+        await server.close()
+    await state.close()
+
+
+async def test_a_session_goes_on_and_its_configuration_with_it(two: Two) -> None:
+    path = await two.left(query={**RAW, "language": "en", "interim_results": "false"})
+    resumed = await two.back(path)
+    assert (resumed["type"], resumed["seq"], resumed["is_elsewhere"]) == ("resumed", 3, True)
+    assert resumed["received_bytes"] == 0
+    assert resumed["resume"]["path"] != path
+
+
+async def test_audio_is_taken_up_where_all_before_it_was_settled(two: Two) -> None:
+    resumed = await two.back(await two.left())
+    assert 0 < resumed["received_bytes"] < len(SECOND)
+    assert resumed["received_bytes"] == pytest.approx(resumed["stream_time"] * 32_000, abs=32)
+
+
+async def test_a_container_is_begun_anew(two: Two) -> None:
+    path = await two.left(query={"encoding": "opus"})
+    assert (await two.back(path))["received_bytes"] is None
+
+
+async def test_where_there_is_no_room_it_waits_for_some(two: Two) -> None:
+    path = await two.left()
+    other = await two.http.ws_connect(two.servers[1].make_url(PATH).with_query(RAW))
+    assert await two.refusal(path) == (503, "SERVER_FULL")
+    await other.close()
+    async with asyncio.timeout(5):
+        while len(two.second[REGISTRY]):
+            await asyncio.sleep(0.01)
+    assert (await two.back(path))["type"] == "resumed"
+
+
+async def test_an_overloaded_engine_takes_none(two: Two) -> None:
+    path = await two.left()
+    two.engine.retry_after_s = 7
+    assert await two.refusal(path) == (503, "OVERLOADED")
+    two.engine.retry_after_s = None
+    assert (await two.back(path))["type"] == "resumed"
+
+
+async def test_a_server_that_stops_says_so(two: Two) -> None:
+    path = await two.left()
+    two.second[ADMISSION].stop()
+    assert await two.refusal(path) == (503, "SHUTTING_DOWN")
+
+
+async def test_strangers_and_other_doors_find_nothing(two: Two) -> None:
+    path = await two.left()
+    secret = path.rpartition("/")[2]
+    assert await two.refusal(f"{PATH}/{secret[:-1]}x") == (404, "SESSION_NOT_FOUND")
+    assert await two.refusal(f"{PATH}/stolen") == (404, "SESSION_NOT_FOUND")
+    offer = two.servers[1].make_url(f"/whip/{secret}")
+    async with two.http.post(offer, data="v=0", headers={"Content-Type": "application/sdp"}) as response:
+        assert response.status == 404
+    assert (await two.back(path))["type"] == "resumed"
+
+
+async def test_a_revoked_key_resumes_nowhere(two: Two) -> None:
+    keys = two.second[ACCOUNTS].keys
+    row, value = await keys.create(NewKey(name="a", tenant="t", scopes=[Scope.STREAM]))
+    path = await two.left(headers={"Authorization": f"Bearer {value}"})
+    await keys.revoke(row.id)
+    assert await two.refusal(path) == (401, "INVALID_API_KEY")
+
+
+async def test_who_had_it_is_whose_it_stays(two: Two) -> None:
+    _, value = await two.second[ACCOUNTS].keys.create(NewKey(name="a", tenant="t", scopes=[Scope.STREAM]))
+    path = await two.left(headers={"Authorization": f"Bearer {value}"})
+    ws = await two.http.ws_connect(two.servers[1].make_url(path))
+    (live,) = two.second[REGISTRY].sessions()
+    assert (live.principal.tenant, live.principal.key_id is not None) == ("t", True)
+    await ws.close()
