@@ -162,8 +162,6 @@ def make_app(
     recordings = Recordings(
         settings=settings, metrics=metrics, admission=admission, vad=lambda: models.vad, meter=meter
     )
-    native = Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics)
-    openai_rest = OpenAIRest(recordings=recordings, settings=settings, metrics=metrics)
     jobs = Jobs(
         settings,
         metrics=metrics,
@@ -192,10 +190,8 @@ def make_app(
         metrics=metrics,
         state=shared.state,
     )
-    admin = Admin(accounts=accounts)
     privacy = Privacy(settings, database=accounts.database, jobs=jobs, logs=logs, audit=audit)
     revocations = Revocations(keys=accounts.keys, registry=registry)
-    usage = UsageReport(database=accounts.database, prices=Prices(settings.price_per_minute))
     guard = Guard(
         settings=settings,
         keys=accounts.keys,
@@ -215,42 +211,46 @@ def make_app(
         usage_age_s=lambda: meter.unwritten_s,
         state_is_away=is_away,
     )
-    of_node = None if crew is None or member is None else NodeMetrics(metrics, crew=crew, member=member)
-    others_take = (lambda: False) if member is None else member.others_of_node_take
-    health = Health(admission=admission, metrics=metrics, of_node=of_node, others_take=others_take)
-    page = Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir)
+    health = Health(
+        admission=admission,
+        metrics=metrics,
+        of_node=None if crew is None or member is None else NodeMetrics(metrics, crew=crew, member=member),
+        others_take=(lambda: False) if member is None else member.others_of_node_take,
+    )
 
     app = web.Application(
-        middlewares=_middlewares(requests, gate, audit_door, guard, None if member is None else member.hop, traces),
+        middlewares=_middlewares(
+            requests=requests,
+            gate=gate,
+            audit=audit_door,
+            guard=guard,
+            hop=None if member is None else member.hop,
+            traces=traces,
+        ),
         client_max_size=SDP_MAX_BYTES,
     )
-    app[MEMBER] = member
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
     app[RECORDINGS], app[ACCOUNTS], app[AUDIT], app[SHARED] = recordings, accounts, audit, shared
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
-    app[JOBS] = jobs
+    app[JOBS], app[MEMBER] = jobs, member
     for door in (
         whip,
-        native,
+        Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics),
         Events(logs=logs),
         *transcriptions,
         deepgram,
-        openai_rest,
+        OpenAIRest(recordings=recordings, settings=settings, metrics=metrics),
         realtime,
-        admin,
-        usage,
+        Admin(accounts=accounts),
+        UsageReport(database=accounts.database, prices=Prices(settings.price_per_minute)),
         PrivacyDoor(privacy=privacy),
         health,
-        page,
+        Page(settings=settings, engine=lambda: models.engine, ice_servers=ice_servers, static_dir=static_dir),
         docs,
     ):
         app.add_routes(door.routes())
-    app.on_response_prepare.append(gate.on_response)
-    app.on_response_prepare.append(Hsts(settings).on_response)
-    app.on_response_prepare.append(requests.on_response)
-    app.on_response_prepare.append(audit_door.on_response)
-    if traces is not None:
-        app.on_response_prepare.append(traces.on_response)
+    on_response = [gate.on_response, Hsts(settings).on_response, requests.on_response, audit_door.on_response]
+    app.on_response_prepare.extend([*on_response, *([] if traces is None else [traces.on_response])])
 
     lifetime = Lifetime(
         settings=settings,
@@ -290,7 +290,7 @@ def _among_others(member: Membership | None, jobs: Jobs) -> list[Background]:
 
 
 def _middlewares(
-    requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard, hop: Hop | None, traces: Traces | None
+    *, requests: Requests, gate: Gate, audit: AuditDoor, guard: Guard, hop: Hop | None, traces: Traces | None
 ) -> list[Middleware]:
     """From the outermost to the innermost."""
     return [
