@@ -137,9 +137,8 @@ async def test_what_a_server_had_that_is_gone_is_gone_on_with_once(
         assert response.status == 404
 
 
-async def test_a_call_goes_on_at_another_server(two: Deployment, speeches: dict[str, Speech]) -> None:
-    one, other = speeches["alice-awb"], speeches["darwin-rms"]
-    caller, first, second = Caller(two.servers[0]), TimedTrack(one.path), TimedTrack(other.path)
+async def test_a_call_goes_on_at_another_server(two: Deployment, speech: Speech) -> None:
+    caller, first, second = Caller(two.servers[0]), TimedTrack(speech.path), TimedTrack(speech.path)
     await caller.call(first)
     await asyncio.wait_for(first.finished.wait(), 30)
     await two.servers[0].app[MEMBER].leave()
@@ -158,10 +157,10 @@ async def test_a_call_goes_on_at_another_server(two: Deployment, speeches: dict[
     assert resumed["is_elsewhere"] is True
     seqs = [event["seq"] for event in caller.events]
     assert seqs == sorted(set(seqs))
-    after = [final for final in caller.finals if final["start"] > one.duration_s]
-    before = [final for final in caller.finals if final["start"] <= one.duration_s]
-    assert word_errors(one.text, " ".join(final["transcript"] for final in before)) <= 0.25
-    assert word_errors(other.text, " ".join(final["transcript"] for final in after)) <= 0.25
+    after = [final for final in caller.finals if final["start"] > speech.duration_s]
+    before = [final for final in caller.finals if final["start"] <= speech.duration_s]
+    assert word_errors(speech.text, " ".join(final["transcript"] for final in before)) <= 0.25
+    assert word_errors(speech.text, " ".join(final["transcript"] for final in after)) <= 0.25
     offset_s = spoken_s + second.began_s - left_s
     assert after[0]["words"][0]["start"] == pytest.approx(offset_s, abs=0.5)
     assert [final["utterance_id"] for final in caller.finals] == list(range(1, len(caller.finals) + 1))
