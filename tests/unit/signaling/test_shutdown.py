@@ -21,12 +21,13 @@ from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling import registry as registry_module
 from signaling import serving as serving_module
+from signaling import shutdown as shutdown_module
 from signaling.app import ADMISSION, REGISTRY
 from signaling.limits import Admission
 from signaling.loading import Loaded
 from signaling.registry import Registry
 from signaling.serving import run, serve
-from signaling.shutdown import StopSignals, shut_down
+from signaling.shutdown import StopSignals, drain, shut_down
 
 
 class Diary:
@@ -150,6 +151,67 @@ async def test_force_leaves_the_order_where_it_stands() -> None:
     assert "http" not in diary.entries
     peer.may_close.set()
     await registry.close_all("shutdown", deadline_s=1.0)
+
+
+async def drained_after(registry: Registry, hurry: asyncio.Event, *, drain_s: float) -> float:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await drain(registry, drain_s=drain_s, hurry=hurry)
+    return loop.time() - began_s
+
+
+async def test_a_drain_waits_for_sessions_to_end_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(shutdown_module, "READY_GRACE_S", 0.05)
+    diary, registry, admission = parts()
+    peer = DiaryPeer("a", diary, admission)
+    registry.add("a", peer, door="whip")
+    draining = asyncio.create_task(drained_after(registry, asyncio.Event(), drain_s=60.0))
+    await asyncio.sleep(0.1)
+    assert not draining.done()
+    assert diary.entries == []
+    assert peer.on_ended is not None
+    peer.on_ended("client")
+    await asyncio.wait_for(draining, 5.0)
+
+
+async def test_a_drain_ends_when_its_time_is_over_or_somebody_is_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown_module, "LOOK_S", 0.01)
+    diary, registry, admission = parts()
+    registry.add("a", DiaryPeer("a", diary, admission), door="whip")
+    assert await drained_after(registry, asyncio.Event(), drain_s=0.05) >= 0.05
+    assert await drained_after(registry, asyncio.Event(), drain_s=0.0) < 1.0
+    hurry = asyncio.Event()
+    draining = asyncio.create_task(drained_after(registry, hurry, drain_s=60.0))
+    await asyncio.sleep(0.02)
+    hurry.set()
+    await asyncio.wait_for(draining, 5.0)
+    await registry.close_all("shutdown", deadline_s=1.0)
+
+
+async def test_a_server_without_sessions_stays_until_load_balancers_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutdown_module, "LOOK_S", 0.01)
+    monkeypatch.setattr(shutdown_module, "READY_GRACE_S", 0.2)
+    _, registry, _ = parts()
+    assert await drained_after(registry, asyncio.Event(), drain_s=60.0) >= 0.2
+
+
+async def test_sessions_end_as_the_server_says() -> None:
+    diary, registry, admission = parts()
+    given: list[float] = []
+
+    async def hand_over(deadline_s: float) -> None:
+        given.append(deadline_s)
+
+    assert await shut_down(
+        admission=admission,
+        registry=registry,
+        then=[diary.step("http")],
+        deadline_s=10.0,
+        force=asyncio.Event(),
+        end_sessions=hand_over,
+    )
+    assert (given, diary.entries) == ([8.0], ["http"])
 
 
 async def test_the_first_signal_asks_and_the_second_forces() -> None:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from mediaserver import child as module
+from mediaserver.child import Child
 from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
@@ -137,3 +139,43 @@ async def test_a_start_that_is_given_up_leaves_no_child() -> None:
         await asyncio.gather(starting, return_exceptions=True)
         assert pid is not None
         assert not psutil.pid_exists(pid)
+
+
+def worker(code: str, **options: Any) -> Child:
+    return Child(
+        "worker",
+        (sys.executable, "-c", code),
+        order="{}",
+        cannot_start=lambda why: VoiceForgeError("WORKER_FAILED", why, ""),
+        start_limit_s=20.0,
+        **{"stop_limit_s": 20.0, **options},
+    )
+
+
+async def test_one_that_hears_words_is_asked_by_one_and_not_by_signals() -> None:
+    code = f"{DEAF}{READY}sys.exit(0 if sys.stdin.readline() == 'stop\\n' else 3)"
+    process = worker(code, by_word=True)
+    await process.start()
+    assert process._process is not None
+    await process.close()
+    assert process._process.returncode == 0
+
+
+async def test_what_it_says_is_heard() -> None:
+    said: list[object] = []
+    process = worker(
+        f"{READY}print(json.dumps({{'loaded': 'tiny'}}), flush=True); {UNTIL_PARENT_GOES}", on_said=said.append
+    )
+    await process.start()
+    await until(lambda: len(said) == 2)
+    assert said == [{"ready": True}, {"loaded": "tiny"}]
+    await process.close()
+
+
+async def test_one_that_says_nothing_any_more_is_replaced() -> None:
+    died: list[None] = []
+    process = worker(READY + UNTIL_PARENT_GOES, silence_limit_s=0.2, on_died=lambda: died.append(None))
+    await process.start()
+    first = process.pid
+    await until(lambda: bool(died) and process.pid not in (None, first))
+    await process.close()
