@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServeProcess]:
     """One server for all tests: what is killed in one of them is back before the next; the last but one stops it."""
-    async with served(tmp_path_factory.mktemp("data"), "--workers", "2", "--max-sessions", "8") as running:
+    ports = ("--udp-port-min", "47800", "--udp-port-max", "47831")  # of both: they must not run into each other
+    data = tmp_path_factory.mktemp("data")
+    async with served(data, "--workers", "2", "--max-sessions", "8", *ports) as running:
         yield running
 
 
