@@ -6,7 +6,7 @@ is a secret: whoever knows it may trickle candidates into the session, look at i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Protocol
@@ -39,6 +39,7 @@ from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer
 from signaling.resume.elsewhere import Found
 from signaling.resume.returning import ResumeQuery, Returning
+from signaling.routes.whip_opening import IS_STEREO, WEBHOOK_SECRET, WEBHOOK_URL, Opening, url_of
 from signaling.routes.whip_operations import (
     CREATE,
     DELETE,
@@ -52,7 +53,7 @@ from signaling.routes.whip_operations import (
     TRICKLE,
     WhipQuery,
 )
-from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhook, SessionWebhooks, receiver_of
+from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhooks, receiver_of
 from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)
@@ -61,9 +62,6 @@ DOOR = "whip"
 
 ALLOWED_HEADERS = ("Content-Type", "If-Match", "Authorization", METADATA_HEADER, URL_HEADER, SECRET_HEADER)
 """What a page of another origin may send."""
-
-IS_STEREO, WEBHOOK_URL, WEBHOOK_SECRET = "is_stereo", "webhook_url", "webhook_secret"
-"""What is written down of a session beside its configuration, for another process that goes on with it."""
 
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
@@ -241,11 +239,11 @@ class Whip:
         is_stereo: bool,
         entries: Sequence[Entry] = (),
         going_on: GoingOn | None = None,
-    ) -> _Opening:
+    ) -> Opening:
         make_peer = partial(self._make_peer, config=config, is_stereo=is_stereo, door=DOOR)
         if going_on is not None:
             make_peer = partial(make_peer, going_on=going_on)
-        return _Opening(make_peer, self._logs, self._webhooks, receiver, is_stereo=is_stereo, entries=entries)
+        return Opening(make_peer, self._logs, self._webhooks, receiver, is_stereo=is_stereo, entries=entries)
 
     async def _resume(self, request: web.Request) -> web.Response:
         live = await self._returning.find(request, request.match_info["secret"], door=DOOR)
@@ -295,9 +293,9 @@ class Whip:
         return self._created(live, answer)
 
     def _created(self, live: LiveSession, answer: str) -> web.Response:
-        headers = CIMultiDict({"Location": _url(live), "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
+        headers = CIMultiDict({"Location": url_of(live), "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
         headers.update(_NOT_KEPT)
-        headers.add("Link", f'<{_url(live)}/events>; rel="events"; type="text/event-stream"')
+        headers.add("Link", f'<{url_of(live)}/events>; rel="events"; type="text/event-stream"')
         for link in self._ice_servers.links(live.session_id):
             headers.add("Link", link)
         # As bytes: text would add `; charset=utf-8`, and clients compare the type with `application/sdp` as it is.
@@ -313,57 +311,6 @@ class Whip:
                 "POST an offer to /whip for a new one.",
             )
         return live, live.peer
-
-
-class _Opening:
-    """A session that is being opened: what is made with its peer, and follows once that has answered."""
-
-    def __init__(
-        self,
-        make_peer: Callable[..., WebRtcPeer],
-        logs: EventLogs,
-        webhooks: SessionWebhooks,
-        receiver: Receiver | None,
-        *,
-        is_stereo: bool,
-        entries: Sequence[Entry],
-    ) -> None:
-        self._make_peer = make_peer
-        self._logs = logs
-        self._webhooks = webhooks
-        self._receiver = receiver
-        self._is_stereo = is_stereo
-        self._entries = entries
-        self._log: EventLog | None = None
-        self._posted: list[SessionWebhook] = []
-
-    def make_peer(self, session_id: str) -> WebRtcPeer:
-        self._log = self._logs.open(session_id)
-        if self._entries:
-            self._log.restore(self._entries, newest=self._entries[-1].seq)
-        self._posted = list(filter(None, [self._webhooks.tap(session_id, self._receiver)]))
-        return self._make_peer(session_id, taps=self._posted, log=self._log)
-
-    def registered(self, live: LiveSession) -> None:
-        """It has its URL: the client is told of its way back before anything else."""
-        if isinstance(live.peer, ReturningPeer):
-            live.peer.resumes_at(_url(live))
-        if self._is_stereo:
-            live.asked[IS_STEREO] = "true"
-        if self._receiver is not None:
-            live.asked[WEBHOOK_URL] = self._receiver.url
-            if self._receiver.secret is not None:
-                live.asked[WEBHOOK_SECRET] = self._receiver.secret
-
-    def publish(self, live: LiveSession) -> None:
-        """Its offer is answered: others may read along."""
-        assert self._log is not None
-        self._logs.publish(live, self._log)
-        live.on_gone += [webhook.end for webhook in self._posted]  # also where it is cut, and never says `closed`
-
-
-def _url(live: LiveSession) -> str:
-    return f"/whip/{live.secret}"
 
 
 _NOT_KEPT = {"Cache-Control": "no-store"}
