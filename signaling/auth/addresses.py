@@ -30,6 +30,8 @@ HOPS_MAX = 32
 UNIX_SOCKET = "127.0.0.1"
 """A socket in a folder is this machine's."""
 
+THIS_MACHINE = ("127.0.0.0/8", "::1/128")
+
 HOP_ADDRESS = web.RequestKey("hop_address", str)
 """The client's address, of a request that another place of this deployment passed on; only `cluster.hop` sets it."""
 
@@ -63,13 +65,17 @@ def origin_of(request: web.BaseRequest, trusted: Sequence[str]) -> Origin:
         trusted: networks of proxies that are believed; what anybody else says is anybody's invention.
 
     Returns:
-        The nearest address that no trusted proxy has; where all are, the farthest.
+        The nearest address that no trusted proxy has; where all are, the farthest. What a proxy of this machine sends
+        that is not trusted comes from anywhere, and not from this machine: nobody's address.
     """
     passed_on: str | None = request.get(HOP_ADDRESS)
     if passed_on is not None:
         return Origin(passed_on, False)  # who passed it on has said what is to be said of HTTPS
     origin = Origin(request.remote or UNIX_SOCKET, request.secure)
     if not is_within(origin.address, trusted):
+        is_passed_on = any(name in request.headers for name in (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED))
+        if is_passed_on and is_within(origin.address, THIS_MACHINE):
+            return Origin(HIDDEN, origin.is_secure)
         return origin
     for hop in reversed(_hops(request.headers, origin)):
         origin = hop

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import KeylessAccess, Settings
-from signaling.auth.addresses import client_address
+from signaling.auth.addresses import HIDDEN, client_address
 from signaling.auth.credentials import Credentials, credentials_of
 from signaling.auth.keys import PREFIX, Keys
 from signaling.auth.principal import ANYBODY, LOCAL, Principal, Scope, TokenKind, set_principal
@@ -29,6 +29,8 @@ from signaling.usage.meter import Meter
 
 NOBODY = Principal("", None, frozenset())
 """Who asks for what is open to anybody."""
+
+_BEHIND_A_PROXY = "The request came by a proxy that is not one of `trusted_proxies`, or does not say from whom."
 
 SECRET_PREFIX = "ek_"  # noqa: S105 - what secrets begin with
 
@@ -141,8 +143,9 @@ class Guard:
             # Whoever needs no key may send anything in its place, as vendors' SDKs do; but a token counts.
             found = found if found.principal is not None else _Found(keyless)
         if found.principal is None:
-            raise _unauthorized(operation, given, found.why, exist=exist)
-        if found.token is not None and found.principal.key_id is None and keyless is None:
+            why = found.why if address != HIDDEN or exist else _BEHIND_A_PROXY
+            raise _unauthorized(operation, given, why, exist=exist)
+        if found.principal.token is not None and found.principal.key_id is None and keyless is None:
             raise _unauthorized(operation, given, "The temporary token was given out without a key.", exist=exist)
         _require(found.principal, operation)
         if operation.opens_session or (operation.access is Access.JOBS and request.method == hdrs.METH_POST):

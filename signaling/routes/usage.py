@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from mediaserver.storage.database import Database
 from mediaserver.storage.usage import Usage, UsageDay
-from signaling.auth.principal import principal_of
+from signaling.auth.principal import Principal, principal_of
 from signaling.openapi.operation import JSON, Access, Answer, Operation, Refusal, Tag, described
+from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.usage.features import HEARD, Prices, split
 
@@ -113,6 +114,7 @@ class UsageReport:
     async def report(self, request: web.Request) -> web.Response:
         """GET: the lines."""
         asked = read_query(UsageQuery, request.query)
+        _require_key(principal_of(request))
         lines = await self._lines(asked, principal_of(request).own_tenant) if self._database.exists else []
         costs = [line.cost for line in lines]
         body = UsageBody(
@@ -155,6 +157,14 @@ class UsageReport:
         if by != "feature":
             return [(name, self._prices.of(model, features, audio_s))]
         return [(one, self._prices.of_feature(model, one, audio_s)) for one in split(features)]
+
+
+def _require_key(principal: Principal) -> None:
+    """A token that was handed to a browser does not tell it what others of its tenant used, and for how much."""
+    if principal.token is not None:
+        raise HttpError(
+            HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS", "A token does not tell of usage.", "Ask with your key."
+        )
 
 
 def _query(

@@ -56,7 +56,7 @@ def key_of(request: web.Request) -> str | None:
     """
     header = request.headers.get("Authorization")
     if header is not None:
-        scheme, _, key = header.partition(" ")
+        scheme, _, key = header.strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
@@ -65,8 +65,7 @@ def key_of(request: web.Request) -> str | None:
                 "Send `Authorization: Bearer <key>`.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return key.strip()
-    return credentials_of(request).value or None
+    return credentials_of(request).value or None  # the one that the guard has looked at, where there are two
 
 
 def read_query(query: MultiMapping[str]) -> RealtimeQuery:

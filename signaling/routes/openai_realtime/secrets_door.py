@@ -118,7 +118,7 @@ class SecretsDoor:
 def _require_other_key(request: web.Request) -> None:
     """A secret that was handed to a browser makes no further secrets."""
     key = key_of(request)
-    if key is not None and key.startswith(PREFIX):
+    if principal_of(request).token is not None or (key is not None and key.startswith(PREFIX)):
         raise HttpError(
             HTTPStatus.UNAUTHORIZED,
             "INVALID_API_KEY",

@@ -177,6 +177,21 @@ async def test_who_is_no_trusted_proxy_is_not_believed(start_node: StartNode, tm
         assert "from this address" in await response.text()
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+async def test_strangers_behind_a_proxy_of_this_machine_are_strangers(
+    start_node: StartNode, tmp_path: Path, header: str
+) -> None:
+    node = await start_node(data_dir=tmp_path / "data")  # whose operator forgot `trusted_proxies`
+    forwarded = {header: "198.51.100.7" if header == "X-Forwarded-For" else "for=198.51.100.7"}
+    assert (await node.client.get("/api/v1/admin/keys")).status == 200
+    async with node.client.get("/api/v1/admin/keys", headers=forwarded) as response:
+        assert response.status == 401
+        assert "trusted_proxies" in await response.text()
+    key = await new_key(node, networks=["127.0.0.1"])
+    assert (await node.client.get("/api/v1/config", headers=bearer(key))).status == 200
+    assert (await node.client.get("/api/v1/config", headers={**bearer(key), **forwarded})).status == 401
+
+
 async def test_a_trusted_proxy_is_believed_for_its_own_hop(start_node: StartNode, tmp_path: Path) -> None:
     node = await start_node(data_dir=tmp_path / "data", trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"])
     key = await new_key(node, networks=["192.0.2.0/24"])
@@ -328,6 +343,41 @@ async def test_a_client_secret_carries_its_key(guarded: Node) -> None:
     assert (await offer(guarded, secret))[0] == 403
     await guarded.app[ACCOUNTS].keys.revoke(key.split("_")[1])
     assert (await guarded.client.get("/v1/realtime", headers=bearer(secret))).status == 401
+
+
+async def test_a_client_secret_makes_no_other_however_it_is_sent(guarded: Node) -> None:
+    key = await new_key(guarded, Scope.STREAM)
+    pinned = {"session": {"type": "transcription", "audio": {"input": {"transcription": {"language": "de"}}}}}
+    async with guarded.client.post("/v1/realtime/client_secrets", json=pinned, headers=bearer(key)) as response:
+        secret = (await response.json())["value"]
+    # Whoever reads another header than the guard takes the bearer for somebody else.
+    twice = {**bearer("sk-other"), "Sec-WebSocket-Protocol": f"bearer, {secret}"}
+    for path in ("/v1/realtime/client_secrets", "/v1/realtime/transcription_sessions"):
+        for headers in (bearer(secret), twice):
+            assert (await guarded.client.post(path, json={}, headers=headers)).status == 401, path
+
+
+async def test_a_client_secret_of_nobody_is_for_who_needs_no_key(start_node: StartNode, tmp_path: Path) -> None:
+    node = await start_node(data_dir=tmp_path / "data", trusted_proxies=["127.0.0.1"])
+    async with node.client.post("/v1/realtime/client_secrets", json={}) as response:
+        secret = (await response.json())["value"]
+    stranger = {"X-Forwarded-For": "198.51.100.7"}
+    path = "/v1/realtime?intent=transcription"
+    assert (await node.client.get(path, headers=bearer(secret))).status == 426
+    assert (await node.client.get(path, headers={**bearer(secret), **stranger})).status == 401
+
+
+async def test_a_token_does_not_tell_what_its_tenant_used(guarded: Node) -> None:
+    key = await new_key(guarded, Scope.STREAM)
+    assert (await guarded.client.get("/api/v1/usage", headers=bearer(key))).status == 200
+    for token in (await join_token(guarded), await client_secret(guarded, key)):
+        async with guarded.client.get("/api/v1/usage", headers=bearer(token)) as response:
+            assert response.status == 403
+
+
+async def client_secret(node: Node, key: str) -> str:
+    async with node.client.post("/v1/realtime/client_secrets", json={}, headers=bearer(key)) as response:
+        return str((await response.json())["value"])
 
 
 async def test_keys_come_in_each_protocols_form(guarded: Node) -> None:
