@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.conftest import Speech
 from tests.faults.calls import call, talk
 from tests.faults.node import Node, served
 from tests.faults.pulse import Pulse, pulse_at
+from tests.faults.slow_clients import Slow
 
 PING_TIMEOUT_S = 5.0
 """After which the shared server gives a peer up: longer than the silence on the wire that is survived (2 s)."""
@@ -68,3 +70,23 @@ def warm_up(node: Node, speech: Speech) -> None:
         await asyncio.gather(call(node.url, speech), *talks)
 
     asyncio.run(all_at_once())
+
+
+@pytest.fixture(scope="session")
+def slow_clients(
+    tmp_path_factory: pytest.TempPathFactory, model_files: ModelFiles, vad_model_path: Path
+) -> Iterator[tuple[Slow, threading.Thread]]:
+    """200 slow clients of a server."""
+    with served(tmp_path_factory.mktemp("slow")) as node:
+        slow = Slow(node)
+        thread = threading.Thread(target=slow.run, name="slow-clients")
+        thread.start()
+        yield slow, thread
+        thread.join()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slow_clients_from_the_beginning(request: pytest.FixtureRequest) -> None:
+    """They take half a minute, in which the other tests run."""
+    if any("slow_clients" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("slow_clients")

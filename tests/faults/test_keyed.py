@@ -101,7 +101,10 @@ async def comes_in(server: Keyed, headers: dict[str, str]) -> int:
         return exc.status
 
 
-async def test_of_many_uses_of_a_token_at_once_one_comes_in_and_none_later(keyed: Keyed, pulse: Pulse) -> None:
+async def test_of_many_uses_of_a_token_at_once_one_comes_in_and_none_later(
+    keyed: Keyed, pulse: Pulse, speech: Speech
+) -> None:
+    right(await talk(keyed.node.url, speech, headers=keyed.headers), speech)  # it is not busy with something else
     async with unharmed(keyed.node, pulse):
         token = await join_token(keyed)
         answers = Counter(await asyncio.gather(*(comes_in(keyed, token) for _ in range(AT_ONCE))))
@@ -160,7 +163,8 @@ async def test_on_a_full_disk_everybody_is_heard_and_what_was_used_is_written_on
             status, text = await asyncio.to_thread(keyed.node.fetch, "/readyz")
             assert status == 503
             assert "disk" in text
-            assert await new_key(http, keyed) == (503, "AUDIT_AWAY")  # nothing is done unseen
+            refusals = {(503, "AUDIT_AWAY"), (507, "DISK_FULL")}  # nothing is done unseen, or half
+            assert await new_key(http, keyed) in refusals
         finally:
             filler.unlink()
         began_s = time.monotonic()
