@@ -120,7 +120,10 @@ async def test_a_full_node_passes_on_and_any_node_answers_for_any_session(nodes:
             await one.close_stream()
             one.assert_says(speech)
         for told, one in zip(await asyncio.gather(*reading), (mine, other), strict=True):
-            assert told == [event["type"] for event in one.events]
+            heard = [event["type"] for event in one.events]
+            for kept in (told, heard):  # who reads later is not told again what has been overtaken
+                kept[:] = [kind for kind in kept if kind in ("ready", "final", "metadata", "closed")]
+            assert told == heard
     async with peer(speech, first.http) as one:
         await one.call(first.url)
         await until(lambda: bool(one.of("ready")))
