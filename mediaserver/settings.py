@@ -11,6 +11,7 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -608,6 +609,8 @@ class Settings(BaseSettings):
     def _is_base_of_urls(cls, value: str | None) -> str | None:
         if value is not None and re.fullmatch(BASE_OF_URLS, value) is None:
             raise ValueError("http://, an address and a port are wanted, and nothing behind them: http://10.0.0.5:8081")
+        if value is not None and (urlsplit(value).hostname or "").strip("0.:") == "":
+            raise ValueError("one address is wanted, by which others reach this server: all of them are no way to it")
         return value
 
     @model_validator(mode="after")

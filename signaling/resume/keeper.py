@@ -238,6 +238,9 @@ class Keeper:
         except StateAwayError:
             self._metrics.resumptions_total.labels("away").inc()
             return False
+        if is_written and kept.live.session_id not in self._kept:  # it ended meanwhile, perhaps before this was there
+            await self._forget(kept)
+            return False
         if is_written:
             kept.value = value
         self._metrics.resumptions_total.labels("written" if is_written else "claimed").inc()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from mediaserver.settings import Group, Settings
 from signaling.cli.knobs import knobs, load_settings, reference
@@ -137,6 +137,12 @@ def test_settings_cannot_be_changed_once_made() -> None:
 def test_udp_ports_that_are_no_range_are_refused(first: int, last: int) -> None:
     with pytest.raises(click.UsageError, match="are a range"):
         load_settings({"udp_port_min": first, "udp_port_max": last})
+
+
+@pytest.mark.parametrize("address", ["http://0.0.0.0:8081", "http://[::]:8081", "http://0:8081", "10.0.0.5:8081"])
+def test_the_inner_door_has_one_address(address: str) -> None:
+    with pytest.raises(ValidationError, match="node_address"):
+        Settings(node_address=address, token_secret=SecretStr("s" * 32))
 
 
 def test_an_announced_address_that_is_none_is_refused() -> None:

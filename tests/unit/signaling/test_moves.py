@@ -204,6 +204,41 @@ async def test_an_ended_session_leaves_no_record() -> None:
     assert await rig.state.get(name_of(live.secret)) is None
 
 
+class SlowState(MemoryState):
+    """A state that takes its time over the first write, as one that many ask does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
+        self.is_asked.set()
+        await self.goes_on.wait()
+        return await super().add(name, value, ttl_s=ttl_s)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_session_that_ends_while_it_is_written_down_leaves_no_record(is_first: bool) -> None:
+    state = SlowState()
+    rig = Rig(state)
+    live = rig.add()
+    if not is_first:
+        state.goes_on.set()
+        await rig.keeper.write()
+        state.goes_on.clear()
+        state.is_asked.clear()
+        await state.delete(name_of(live.secret))  # as where its end is told first
+        rig.keeper._kept["s_1"].at_s = float("-inf")
+    writing = asyncio.create_task(rig.keeper.write())
+    await state.is_asked.wait()
+    await rig.registry.close(live, "client", deadline_s=1.0)
+    state.goes_on.set()
+    await writing
+    await rig.keeper.close()
+    assert await state.get(name_of(live.secret)) is None
+
+
 async def test_a_record_that_is_too_old_is_none() -> None:
     rig = Rig()
     live = rig.add()
