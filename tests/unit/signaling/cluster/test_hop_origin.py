@@ -28,8 +28,7 @@ def refused(origin: HopOrigin, method: str, target: str, value: str) -> bool:
     try:
         origin.check(method, target, value)
     except HttpError as exc:
-        assert (exc.code, exc.status) == ("HOP_REFUSED", 403)
-        return True
+        return (exc.code, exc.status) == ("HOP_REFUSED", 403)
     return False
 
 
