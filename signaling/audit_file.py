@@ -232,5 +232,6 @@ class AuditWriter:
         if written:
             self._on_outcome("written", written)
         for item in taken:
-            if item.written is not None:
+            # False: who waited does so no more, for its time was over.
+            if item.written is not None and item.written.set_running_or_notify_cancel():
                 item.written.set_result(not self.is_failing)

@@ -31,7 +31,8 @@ SECRET_BYTES = 32
 ID_BYTES = 12
 
 LEFT_MIN_S = 60.0
-"""For how long a used token is remembered at least: clocks of processes that take it may differ."""
+"""For how long a used token is remembered beyond its end, or without keys at least: clocks of processes that take it
+may differ."""
 
 
 class _Claims(BaseModel):
@@ -171,7 +172,7 @@ class Tokens:
 
     async def _spend_for_all(self, token: Token, now_s: float) -> bool:
         async with self._database.writing() as session:
-            await session.execute(delete(SpentToken).where(SpentToken.expires_at <= now_s))
+            await session.execute(delete(SpentToken).where(SpentToken.expires_at <= now_s - LEFT_MIN_S))
             if await session.get(SpentToken, token.token_id) is not None:
                 return False
             session.add(SpentToken(id=token.token_id, expires_at=token.expires_at))

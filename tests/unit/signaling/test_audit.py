@@ -164,6 +164,18 @@ def test_a_disk_that_hangs_loses_the_oldest_that_nobody_waits_for(monkeypatch: p
     assert counted.count(("lost", 1)) == 2
 
 
+def test_who_no_longer_waits_stops_nobody() -> None:
+    disk = Disk()
+    disk.may_write.clear()
+    writer = AuditWriter(disk, on_outcome=lambda _outcome, _count: None)
+    given_up = writer.put_surely(b"first")
+    assert given_up.cancel()  # its caller's time is over, or the client is gone
+    disk.may_write.set()
+    assert writer.put_surely(b"second").result(10)
+    writer.close()
+    assert disk.lines == [b"first\n", b"second\n"]
+
+
 def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "audit.jsonl"
     target = FileTarget(path)

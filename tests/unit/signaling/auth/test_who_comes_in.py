@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from signaling.auth.accounts import Accounts
 from signaling.auth.guard import require_keys
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import LOCAL, Scope, TokenKind
-from signaling.auth.tokens import is_token
+from signaling.auth.tokens import LEFT_MIN_S, Tokens, is_token
+from signaling.cluster.memory import MemoryState
 from signaling.telemetry import configure_logging
 
 UPGRADE = {
@@ -285,6 +288,34 @@ async def test_a_token_is_used_once_without_keys_too(start_node: StartNode, tmp_
     await new_key(node)
     node.app[ACCOUNTS].keys._exist = None
     assert (await offer(node, token))[0] == 401, "it was given out when nobody needed a key"
+
+
+async def test_a_server_whose_clock_is_ahead_forgets_no_token_that_others_still_take(tmp_path: Path) -> None:
+    secret, settings = "s" * 32, Settings(data_dir=tmp_path)
+    async with closing_accounts(settings) as accounts:
+        row, _ = await accounts.keys.create(NewKey("test", "acme"))
+        principal = await accounts.keys.principal_of_id(row.id)
+        assert principal is not None
+
+        def server(now_s: float) -> Tokens:
+            state, database = MemoryState(), accounts.database
+            return Tokens(keys=accounts.keys, database=database, state=state, secret=secret, wall_s=lambda: now_s)
+
+        behind, ahead = server(1000.0), server(1000.0 + LEFT_MIN_S - 1)
+        token, _ = await behind.read(behind.issue(principal, kind=TokenKind.JOIN, ttl_s=30))
+        assert token is not None
+        assert await behind.spend(token)
+        another, _ = await ahead.read(ahead.issue(principal, kind=TokenKind.JOIN, ttl_s=30))
+        assert another is not None
+        assert await ahead.spend(another)
+        assert not await behind.spend(token)
+
+
+@asynccontextmanager
+async def closing_accounts(settings: Settings) -> AsyncIterator[Accounts]:
+    accounts = Accounts(settings)
+    yield accounts
+    await accounts.close()
 
 
 async def test_a_token_whose_session_was_refused_stays_good(guarded: Node) -> None:
