@@ -20,7 +20,7 @@ from aioice.stun import TransactionError
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
 
 from mediaserver.errors import CapacityError
-from mediaserver.ingest.intake import bound_messages, bound_waiting, survive_malformed
+from mediaserver.ingest.intake import bound_messages, bound_sources, bound_waiting, survive_malformed
 from mediaserver.ingest.media_path import MediaProtocol
 from mediaserver.settings import Settings
 
@@ -120,6 +120,7 @@ def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callab
         bound_waiting(connection)
     for transport in transports_of(pc):
         survive_malformed(transport)
+        bound_sources(transport)
     if pc.sctp is not None:
         bound_messages(pc.sctp)
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import aioice
 import pytest
 from aiortc import RTCSctpTransport
 from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk
-from pylibsrtp import Policy, Session
+from pylibsrtp import Error, Policy, Session
 
 from mediaserver.ingest.ice import close_peer_connection, new_peer_connection, transports_of
-from mediaserver.ingest.intake import UNREAD_MAX_BYTES, WAITING_MAX, bound_messages, bound_waiting, survive_malformed
+from mediaserver.ingest.intake import (
+    SOURCES_MAX,
+    UNREAD_MAX_BYTES,
+    WAITING_MAX,
+    BoundedSources,
+    bound_messages,
+    bound_sources,
+    bound_waiting,
+    survive_malformed,
+)
 
 
 async def test_datagrams_that_nobody_reads_yet_are_bounded() -> None:
@@ -65,6 +75,73 @@ async def test_a_datagram_that_cannot_be_read_costs_itself(data: bytes) -> None:
     await transport._recv_next()
     with pytest.raises(ConnectionError):  # the end of a connection is told as it is
         await transport._recv_next()
+    await close_peer_connection(pc)
+
+
+class Keys(Session):
+    """libsrtp's, which counts the sources that it keeps."""
+
+    def __init__(self, direction: int) -> None:
+        super().__init__(Policy(key=bytes(30), ssrc_type=direction))
+        self.sources: set[int] = set()
+
+    def unprotect(self, packet: bytes) -> bytes:
+        plain = super().unprotect(packet)
+        self.sources.add(int.from_bytes(packet[8:12], "big"))
+        return plain
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        plain = super().unprotect_rtcp(packet)
+        self.sources.add(int.from_bytes(packet[4:8], "big"))
+        return plain
+
+    def remove_stream(self, ssrc: int) -> None:
+        super().remove_stream(ssrc)  # raises for one that it does not keep
+        self.sources.remove(ssrc)
+
+
+def rtp(ssrc: int, number: int = 1) -> bytes:
+    return struct.pack("!BBHII", 0x80, 111, number, 960 * number, ssrc) + b"opus"
+
+
+def rtcp(ssrc: int) -> bytes:
+    return struct.pack("!BBHII", 0x80, 201, 1, ssrc, 0)[:8]
+
+
+async def test_a_peer_with_a_source_a_packet_fills_no_memory() -> None:
+    pc, _ = await association()
+    transport: Any = transports_of(pc)[0]
+    keys, sender = Keys(Policy.SSRC_ANY_INBOUND), Session(Policy(key=bytes(30), ssrc_type=Policy.SSRC_ANY_OUTBOUND))
+
+    def setup_srtp() -> None:
+        transport._rx_srtp = keys
+
+    transport._setup_srtp = setup_srtp
+    bound_sources(transport)
+    transport._setup_srtp()
+    first = sender.protect(rtp(1))
+    assert transport._rx_srtp.unprotect(first) == rtp(1)
+    forged = sender.protect(rtp(5_000))[:-1] + b"?"
+    with pytest.raises(Error):
+        transport._rx_srtp.unprotect(forged)
+    for ssrc in range(2, 3 * SOURCES_MAX):
+        assert transport._rx_srtp.unprotect(sender.protect(rtp(ssrc))) == rtp(ssrc)
+        assert transport._rx_srtp.unprotect_rtcp(sender.protect_rtcp(rtcp(10_000 + ssrc))) == rtcp(10_000 + ssrc)
+    assert len(keys.sources) == SOURCES_MAX
+    assert 1 in keys.sources  # who was there first goes on as it was: no packet of it counts twice
+    with pytest.raises(Error):
+        transport._rx_srtp.unprotect(first)
+    assert transport._rx_srtp.unprotect(sender.protect(rtp(3 * SOURCES_MAX - 1, 2)))  # and who came late is heard
+    await close_peer_connection(pc)
+
+
+async def test_a_transport_without_keys_is_left_as_it_is() -> None:
+    pc, _ = await association()
+    transport: Any = transports_of(pc)[0]
+    transport._setup_srtp = lambda: None
+    bound_sources(transport)
+    transport._setup_srtp()
+    assert not isinstance(transport._rx_srtp, BoundedSources)
     await close_peer_connection(pc)
 
 
