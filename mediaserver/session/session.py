@@ -57,9 +57,9 @@ RING_SPARE_S = 10.0
 """What is kept beyond the longest utterance or passage: pre-roll, endpointing and the time until a cut."""
 
 IDLE_KEPT_S = 2.0
-"""What is kept, while nobody speaks, beyond the audio that an utterance takes in from before it was noticed: short
-bursts that do not follow each other closely may be counted together for so long. A silent stream holds a tenth of what
-one with a long utterance does."""
+"""What is kept, while nobody speaks, beyond the audio that an utterance would take in from before it was noticed: a
+client may ask for that much more of it (`pre_roll_ms`). A silent stream holds a tenth of what one with a long utterance
+does."""
 
 VOICED = 0.1
 """Speech probability that something in an utterance must have for it to be decoded, whatever a client takes for speech.
@@ -331,9 +331,7 @@ class Session:
             )
 
         if self._utterance is None and not self._finals.is_busy and self._settling.is_idle:
-            config = self._endpointer.config
-            kept = samples_in(ms=config.pre_roll_ms + config.min_speech_ms) + samples_in(s=IDLE_KEPT_S)
-            self._hearing.forget(self._endpointer.position_samples - kept)
+            self._hearing.forget(self._endpointer.settled_sample - samples_in(s=IDLE_KEPT_S))
 
     def _has_voice(self, utterance: Utterance) -> bool:
         """Whether anything in it was like speech: a VAD that lets everything through still tells what cannot be."""

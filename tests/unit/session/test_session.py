@@ -938,3 +938,14 @@ async def test_what_may_be_decoded_once_more_is_kept_until_it_has_been() -> None
     assert stream.decoder.of(Kind.REVISION)
     assert stream.session._hearing._received.held_samples / SAMPLE_RATE < 4.0
     await stream.session.close("client")
+
+
+async def test_broken_speech_that_counts_together_for_long_is_heard_from_its_beginning() -> None:
+    stream = Stream(min_speech_ms=2000)
+    await stream.pause(35.2)  # whole frames, so that each of what follows is one
+    for _ in range(63):
+        for loud in (True, False, False):
+            stream.session.push(np.full(FRAME_SAMPLES, 0.5 if loud else 0.0, dtype=np.float32))
+    await stream.session.close("client")
+    (final,) = stream.decoder.of(Kind.FINAL)
+    assert final.start_sample == 35.2 * SAMPLE_RATE - Settings().pre_roll_ms * SAMPLE_RATE // 1000
