@@ -44,6 +44,8 @@ CONNECTION_WAIT_S = 5.0
 
 RETRY_AFTER_S = 5
 
+OWNER_ONLY = 0o600
+
 MIGRATION_LOCK = 0x564F4943
 """PostgreSQL's advisory lock under which one process migrates at a time."""
 
@@ -126,7 +128,7 @@ class Database:
     async def _open(self) -> None:
         with named_failures():
             if self.is_sqlite and self.url.database is not None:
-                await asyncio.to_thread(Path(self.url.database).parent.mkdir, parents=True, exist_ok=True)
+                await asyncio.to_thread(_make_private, Path(self.url.database))
             async with self._writing.begin() as connection:
                 if not self.is_sqlite:
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -305,6 +307,13 @@ def _make_engine(url: URL) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, where it is not there, so that only its owner reads what was said; SQLite's others follow it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=OWNER_ONLY)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

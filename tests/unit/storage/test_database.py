@@ -124,6 +124,14 @@ def test_a_full_disk_is_said() -> None:
         raise OSError(28, "No space left on device")
 
 
+async def test_nobody_else_of_this_machine_reads_the_file(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'new' / 'jobs.db'}")
+    await database.open()
+    for path in (tmp_path / "new").iterdir():  # also what lies beside it
+        assert path.stat().st_mode & 0o077 == 0, path.name
+    await database.close()
+
+
 @pytest.mark.parametrize("url", ["", "jobs.db", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "redis://host"])
 def test_a_url_that_is_not_known_is_refused(url: str) -> None:
     with pytest.raises(VoiceForgeError) as failure:
