@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from mediaserver.events import Event, Resumed
 from mediaserver.session.channels import Channels
 from signaling.auth.principal import Principal
 from signaling.registry import LiveSession
 
-WAITING_MAX = 1000
-"""Sessions whose doors are not through yet; the oldest is dropped when so many are there, for it was refused."""
 
-
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Watched:
     """A session as its watchers know it.
 
@@ -77,14 +75,13 @@ class SessionWatch:
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = tuple(watchers)
-        self._waiting: dict[str, Watched] = {}  # bound: WAITING_MAX
+        # Bound: sessions whose doors are not through yet. One that is refused goes with its tap, and all that it had.
+        self._waiting: WeakValueDictionary[str, Watched] = WeakValueDictionary()
 
     def tap(self, session_id: str, *, model: str) -> SessionTap | None:
         """What hears of a new session; None where nobody watches."""
         if not self._watchers:
             return None
-        while len(self._waiting) >= WAITING_MAX:
-            del self._waiting[next(iter(self._waiting))]
         watched = self._waiting[session_id] = Watched(session_id, model)
         for watcher in self._watchers:
             watcher.made(watched)

@@ -209,7 +209,7 @@ class Tracing(Watcher):
     def __init__(self, spans: Spans, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._spans = spans
         self._now_ns = now_ns
-        self._traces: dict[str, SessionTrace] = {}  # bound: live sessions, and SessionWatch.WAITING_MAX
+        self._traces: dict[str, SessionTrace] = {}  # bound: live sessions, and those that are being opened
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
