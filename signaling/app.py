@@ -67,6 +67,7 @@ from signaling.sessions import Models, SessionFactory
 from signaling.trace_setup import Traces, open_traces
 from signaling.usage.features import Prices
 from signaling.usage.meter import Meter
+from signaling.usage.quota import Quota
 from stun_turn.servers import IceServers
 
 METRICS = web.AppKey("metrics", Metrics)
@@ -271,6 +272,7 @@ def make_app(
         ),
         background=(
             revocations,
+            Quota(meter=meter, registry=registry),
             privacy,
             node_watch,
             shared,

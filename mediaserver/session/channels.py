@@ -33,6 +33,11 @@ TOLD_BEFORE: Mapping[str, VoiceForgeError] = {
         "The key that opened this session no longer works.",
         "Open a new session with a key that does.",
     ),
+    "minutes_used_up": VoiceForgeError(
+        "MINUTES_USED_UP",
+        "The key's minutes of this month are used up.",
+        "Wait for the next month, by UTC, or ask for more.",
+    ),
 }
 """What a client is told before the end, where the end's reason alone would leave it guessing."""
 

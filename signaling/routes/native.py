@@ -45,6 +45,7 @@ TERMS = Terms(
         "timeout": (WSCloseCode.POLICY_VIOLATION, "No message came for too long: send audio or keep_alive."),
         "session_max": (WSCloseCode.POLICY_VIOLATION, "The session has lasted as long as one may."),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
+        "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
     },
 )
 

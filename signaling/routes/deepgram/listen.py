@@ -58,6 +58,7 @@ TERMS = Terms(
         "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
         "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
+        "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
     },
     failed=(WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session."),
 )

@@ -49,6 +49,7 @@ TERMS = Terms(
         "client": (WSCloseCode.OK, ""),
         "session_max": (WSCloseCode.OK, "session_expired"),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
+        "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
         "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
     },
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from front_door import FakePeer, Node, StartNode
+from front_door import OFFER, SDP, FakePeer, Node, StartNode
 from sqlalchemy import select
 
 from mediaserver.jobs.ledger import Ledger
@@ -20,11 +21,13 @@ from mediaserver.storage.database import Database
 from mediaserver.storage.usage import Usage, UsageDay
 from signaling.app import ACCOUNTS
 from signaling.auth.keys import NewKey
-from signaling.auth.principal import LOCAL, KeyLimits, Principal, Scope
+from signaling.auth.principal import _CURRENT, LOCAL, KeyLimits, Principal, Scope
 from signaling.problems import LimitError
 from signaling.registry import Registry
+from signaling.usage import quota
 from signaling.usage.features import Prices, live_features
-from signaling.usage.meter import Meter
+from signaling.usage.meter import Meter, day_of
+from signaling.usage.quota import Quota
 from signaling.usage.rollup import roll_up
 
 SETTINGS = Settings()
@@ -187,6 +190,71 @@ async def test_a_key_that_has_used_its_month_up_opens_nothing(node: Node) -> Non
             assert int(response.headers["Retry-After"]) > 0
             assert "minutes_used_up" in (await response.text()).lower()
     assert node.refused("MINUTES_USED_UP") == 5
+
+
+async def test_a_key_that_uses_its_month_up_is_cut_off(
+    database: Database,
+) -> None:
+    clock = Clock()
+    meter, registry = Meter(database, SETTINGS, wall_s=clock), Registry(max_sessions=9, metrics=Metrics())
+    registry.on_added.append(meter.opened)
+    peers = {}
+    for name, who in {
+        "spent": principal("aa", minutes_per_month=1),
+        "left": principal("bb", minutes_per_month=10),
+        "free": principal("cc"),
+    }.items():
+        peers[name] = FakePeer(name, SessionConfig())
+        tap, channels = meter.tap(name, who, model="base"), FakeChannels()
+        assert tap is not None
+        tap.begin(cast(Channels, channels))
+        channels.stream_time_s = 31.0  # of two channels
+        reset = _CURRENT.set(who)
+        registry.add(name, peers[name], door="whip")
+        _CURRENT.reset(reset)
+    watch = Quota(meter=meter, registry=registry)
+    await watch.look()
+    assert len(registry.sessions()) == 3, "nothing is written down yet"
+    await meter.flush()
+    await watch.look()
+    await peers["spent"].ended.wait()
+    assert {name: peer.closed for name, peer in peers.items()} == {
+        "spent": ["minutes_used_up"],
+        "left": [],
+        "free": [],
+    }
+
+
+async def test_a_server_looks_for_keys_without_minutes(
+    start_node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "LOOK_PERIOD_S", 0.05)
+    node = await start_node(data_dir=tmp_path / "data")
+    accounts = node.app[ACCOUNTS]
+    row, value = await accounts.keys.create(NewKey("x", "x", limits=KeyLimits(minutes_per_month=1)))
+    headers = {**SDP, "Authorization": f"Bearer {value}"}
+    assert (await node.client.post("/whip", data=OFFER, headers=headers)).status == 201
+    async with accounts.database.writing() as session:
+        session.add(used_elsewhere(row.id, audio_s=60.0))
+    await node.peers[0].ended.wait()
+    assert node.peers[0].closed == ["minutes_used_up"]
+
+
+def used_elsewhere(key_id: str, *, audio_s: float) -> Usage:
+    now_s = time.time()
+    return Usage(
+        id="s_elsewhere",
+        tenant="x",
+        key_id=key_id,
+        door="whip",
+        model="base",
+        features="streaming",
+        day=day_of(now_s),
+        began_at=now_s,
+        updated_at=now_s,
+        audio_s=audio_s,
+        speech_s=0.0,
+    )
 
 
 async def test_a_completed_job_is_counted_once_for_the_key_it_came_by(database: Database) -> None:
