@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from types import TracebackType
@@ -68,6 +68,8 @@ class EventLog:
 
     def __init__(self, session_id: str, *, kept_letters: int) -> None:
         self.session_id = session_id
+        self.on_final: Callable[[], None] | None = None
+        """Called once a final has been told."""
         self._kept_letters = kept_letters
         self._dialect = NativeDialect(session_id)
         self._channels: Channels | None = None
@@ -118,6 +120,8 @@ class EventLog:
         if isinstance(event, Closed):
             self.end()
         self._wake()
+        if isinstance(event, Final) and self.on_final is not None:
+            self.on_final()
 
     def end(self) -> None:
         """No more events come, also where `closed` was never told (a connection that was cut)."""

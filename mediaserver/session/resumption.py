@@ -16,12 +16,14 @@ class Position:
         utterances: how many there were: the next one is told by the number after it.
         speech_samples: of them.
         concealed_samples: that were made up for lost ones.
+        left_out: how many numbers up to `utterances` no utterance has: they may have been told where it was before.
     """
 
     sample: int = 0
     utterances: int = 0
     speech_samples: int = 0
     concealed_samples: int = 0
+    left_out: int = 0
 
 
 START = Position()

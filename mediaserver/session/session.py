@@ -208,6 +208,7 @@ class Session:
             utterances=self._utterances if earliest is None else earliest.number - 1,
             speech_samples=self._finals.speech_samples - self._finals.waiting_samples,
             concealed_samples=self._concealed_samples,
+            left_out=self._start.left_out,
         )
 
     @property
@@ -443,7 +444,7 @@ class Session:
             Metadata(
                 duration=self.stream_time_s,
                 speech_duration=seconds(self._finals.speech_samples),
-                utterances=self._utterances,
+                utterances=self._utterances - self._start.left_out,
                 concealed_duration=self.concealed_s,
                 model=self._decoder.model_name,
             )

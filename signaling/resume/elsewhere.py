@@ -35,10 +35,15 @@ class Found:
     value: bytes
     away_s: float
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest event that its client may know of."""
+        return self.record.next_seq - 1
+
     def going_on(self, positions: tuple[Position, ...]) -> GoingOn:
         """The session from these positions on."""
         record = self.record
-        return GoingOn(record.seq, positions, age_s=record.written_at - record.began_at + self.away_s)
+        return GoingOn(record.next_seq, positions, age_s=record.written_at - record.began_at + self.away_s)
 
 
 class Elsewhere:

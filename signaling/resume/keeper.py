@@ -1,18 +1,19 @@
 """Keeps a record of each session in the state that processes share, so that another one can go on with it.
 
-Written where there are other processes, off the hot path: after finals, at most once a second; while audio comes every
-two; otherwise often enough that it does not expire. What cannot be written is counted, and hurts nobody: only this
-session cannot be taken up elsewhere, or from further back. A final that was told in the last second before a process
-died may so be told again elsewhere, under the same `utterance_id`.
+Written where there are other processes, off the hot path: as soon as a final has been told, but not more often than
+`FINAL_S`; while audio comes every two seconds; otherwise often enough that it does not expire. What cannot be written
+is counted, and hurts nobody: only this session cannot be taken up elsewhere, or from further back. A final that was
+told just before a process died may so be told again elsewhere, under the same `utterance_id`; where it cannot be heard
+again, nothing else gets its number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 LOOK_S = 0.5
 """How often it is looked which sessions have news."""
 
-FINAL_S, AUDIO_S, REFRESH_S = 1.0, 2.0, 5.0
+FINAL_S, AUDIO_S, REFRESH_S = 0.25, 2.0, 5.0
 """Least time between two writes of a session: after a final, while audio comes, while nothing does."""
 
 GRACE_S = 10.0
@@ -95,6 +96,8 @@ class _Kept:
     finals: int = -1
     samples: int = -1
     is_over: bool = False
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """An older value never takes the place of a newer one."""
 
 
 class Keeper:
@@ -130,21 +133,35 @@ class Keeper:
         self._metrics = metrics
         self._wall_s = wall_s
         self._kept: dict[str, _Kept] = {}  # by session id; bound: the registry's sessions
+        self._told: dict[str, _Kept] = {}  # by session id, with a final that is not written down; bound: likewise
+        self._has_told = asyncio.Event()
         self._ended: set[asyncio.Task[None]] = set()  # bound: likewise, each as long as an answer of the state takes
         if self._is_on:
             registry.on_added.append(self._added)
 
     async def run(self) -> None:
         """Write until cancelled."""
+        loop = asyncio.get_running_loop()
+        look_s = loop.time() + LOOK_S
         while True:
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look_s):
+                    await self._has_told.wait()
+            self._has_told.clear()
+            told, self._told = self._told, {}
+            if loop.time() >= look_s:
+                look_s = loop.time() + LOOK_S
+                told = self._kept
             if self._has_others():
-                await self.write()
+                await self._write_due(told.values())
 
     async def write(self) -> None:
         """Write the records of all sessions that have news."""
+        await self._write_due(self._kept.values())
+
+    async def _write_due(self, those: Iterable[_Kept]) -> None:
         now_s = asyncio.get_running_loop().time()
-        due = [kept for kept in self._kept.values() if self._is_due(kept, now_s)]
+        due = [kept for kept in those if self._is_due(kept, now_s)]
         for start in range(0, len(due), WRITES_AT_ONCE):
             await asyncio.gather(*(self._write(kept) for kept in due[start : start + WRITES_AT_ONCE]))
 
@@ -179,13 +196,26 @@ class Keeper:
 
     def _added(self, live: LiveSession) -> None:
         if isinstance(live.peer, MovablePeer) and live.peer.can_resume:
-            self._kept[live.session_id] = _Kept(live, live.peer, name_of(live.secret))
+            kept = self._kept[live.session_id] = _Kept(live, live.peer, name_of(live.secret))
             live.on_gone.append(lambda: self._gone(live))
+            if live.peer.log is not None:
+                live.peer.log.on_final = lambda: self._has_final(kept)
+
+    def _has_final(self, kept: _Kept) -> None:
+        """It has told one; one that comes too soon after the last write waits for the next look."""
+        if asyncio.get_running_loop().time() - kept.at_s >= FINAL_S:
+            self._told[kept.live.session_id] = kept
+            self._has_told.set()
 
     def _gone(self, live: LiveSession) -> None:
         """It has ended: nobody goes on with it."""
         kept = self._kept.pop(live.session_id, None)
-        if kept is None or kept.is_over or kept.value is None:
+        if kept is None:
+            return
+        if kept.peer.log is not None:
+            kept.peer.log.on_final = None  # it may be read for longer than the session lives
+        self._told.pop(live.session_id, None)
+        if kept.is_over or kept.at_s == float("-inf"):  # else one may stand there, also where its write was cut off
             return
         kept.is_over = True
         task = asyncio.create_task(self._forget(kept), name="resumption-forget")
@@ -215,6 +245,10 @@ class Keeper:
 
     async def _write(self, kept: _Kept) -> bool:
         """Write a session's record; whether it stands there now."""
+        async with kept.writing:
+            return await self._write_in_turn(kept)
+
+    async def _write_in_turn(self, kept: _Kept) -> bool:
         channels = kept.peer.channels
         if channels is None or kept.is_over:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,11 @@ from signaling.cluster.state import VALUE_MAX_BYTES
 
 TAIL_LETTERS = 64 * 1024
 """Of the newest events, for a client that has not heard them: far more than is told while one is away."""
+
+UNWRITTEN_EVENTS, UNWRITTEN_UTTERANCES = 10_000, 1000
+"""What a process may at most have told since it wrote a record down that is not its last: what is told elsewhere has
+numbers behind these. Far more than comes between two writes, and than comes for as long as a record is good where none
+could be written: 250 events a second, and an utterance each 40 ms."""
 
 CLAIMED = b"claimed by "
 """What stands in place of a record that somebody goes on from, followed by the place."""
@@ -85,9 +91,11 @@ class Resumption(BaseModel):
     written_at: float
     received_samples: int
     """Of the channel that had received most."""
-    positions: list[tuple[int, int, int, int]]
+    positions: list[tuple[int, int, int, int, int]]
     """Of each channel: the fields of `Position`."""
     seq: int
+    is_last: bool
+    """Whether nothing was told after it was written: the session was handed over. Otherwise its process is gone."""
     events: list[tuple[int, str]]
 
     @classmethod
@@ -115,10 +123,11 @@ class Resumption(BaseModel):
             written_at=written_at,
             received_samples=max(channels.received_samples(channel) for channel in range(channels.count)),
             positions=[
-                (item.sample, item.utterances, item.speech_samples, item.concealed_samples)
+                (item.sample, item.utterances, item.speech_samples, item.concealed_samples, item.left_out)
                 for item in channels.positions
             ],
             seq=channels.seq + int(channels.is_sealed),  # the goodbye is still to be said
+            is_last=channels.is_sealed,
             events=[] if log is None else [(entry.seq, entry.text) for entry in log.tail(letters=TAIL_LETTERS)],
         )
 
@@ -129,6 +138,11 @@ class Resumption(BaseModel):
             record = record.model_copy(update={"events": record.events[len(record.events) // 2 + 1 :]})
         return value
 
+    @property
+    def next_seq(self) -> int:
+        """A number that no event has had, and all behind it neither."""
+        return self.seq if self.is_last else self.seq + UNWRITTEN_EVENTS
+
     def settled(self) -> tuple[Position, ...]:
         """Where each channel goes on where the client sends again what it has sent since."""
         return tuple(Position(*item) for item in self.positions)
@@ -136,13 +150,24 @@ class Resumption(BaseModel):
     def live(self, now_at: float, *, longest_s: float) -> tuple[Position, ...]:
         """Where all channels go on where what was sent since is lost: in step with wall time, whole frames.
 
+        Utterances that may have been told since are not heard again: others do not get their numbers.
+
         Args:
             now_at: seconds since 1970.
             longest_s: most that is skipped, whatever clocks say.
         """
         away_s = min(max(0.0, now_at - self.written_at), longest_s)
         sample = _frames_up(self.received_samples + samples_in(s=away_s))
-        return tuple(Position(max(sample, item[0]), *item[1:]) for item in self.positions)
+        left_out = 0 if self.is_last else UNWRITTEN_UTTERANCES
+        return tuple(
+            replace(
+                position,
+                sample=max(sample, position.sample),
+                utterances=position.utterances + left_out,
+                left_out=position.left_out + left_out,
+            )
+            for position in self.settled()
+        )
 
     def entries(self) -> list[Entry]:
         """What was told last."""

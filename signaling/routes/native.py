@@ -131,12 +131,13 @@ class Native:
     async def _admitted(self, request: web.Request) -> StreamConfig:
         """What the client asks for, if it may come in."""
         _refuse_subprotocols(request)
-        self._admission.check()  # before the handshake is looked at: browsers ask without one why they were refused
-        require_handshake(request, "Connect with a WebSocket client (RFC 6455).")
+        self._admission.check()
         config = with_header_metadata(read_query(StreamQuery, request.query), request.headers)
         check_labels(config)
         open_audio(config.audio_format).close()
         self._sessions.check(config.session())
+        # After all else but what costs time: browsers ask without a handshake why they were refused.
+        require_handshake(request, "Connect with a WebSocket client (RFC 6455).")
         await self._admission.check_once_loaded(config)
         return config
 
@@ -148,6 +149,7 @@ class Native:
 
     async def _go_on(self, request: web.Request, found: Found, after: int) -> web.StreamResponse:
         """Serve a session that another process had."""
+        self._returning.require_known(after, newest=found.newest)
         require_handshake(request, "Come back with a WebSocket client (RFC 6455).")
         session_id = found.record.session_id
         config = StreamConfig.model_validate(found.record.asked.config, strict=False)

@@ -54,13 +54,24 @@ from signaling.routes.whip_operations import (
     WhipQuery,
 )
 from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhooks, receiver_of
+from signaling.telemetry import REQUEST_HEADER
+from signaling.tracing import TRACEPARENT
 from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)
 
 DOOR = "whip"
 
-ALLOWED_HEADERS = ("Content-Type", "If-Match", "Authorization", METADATA_HEADER, URL_HEADER, SECRET_HEADER)
+ALLOWED_HEADERS = (
+    "Content-Type",
+    "If-Match",
+    "Authorization",
+    METADATA_HEADER,
+    URL_HEADER,
+    SECRET_HEADER,
+    REQUEST_HEADER,
+    TRACEPARENT,
+)
 """What a page of another origin may send."""
 
 DELETE_DEADLINE_S = 5.0
@@ -262,6 +273,7 @@ class Whip:
         """Serve a session that another process had."""
         _require_type(request, SDP_TYPE, accept_header="Accept-Post")
         after = read_query(ResumeQuery, request.query).after
+        self._returning.require_known(after, newest=found.newest)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         record, door = found.record, found.record.asked.door
         config = SessionConfig.model_validate(record.asked.config, strict=False)

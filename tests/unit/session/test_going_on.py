@@ -148,6 +148,16 @@ async def test_a_client_that_knows_more_than_was_written_down_is_told_no_number_
     await line.channels.close("client")
 
 
+async def test_numbers_that_are_left_out_are_no_utterances() -> None:
+    line = Line(going_on=GoingOn(5, (Position(FRAME_SAMPLES * 100, utterances=1002, left_out=1000),)))
+    line.channels.go_on(after=4)
+    await line.hear((1.0, False), (2.0, True), (1.0, False))
+    assert line.channels.positions[0].left_out == 1000
+    await line.channels.close("client")
+    assert [final.utterance_id for final in line.told.of(Final)] == [1003]
+    assert [totals.utterances for totals in line.told.of(Metadata)] == [3]
+
+
 async def test_who_is_sealed_tells_nobody_but_goodbye() -> None:
     line = Line()
     line.channels.start()

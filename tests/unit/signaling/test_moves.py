@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mediaserver.events import Final
 from mediaserver.metrics import Metrics
 from mediaserver.session.eventlog import Entry, EventLog
 from mediaserver.session.resumption import Position
@@ -16,8 +17,8 @@ from signaling.cluster.memory import MemoryState
 from signaling.cluster.state import VALUE_MAX_BYTES, StateAwayError
 from signaling.registry import LiveSession, Registry
 from signaling.resume.elsewhere import Elsewhere
-from signaling.resume.keeper import GRACE_S, Keeper
-from signaling.resume.record import Asked, Owner, Resumption, name_of
+from signaling.resume.keeper import FINAL_S, GRACE_S, Keeper
+from signaling.resume.record import UNWRITTEN_EVENTS, UNWRITTEN_UTTERANCES, Asked, Owner, Resumption, name_of
 
 WINDOW_S = 20.0
 
@@ -135,7 +136,6 @@ async def test_what_was_written_is_what_another_one_reads() -> None:
     assert found.going_on(record.settled()).age_s == 7.0
     lively = record.live(rig.now_s, longest_s=30.0)
     assert {position.sample for position in lively} == {-(-(2000 + 4 * 16_000) // 512) * 512}
-    assert [position.utterances for position in lively] == [1, 2]
     assert rig.elsewhere.here(live.secret) is None
 
 
@@ -155,7 +155,7 @@ async def test_it_is_written_when_there_is_news_and_not_more_often(monkeypatch: 
     rig.add()
     await rig.keeper.write()
     counts = []
-    for after_s, change in ((0.5, "final"), (0.6, ""), (1.5, "audio"), (0.6, ""), (4.0, ""), (1.1, "")):
+    for after_s, change in ((0.1, "final"), (0.2, ""), (1.5, "audio"), (0.6, ""), (4.0, ""), (1.1, "")):
         clock[0] += after_s
         if change == "final":
             rig.peer.channels.positions = (Position(4096, 2, 100, 0), *rig.peer.channels.positions[1:])
@@ -164,6 +164,70 @@ async def test_it_is_written_when_there_is_news_and_not_more_often(monkeypatch: 
         await rig.keeper.write()
         counts.append(rig.written("written"))
     assert counts == [1, 2, 2, 3, 3, 4]
+
+
+async def test_a_final_is_written_down_at_once_and_not_twice_in_a_moment() -> None:
+    rig = Rig()
+    rig.add()
+    running = asyncio.create_task(rig.keeper.run())
+    try:
+        async with asyncio.timeout(5):
+            while rig.written("written") < 1:  # of its beginning
+                await asyncio.sleep(0.01)
+        kept = rig.keeper._kept["s_1"]
+        kept.at_s = asyncio.get_running_loop().time() - FINAL_S
+        for number in (3, 4, 5):
+            rig.peer.channels.positions = (Position(512 * number, number), *rig.peer.channels.positions[1:])
+            rig.peer.log.send(Final(number, "word", 1.0, 0.0, 1.0, 1.0, "en", 1.0, []), number, 0)
+        for _ in range(10):  # no time goes by
+            await asyncio.sleep(0)
+        assert rig.written("written") == 2
+        rig.peer.log.send(Final(6, "word", 1.0, 0.0, 1.0, 1.0, "en", 1.0, []), 6, 0)
+        assert not rig.keeper._told
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("is_handed_over", [True, False])
+async def test_numbers_that_may_have_been_told_are_given_to_nothing_else(is_handed_over: bool) -> None:
+    rig = Rig()
+    live = rig.add()
+    if is_handed_over:
+        assert await rig.keeper.hand_over(live, deadline_s=1.0)
+    else:
+        await rig.keeper.write()
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    record = found.record
+    settled, lively = record.settled(), record.live(rig.now_s, longest_s=30.0)
+    assert [position.utterances for position in settled] == [1, 2]  # it is heard again
+    if is_handed_over:
+        assert found.going_on(lively).seq == record.seq == 8  # one for the goodbye
+        assert [(position.utterances, position.left_out) for position in lively] == [(1, 0), (2, 0)]
+    else:
+        assert found.going_on(lively).seq == 7 + UNWRITTEN_EVENTS
+        assert [position.utterances for position in lively] == [1 + UNWRITTEN_UTTERANCES, 2 + UNWRITTEN_UTTERANCES]
+        assert {position.left_out for position in lively} == {UNWRITTEN_UTTERANCES}
+    assert found.newest == found.going_on(lively).seq - 1
+
+
+async def test_an_older_record_never_takes_the_place_of_the_last_one() -> None:
+    state = SlowState()
+    rig = Rig(state)
+    live = rig.add()
+    writing = asyncio.create_task(rig.keeper.write())
+    await state.is_asked.wait()
+    rig.peer.channels.seq = 20
+    leaving = asyncio.create_task(rig.keeper.hand_over(live, deadline_s=5.0))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    state.goes_on.set()
+    await writing
+    assert await leaving
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert (found.record.seq, found.record.is_last) == (21, True)
 
 
 async def test_of_two_that_claim_one_gets_it_and_the_owner_lets_go() -> None:

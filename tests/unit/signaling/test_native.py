@@ -203,6 +203,8 @@ async def test_what_the_url_cannot_have_is_refused_by_name(node: Node, query: di
     assert status == 400
     assert named in error["message"]
     assert node.metrics.registry.get_sample_value("voiceforge_refused_total", {"code": error["code"]}) == 1
+    async with node.http.get(node.url(query)) as response:  # as a browser asks that was not told why
+        assert (response.status, (await response.json())["error"]["code"]) == (400, error["code"])
 
 
 async def test_a_field_given_twice_is_refused(node: Node) -> None:
