@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -266,9 +267,16 @@ class Tracing(Watcher):
             root = self._spans.begin("session", request.began_ns, about, traceparent=None)
             trace = SessionTrace(root, None, self._now_ns)
             bind_contextvars(trace_id=trace.trace_id)
+            weakref.finalize(session, self._given_up, session.session_id, trace).atexit = False
         if trace is not None:
             trace.session_id = session.session_id
             self._traces[session.session_id] = trace
+
+    def _given_up(self, session_id: str, trace: SessionTrace) -> None:
+        """A session is gone whose request does not end its trace; it has ended, unless it never had its place here."""
+        if self._traces.get(session_id) is trace:
+            del self._traces[session_id]
+        trace.ended("no_session", {})
 
     def opened(self, session: Watched) -> None:
         """As `Watcher.opened`."""
