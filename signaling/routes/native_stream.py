@@ -72,6 +72,7 @@ class NativeStream:
         self.config = config
         self.relay = Relay(NativeDialect(session_id), log=log)
         self._visit: Visit | None = None
+        self._conversation: _Conversation | None = None
         self._has_said_all = False
         self._holding = Holding(window_s=window_s, door=DOOR, metrics=metrics, on_expired=self._expired)
         if found is not None and log is not None:
@@ -124,7 +125,7 @@ class NativeStream:
         """The first connection is there."""
         self.relay.connect(outgoing.send)
         self.feed.channels.start()
-        return _Conversation(self).hear
+        return self._talk()
 
     def begin_again(self, outgoing: Outgoing, *, after: int) -> OnMessage:
         """The first connection here of a session that another process had, which a client comes back to."""
@@ -140,20 +141,29 @@ class NativeStream:
                 is_elsewhere=True,
             )
         )
-        return _Conversation(self).hear
+        return self._talk()
 
     def resume(self, outgoing: Outgoing, *, after: int) -> OnMessage:
         """The client is back. It is told what it missed behind event `after`, and where to go on."""
         if self._visit is not None:
             self._visit.end(REPLACED, "Resumed by another connection.")
             self.feed.detach()
-        self._holding.back()
-        self.feed.attach()
         self.relay.connect(outgoing.send)
         self.relay.replay(after=after)
-        channels = self.feed.channels
-        channels.tell(Resumed(stream_time=channels.stream_time_s, received_bytes=self.feed.received_bytes))
-        return _Conversation(self).hear
+        if self.feed.is_open:  # else it is told the end, while its handshake was answered or since
+            self._holding.back()
+            self.feed.attach()
+            channels = self.feed.channels
+            channels.tell(Resumed(stream_time=channels.stream_time_s, received_bytes=self.feed.received_bytes))
+        return self._talk()
+
+    def hears(self, conversation: _Conversation) -> bool:
+        """Whether a connection is still its client's: what another one brings has been sent again."""
+        return conversation is self._conversation
+
+    def _talk(self) -> OnMessage:
+        self._conversation = _Conversation(self)
+        return self._conversation.hear
 
     def visited(self, visit: Visit) -> None:
         """As `Guest.visited`."""
@@ -225,6 +235,8 @@ class _Conversation:
 
     async def hear(self, message: WSMessage) -> bool:
         """Act on a text or binary message; False: the client has said all. Never raises for what is in it."""
+        if not self._stream.hears(self):
+            return True
         self._feed.touch()
         try:
             if message.type is WSMsgType.BINARY:

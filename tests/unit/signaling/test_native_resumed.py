@@ -6,12 +6,13 @@ import asyncio
 import base64
 import json
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import WSMsgType
+from aiohttp import WSMessage, WSMsgType
 from yarl import URL
 
 from mediaserver.events import Final
@@ -20,6 +21,7 @@ from signaling.app import ACCOUNTS, REGISTRY
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
 from signaling.routes.native_stream import NativeStream
+from signaling.socket import OnMessage, Outgoing
 from tests.unit.signaling.test_native import RAW, SECOND, Line, Node, start, vad
 
 __all__ = ["start", "vad"]
@@ -139,6 +141,40 @@ async def test_a_connection_that_still_seems_to_live_is_replaced(node: Node) -> 
     await again.say(type="close_stream")
     assert [event["type"] for event in await again.rest()] == ["metadata", "closed"]
     await node.empty()
+
+
+async def test_who_was_replaced_is_heard_no_more(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the old connection still has to read when another is told what the server has would be heard twice."""
+    heard, begin = [], NativeStream.begin
+
+    def keep(stream: NativeStream, outgoing: Outgoing) -> OnMessage:
+        heard.append(begin(stream, outgoing))
+        return heard[0]
+
+    monkeypatch.setattr(NativeStream, "begin", keep)
+    client = await connected(node)
+    line = await client.back(after=0)
+    assert (await line.event())["received_bytes"] == 0
+    assert await heard[0](WSMessage(WSMsgType.BINARY, SECOND, None))
+    assert await heard[0](WSMessage(WSMsgType.TEXT, '{"type":"keep_alive"}', None))
+    assert await heard[0](WSMessage(WSMsgType.TEXT, '{"type":"close_stream"}', None))
+    assert client.stream.feed.received_bytes == 0
+    assert client.stream.is_open
+    await line.say(type="close_stream")
+    assert [event["type"] for event in await line.rest()] == ["metadata", "closed"]
+    await node.empty()
+
+
+async def test_who_comes_back_to_a_session_that_has_just_ended_is_told_the_end(node: Node) -> None:
+    client = await connected(node)
+    stream = client.stream
+    await client.reset()
+    await stream.close("session_max")
+    told: list[str] = []
+    outgoing = SimpleNamespace(send=lambda telling: told.append(json.loads(telling.text)["type"]))
+    stream.resume(outgoing, after=0)  # type: ignore[arg-type]
+    assert told == ["metadata", "closed"]
+    assert client.count("resumes_total", door="websocket", outcome="here") == 0
 
 
 async def test_of_two_at_once_one_stays(node: Node) -> None:

@@ -20,6 +20,7 @@ from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
 from signaling.cluster.memory import MemoryState
 from signaling.cluster.places import Place, new_place_id
+from signaling.routes.native_stream import NativeStream
 from tests.unit.signaling.front_door import FakeEngine
 from tests.unit.signaling.test_native import RAW, SECOND, Line, vad
 
@@ -59,6 +60,11 @@ class Two:
             await ws.send_bytes(SECOND)
         await line.say(type="keep_alive")
         assert (await line.event())["type"] == "pong"
+        (live,) = self.servers[0].app[REGISTRY].sessions()
+        assert isinstance(live.peer, NativeStream)
+        async with asyncio.timeout(5):
+            while live.peer.feed.channels.unjudged_s > 0.1:  # else all of it is heard again
+                await asyncio.sleep(0.01)
         leaving = asyncio.create_task(self.servers[0].app[MEMBER].leave())
         async with asyncio.timeout(5):
             while not self.second[MEMBER].places.is_alone:
