@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 
 from mediaserver.errors import VoiceForgeError
+from signaling.limits import ENGINE_DOWN, LOADING, STOPPING
 
 STOP_S = 12.0
 """How long a stop may take before the child is killed: the server's own deadline (10 s) and some room."""
@@ -23,12 +24,16 @@ READY_POLL_S = 0.1
 KEPT_LINES = 20
 """Of what the child says, the oldest lines go first; these many explain a failure."""
 
+_NOT_YET = frozenset(reason.code for reason in (LOADING, ENGINE_DOWN, STOPPING))
+"""What it is waited for. Of further reasons, such as a disk that is nearly full, others would be sent elsewhere; here
+there is no other server, and this one takes a session all the same."""
+
 OnLine = Callable[[str], None]
 
 
 @asynccontextmanager
 async def own_server(arguments: Sequence[str], *, on_line: OnLine | None = None) -> AsyncIterator[str]:
-    """Run `voiceforge serve` as a child and give its URL once sessions are taken; the child is gone afterwards.
+    """Run `voiceforge serve` as a child and give its URL once it takes sessions; the child is gone afterwards.
 
     Args:
         arguments: further flags of `serve`.
@@ -84,7 +89,7 @@ class _Child:
                     raise self._failure()
                 with suppress(aiohttp.ClientError):
                     async with http.get(f"{url}/readyz") as response:
-                        if response.status == 200:
+                        if _NOT_YET.isdisjoint((await response.json())["codes"]):
                             return url
                 await asyncio.sleep(READY_POLL_S)
 

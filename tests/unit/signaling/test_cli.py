@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 from click.testing import CliRunner, Result
@@ -277,6 +278,15 @@ async def test_waiting_for_the_own_server_can_be_cancelled(no_leaked_tasks: None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert set(psutil.Process().children()) <= before
+
+
+async def test_the_own_server_serves_its_user_where_others_would_be_sent_elsewhere(
+    model_files: ModelFiles, vad_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOICEFORGE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("VOICEFORGE_DISK_RESERVE_MIB", str(1 << 30))
+    async with asyncio.timeout(60), own_server(()) as url, aiohttp.request("GET", f"{url}/readyz") as response:
+        assert (await response.json())["codes"] == ["disk_full"]
 
 
 async def test_a_failing_own_server_gives_its_own_words() -> None:
