@@ -101,6 +101,7 @@ class Audit:
         code: str | None = None,
         details: Mapping[str, object] | None = None,
         principal: Principal | None = None,
+        request: RequestInfo | None = None,
     ) -> None:
         """Write something down soon. Never blocks, never raises.
 
@@ -111,10 +112,13 @@ class Audit:
             code: of the error, where there was one.
             details: what else is to be known: numbers and names; no texts, no secrets, no URLs.
             principal: who; None: whoever's request is being handled.
+            request: by which request; None: the one that is being handled.
         """
         if self._writer is not None:
             self._writer.put(
-                self._line(action, object, outcome=outcome, code=code, details=details, principal=principal)
+                self._line(
+                    action, object, outcome=outcome, code=code, details=details, principal=principal, request=request
+                )
             )
 
     async def surely(
@@ -179,8 +183,9 @@ class Audit:
         code: str | None,
         details: Mapping[str, object] | None,
         principal: Principal | None,
+        request: RequestInfo | None = None,
     ) -> bytes:
-        request = current_request()
+        request = current_request() if request is None else request
         who = current_principal() if principal is None else principal
         entry: dict[str, object] = {
             "stream": "audit",

@@ -23,6 +23,7 @@ from signaling.audit import Audit, Outcome
 from signaling.auth.principal import principal_of
 from signaling.openapi.operation import Access, Operation, description_of
 from signaling.problems import Handler
+from signaling.requests import REQUEST
 from signaling.session_watch import Watched, Watcher
 
 SECRET_PART = "secret"  # noqa: S105 - the name of a part of paths
@@ -111,9 +112,13 @@ class AuditDoor:
     def _record(self, request: web.Request, outcome: Outcome) -> None:
         action = request.pop(_ACTION, None)
         if action is not None:
-            who = principal_of(request)
             self._audit.record(
-                action, object=_object_of(request), outcome=outcome, code=request.get(_CODE), principal=who
+                action,
+                object=_object_of(request),
+                outcome=outcome,
+                code=request.get(_CODE),
+                principal=principal_of(request),
+                request=request.get(REQUEST),  # a response leaves when the request is no longer the one in hand
             )
 
 

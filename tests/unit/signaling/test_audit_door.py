@@ -114,6 +114,7 @@ async def test_reading_is_recorded(audited: Node, audit_path: Path) -> None:
             pass
     usage, listed, result = await records(audited, audit_path)
     assert (usage["action"], usage["outcome"]) == ("usage.read", "done")
+    assert all(record["actor"]["address"] == "127.0.0.1" for record in (usage, listed, result))
     assert (listed["action"], listed["outcome"]) == ("recording.list", "done")
     assert (result["action"], result["outcome"], result["code"]) == ("transcript.read", "refused", "JOB_NOT_FOUND")
 
@@ -122,10 +123,12 @@ async def test_a_sessions_url_is_never_in_the_log(audited: Node, audit_path: Pat
     _, headers = await admin_key(audited)
     async with audited.client.post("/whip", data=OFFER, headers={**SDP, **headers}) as response:
         url = response.headers["Location"]
-    async with audited.client.get(url) as response:
+    async with audited.client.get(url, headers={"X-Request-ID": "call-8"}) as response:
         session_id = (await response.json())["session_id"]
     (read,) = await records(audited, audit_path)
     assert read["action"] == "session.read"
+    assert read["actor"] == {"kind": "nobody", "address": "127.0.0.1"}  # all that is known of who has the URL
+    assert read["request_id"] == "call-8"
     assert read["object"] == {"session": session_id}
     assert url.rpartition("/")[2] not in audit_path.read_text()
 
