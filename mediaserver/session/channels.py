@@ -69,8 +69,8 @@ class Channels:
     ) -> None:
         self._outlet = outlet
         self._seq = 0 if going_on is None else going_on.seq
-        self.is_sealed = False
-        """Whether nobody is told anything any more: another process tells the rest."""
+        self._is_sealed = False
+        self._withheld: list[tuple[Event, int]] = []  # bound: what is told in the seconds in which a session moves
         self._totals: list[Metadata] = []
         self._closed = 0
         self._is_told_of = self._is_closing = False
@@ -94,6 +94,21 @@ class Channels:
     def count(self) -> int:
         """How many channels."""
         return len(self._sessions)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nobody is told anything any more: another process tells the rest. Where none does after all, what
+        was withheld meanwhile is told when the seal is taken off.
+        """
+        return self._is_sealed
+
+    @is_sealed.setter
+    def is_sealed(self, is_sealed: bool) -> None:
+        self._is_sealed = is_sealed
+        if not is_sealed:
+            withheld, self._withheld = self._withheld, []
+            for event, channel in withheld:
+                self._send(event, channel)
 
     @property
     def is_open(self) -> bool:
@@ -288,7 +303,9 @@ class Channels:
             self._send(event, channel)
 
     def _send(self, event: Event, channel: int) -> None:
-        if self.is_sealed:
+        if self._is_sealed:
+            if not event.droppable:
+                self._withheld.append((event, channel))
             return
         self._outlet.send(event, self._seq, channel)
         self._seq += 1

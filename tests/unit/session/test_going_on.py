@@ -168,6 +168,19 @@ async def test_who_is_sealed_tells_nobody_but_goodbye() -> None:
     assert [seq for seq, _, _ in line.told.events] == [0, 1]
 
 
+async def test_what_is_withheld_for_another_process_that_does_not_come_is_told() -> None:
+    line = Line()
+    line.channels.start()
+    line.channels.is_sealed = True
+    line.channels.tell(Final(1, "word", 1.0, 0.0, 1.0, 1.0, "en", 1.0, []))
+    line.channels.tell(Metadata(1.0, 1.0, 1, 0.0, "m"))
+    line.channels.is_sealed = False
+    line.channels.is_sealed = False
+    assert [(seq, event.type) for seq, _, event in line.told.events] == [(0, "ready"), (1, "final"), (2, "metadata")]
+    await line.channels.close("shutdown")
+    assert [seq for seq, _, _ in line.told.events] == [0, 1, 2, 3, 4]
+
+
 def test_an_endpointer_begins_anywhere_and_says_what_is_settled() -> None:
     config = EndpointerConfig(threshold=0.5, pre_roll_ms=320, min_speech_ms=256)
     endpointer = Endpointer(config, start_sample=FRAME_SAMPLES * 100)
