@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +52,23 @@ def _disk_free_bytes(folder: Path) -> int | None:
 
 
 def _memory_share(cgroup: Path) -> float | None:
-    """Of what the control group may use; its own files are the group's inside a container (cgroup namespaces)."""
-    for used_at, limit_at, cache in (
-        ("memory.current", "memory.max", "inactive_file"),
-        ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes", "total_inactive_file"),
+    """Of what the control group may use; its own files are the group's inside a container (cgroup namespaces).
+
+    Copies of files count as free, also of those that were read more than once (`active_file`): the kernel gives them
+    back before it ends a process, and with them a node that has served recordings would look full for ever.
+    """
+    for used_at, limit_at, copies in (
+        ("memory.current", "memory.max", ("inactive_file", "active_file")),
+        (
+            "memory/memory.usage_in_bytes",
+            "memory/memory.limit_in_bytes",
+            ("total_inactive_file", "total_active_file"),
+        ),
     ):
         used, limit = _number(cgroup / used_at), _number(cgroup / limit_at)
         if used is None or limit is None or not 0 < limit < UNLIMITED_BYTES:
             continue
-        return max(0, used - _counter((cgroup / used_at).with_name("memory.stat"), cache)) / limit
+        return max(0, used - _counted((cgroup / used_at).with_name("memory.stat"), copies)) / limit
     return None
 
 
@@ -85,9 +94,10 @@ def _number(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _counter(path: Path, name: str) -> int:
+def _counted(path: Path, names: Sequence[str]) -> int:
     try:
         lines = path.read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
+    counts = dict(line.split(maxsplit=1) for line in lines if line.strip())
+    return sum(int(counts.get(name, "0")) for name in names)

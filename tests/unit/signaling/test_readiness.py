@@ -153,7 +153,7 @@ def test_what_is_not_known_does_not_count(conditions: Conditions) -> None:
 def cgroup(folder: Path, *, used: int, limit: str, cache: int = 0) -> Path:
     (folder / "memory.current").write_text(f"{used}\n")
     (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.stat").write_text(f"anon 7\ninactive_file {cache}\n")
+    (folder / "memory.stat").write_text(f"anon 7\nfile {cache}\nactive_file {cache - 10}\ninactive_file 10\n")
     return folder
 
 
@@ -172,7 +172,7 @@ def test_control_groups_of_the_first_version(tmp_path: Path) -> None:
     memory.mkdir()
     (memory / "memory.usage_in_bytes").write_text("800\n")
     (memory / "memory.limit_in_bytes").write_text("1000\n")
-    (memory / "memory.stat").write_text("total_inactive_file 300\n")
+    (memory / "memory.stat").write_text("total_inactive_file 100\ntotal_active_file 200\n")
     assert look(Sources(tmp_path, range(0), cgroup=tmp_path)).memory_share == 0.5
     (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     assert look(Sources(tmp_path, range(0), cgroup=tmp_path)).memory_share is None
