@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import structlog
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mediaserver.errors import ConfigError
+from mediaserver.session_config import SessionConfig
 from signaling.auth.addresses import client_address
 from signaling.auth.keys import Keys
 from signaling.auth.principal import Principal, set_principal
@@ -20,6 +22,10 @@ from signaling.limits import Admission
 from signaling.problems import HttpError
 from signaling.registry import LiveSession, Registry
 from signaling.resume.elsewhere import Elsewhere, Found
+
+log = structlog.get_logger(__name__)
+
+Config = TypeVar("Config", bound=SessionConfig)
 
 SETUP_FAILED = "setup_failed"
 """Why a session has left the registry whose client never got to it."""
@@ -144,6 +150,22 @@ class Returning:
             "Open a new session with a key that does.",
             headers={"WWW-Authenticate": 'Bearer realm="voiceforge"', "Cache-Control": "no-store"},
         )
+
+    def config_of(self, found: Found, kind: type[Config]) -> Config:
+        """What the client chose when it opened a session that another process had.
+
+        Args:
+            found: the session.
+            kind: what its door reads it as.
+
+        Raises:
+            HttpError: SESSION_NOT_FOUND: a version wrote it that knows other fields.
+        """
+        try:
+            return kind.model_validate(found.record.asked.config, strict=False)
+        except ValidationError as exc:
+            log.warning("a record that cannot be read was left", failures=exc.error_count())
+        raise self.gone()  # not from it: it quotes what the client chose
 
     def require_known(self, after: int, *, newest: int) -> None:
         """Refuse who knows of events that have not been told.

@@ -152,7 +152,7 @@ class Native:
         self._returning.require_known(after, newest=found.newest)
         require_handshake(request, "Come back with a WebSocket client (RFC 6455).")
         session_id = found.record.session_id
-        config = StreamConfig.model_validate(found.record.asked.config, strict=False)
+        config = self._returning.config_of(found, StreamConfig)
         await load_denoiser(config)
         with bound_contextvars(session=session_id):
             async with self._returning.claimed(found) as taken:

@@ -276,7 +276,7 @@ class Whip:
         self._returning.require_known(after, newest=found.newest)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
         record, door = found.record, found.record.asked.door
-        config = SessionConfig.model_validate(record.asked.config, strict=False)
+        config = self._returning.config_of(found, SessionConfig)
         await load_denoiser(config)
         receiver = Receiver(door[WEBHOOK_URL], door.get(WEBHOOK_SECRET)) if WEBHOOK_URL in door else None
         positions = record.live(record.written_at + found.away_s, longest_s=found.away_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from aiohttp.test_utils import TestServer
 from mediaserver.audio.vad import VadPool
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import ACCOUNTS, ADMISSION, MEMBER, REGISTRY, make_app
+from signaling.app import ACCOUNTS, ADMISSION, MEMBER, REGISTRY, SHARED, make_app
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
 from signaling.cluster.memory import MemoryState
 from signaling.cluster.places import Place, new_place_id
+from signaling.resume.record import name_of
 from signaling.routes.native_stream import NativeStream
 from tests.unit.signaling.front_door import FakeEngine
 from tests.unit.signaling.test_native import RAW, SECOND, Line, vad
@@ -157,6 +159,20 @@ async def test_strangers_and_other_doors_find_nothing(two: Two) -> None:
     async with two.http.post(offer, data="v=0", headers={"Content-Type": "application/sdp"}) as response:
         assert response.status == 404
     assert (await two.back(path))["type"] == "resumed"
+
+
+async def test_a_configuration_of_another_version_is_not_taken_up_and_not_shown(
+    two: Two, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = await two.left(query={**RAW, "prompt": "Anna's diagnosis"})
+    state, name = two.second[SHARED].state, name_of(path.rpartition("/")[2])
+    value = await state.get(name)
+    assert value is not None
+    record = json.loads(value)
+    record["asked"]["config"]["tone"] = record["asked"]["config"]["prompt"]
+    await state.put(name, json.dumps(record).encode(), ttl_s=30.0)
+    assert await two.refusal(path) == (404, "SESSION_NOT_FOUND")
+    assert "diagnosis" not in caplog.text
 
 
 async def test_a_revoked_key_resumes_nowhere(two: Two) -> None:
