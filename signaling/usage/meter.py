@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mediaserver.errors import VoiceForgeError
@@ -236,13 +236,20 @@ class Meter:
 
 
 async def _write(session: AsyncSession, counted: _Counted, now_s: float) -> None:
-    """Write a session's totals over those that are there."""
+    """Write a session's totals over those that are there, where they are larger: another process may have gone on with
+    it, whose totals hold these, and been quicker.
+    """
     features = joined(counted.heard, counted.extras)
     audio_s, speech_s = counted.audio_s - counted.base_s[0], counted.speech_s - counted.base_s[1]
     known = await session.execute(
         update(Usage)
         .where(Usage.id == counted.session_id)
-        .values(audio_s=audio_s, speech_s=speech_s, features=features, updated_at=now_s)
+        .values(
+            audio_s=case((Usage.audio_s > audio_s, Usage.audio_s), else_=audio_s),
+            speech_s=case((Usage.speech_s > speech_s, Usage.speech_s), else_=speech_s),
+            features=features,
+            updated_at=now_s,
+        )
         .returning(Usage.id)
     )
     if known.first() is not None:

@@ -78,6 +78,24 @@ async def test_a_session_is_written_down_while_it_runs_and_at_its_end(database: 
     assert meter._counted == {}
 
 
+async def test_who_had_a_session_before_and_is_late_takes_nothing_from_its_count(database: Database) -> None:
+    meters, each = [Meter(database, SETTINGS, wall_s=Clock()) for _ in range(2)], []
+    for meter in meters:
+        registry = Registry(max_sessions=9, metrics=Metrics())
+        registry.on_added.append(meter.opened)
+        tap = meter.tap("s_1", principal(), model="tiny.en")
+        assert tap is not None
+        each.append(FakeChannels())
+        tap.begin(cast(Channels, each[-1]))
+        registry.add("s_1", FakePeer("s_1", SessionConfig()), door="whip")
+    each[0].stream_time_s, each[0].speech_s = 5.0, 2.0
+    each[1].stream_time_s, each[1].speech_s = 9.0, 4.0  # it went on from 5 s
+    await meters[1].flush()
+    await meters[0].flush()
+    (row,) = await rows(database)
+    assert (row.audio_s, row.speech_s) == (18.0, 4.0)
+
+
 async def test_what_came_without_a_key_is_not_counted(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'none.db'}")
     meter = Meter(database, SETTINGS)
