@@ -103,7 +103,7 @@ class HopProxy:
             return body.decode()
 
     async def _pass_on(self, request: web.Request, place: Place, address: str, request_id: str) -> web.StreamResponse:
-        target = str(request.rel_url)
+        target = str(request.rel_url.with_fragment(None))  # which is not sent, and so is not signed either
         wants_upgrade = hdrs.UPGRADE in request.headers and request.method == hdrs.METH_GET
         add = {ORIGIN: self._origin.sign(request.method, target, address), "X-Request-ID": request_id}
         if wants_upgrade:

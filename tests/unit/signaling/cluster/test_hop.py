@@ -227,6 +227,21 @@ async def test_the_header_of_hops_means_nothing_at_the_public_door(tmp_path: Pat
         assert (await offer(two, two.first.url("/whip"))).status == 201  # of this machine, through a hop
 
 
+@pytest.mark.parametrize(
+    "target", ["/whip/{}.none#part", "http://elsewhere.example/whip/{}.none", "/whip/{}.a%2F..%0d"]
+)
+async def test_odd_targets_go_to_that_place_and_nowhere_else(two: Two, target: str) -> None:
+    """Those of the letter of RFC 9112 that no browser sends; a refused signature would fill the log, too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", two.first.server.port)
+    asked = target.format(two.second.place_id)
+    writer.write(f"GET {asked} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert b"SESSION_NOT_FOUND" in answer
+    assert two.first.hops("passed_on") == 1
+
+
 async def test_bodies_stream_both_ways(probed: Two) -> None:
     secret = f"{probed.first.place_id}.x"
     sent = b"0123456789" * 200_000
