@@ -226,7 +226,7 @@ class Registry:
         else:
             self._require_place(channels)
         live = LiveSession(session_id, door, peer, current_principal(), new_secret(self._place_id), channels=channels)
-        self._limiter.opened(live.principal, now_s=time.monotonic())
+        self._limiter.opened(live.principal, now_s=time.monotonic(), is_new=age_s is None)
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()
         peer.on_ended = lambda reason: self._ended(live, reason)

@@ -71,13 +71,13 @@ class Limiter:
         if per_minute is not None and (left := self._left(key, per_minute, now_s)) < 1.0:
             raise too_many_new_sessions(per_minute, (1.0 - left) * MINUTE_S / per_minute)
 
-    def opened(self, principal: Principal, *, now_s: float) -> None:
-        """A session has been opened."""
+    def opened(self, principal: Principal, *, now_s: float, is_new: bool = True) -> None:
+        """A session has been opened; not `is_new`: it is one that another process had, which counted it."""
         key, per_minute = principal.key_id, principal.limits.sessions_per_minute
         if key is None:
             return
         self._live[key] = self._live.get(key, 0) + 1
-        if per_minute is not None:
+        if per_minute is not None and is_new:
             left = self._left(key, per_minute, now_s)
             self._make_room(now_s)
             self._buckets[key] = _Bucket(left - 1.0, now_s)

@@ -47,6 +47,15 @@ def test_as_many_in_a_minute_and_the_time_to_wait_is_the_truth() -> None:
     limiter.check(who, now_s=101 + refused.retry_after_s)
 
 
+def test_one_that_another_process_had_is_no_new_one() -> None:
+    limiter, who = Limiter(), principal(sessions=2, sessions_per_minute=1)
+    limiter.opened(who, now_s=100, is_new=False)
+    limiter.check(who, now_s=100)
+    limiter.opened(who, now_s=100)
+    limiter.closed(who)
+    assert refusal(limiter, who, 100).code == "TOO_MANY_NEW_SESSIONS"
+
+
 def test_a_minute_of_rest_saves_up_no_more_than_a_minutes_sessions() -> None:
     limiter, who = Limiter(), principal(sessions_per_minute=2)
     limiter.opened(who, now_s=0)
