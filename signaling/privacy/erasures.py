@@ -23,6 +23,9 @@ from signaling.auth.keys import TENANT_LETTERS
 UNFINISHED_MAX = 100
 """Requests at once; one more is refused. One takes seconds."""
 
+OF_TENANT_MAX = 4
+"""Of one tenant, so that it keeps nobody else from asking: the last of them deletes what all before it would."""
+
 FULL_RETRY_AFTER_S = 30
 LEASE_S = 30.0
 """Who works on one says so at each step; a step takes a second. After this somebody else goes on."""
@@ -69,12 +72,9 @@ class Erasures:
         async with self._database.writing() as session:
             unfinished = select(func.count()).where(Erasure.state != ErasureState.COMPLETED)
             if (await session.scalar(unfinished) or 0) >= UNFINISHED_MAX:
-                raise CapacityError(
-                    "TOO_MANY_ERASURES",
-                    f"{UNFINISHED_MAX} deletions are under way already.",
-                    f"Try again in {FULL_RETRY_AFTER_S} s.",
-                    retry_after_s=FULL_RETRY_AFTER_S,
-                )
+                raise _too_many(f"{UNFINISHED_MAX} deletions are under way already.")
+            if (await session.scalar(unfinished.where(Erasure.tenant == tenant)) or 0) >= OF_TENANT_MAX:
+                raise _too_many(f"{OF_TENANT_MAX} deletions of this tenant's data are under way already.")
             row = Erasure(
                 id=new_id("era"),
                 tenant=tenant,
@@ -160,3 +160,12 @@ class Erasures:
                 .where(Erasure.id == erasure_id, Erasure.state == ErasureState.RUNNING)
                 .values(lease_until=0.0)
             )
+
+
+def _too_many(message: str) -> CapacityError:
+    return CapacityError(
+        "TOO_MANY_ERASURES",
+        message,
+        f"Try again in {FULL_RETRY_AFTER_S} s.",
+        retry_after_s=FULL_RETRY_AFTER_S,
+    )
