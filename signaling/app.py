@@ -143,6 +143,8 @@ def make_app(
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
     move = partial(Moves, registry=registry, settings=settings, metrics=metrics)
     moves = None if state is None or member is None else move(state, member.places)
+    if moves is not None and member is not None:
+        member.hop.goes_on_at = moves.elsewhere.goes_on_at
     returning = Returning(
         registry=registry,
         keys=accounts.keys,

@@ -59,6 +59,8 @@ class Hop:
         self._origin = origin
         self._trusted_proxies = trusted_proxies
         self._metrics = metrics
+        self.goes_on_at: Callable[[str], Awaitable[str]] | None = None
+        """Which place has the session of a URL whose own place is gone; empty where none has, or nobody can tell."""
         self._doors: set[object] = set()
         self._inner: dict[str, Handler] = {}
         self._choice = Choice()
@@ -121,12 +123,21 @@ class Hop:
             return None
         for name in SECRETS:
             if name in request.match_info:
-                return await self._place_called(place_id_of(request.match_info[name].removeprefix(CALL_PREFIX)))
+                return await self._place_with(request.match_info[name].removeprefix(CALL_PREFIX))
         operation = description_of(request.match_info.handler)
         if not isinstance(operation, Operation) or not operation.opens_session or self._places.is_alone:
             return None
         others = [place for place in self._places.others() if self._can_reach(place)]
         return self._choice.place_for(self._places.own, others, is_proxied=request.method == hdrs.METH_GET)
+
+    async def _place_with(self, secret: str) -> Place | None:
+        place_id = place_id_of(secret)
+        if place_id in ("", self._places.own.place_id):
+            return None
+        place = await self._place_called(place_id)
+        if place is None and self.goes_on_at is not None:  # a client may not know yet that it is not there any more
+            place = await self._place_called(await self.goes_on_at(secret))
+        return place
 
     async def _place_called(self, place_id: str) -> Place | None:
         if place_id in ("", self._places.own.place_id):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mediaserver.metrics import Metrics
 from mediaserver.session.resumption import GoingOn, Position
-from signaling.cluster.state import State
+from signaling.cluster.state import State, StateAwayError
 from signaling.registry import LiveSession
 from signaling.resume.keeper import GRACE_S
 from signaling.resume.record import CLAIMED, Resumption, name_of
@@ -82,6 +82,15 @@ class Elsewhere:
         """The session of a URL that it had elsewhere, where this process goes on with it already."""
         live = self._moved.get(name_of(secret)) if self._moved else None
         return live if live is not None and live.closing is None else None
+
+    async def goes_on_at(self, secret: str) -> str:
+        """The place that has taken up the session of a URL; empty where none has, or it cannot be told."""
+        try:
+            value = await self._state.get(name_of(secret))
+        except StateAwayError:
+            return ""
+        is_claimed = value is not None and value.startswith(CLAIMED)
+        return value.removeprefix(CLAIMED).decode() if value is not None and is_claimed else ""
 
     async def look(self, secret: str) -> Found | None:
         """A session that nobody holds any more, by its URL; None where there is none, or it has been claimed.

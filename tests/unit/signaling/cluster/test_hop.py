@@ -14,6 +14,7 @@ from two_places import Two, two_places
 
 from signaling.cluster.hop_headers import ORIGIN
 from signaling.openapi.operation import Undescribed, described
+from signaling.resume.record import CLAIMED, name_of
 
 SDPFRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 HELD = Undescribed("a test's own")
@@ -137,6 +138,17 @@ async def test_a_place_that_is_gone_has_no_sessions(two: Two) -> None:
     answer = await two.http.get(two.second.url(location))
     assert (answer.status, (await answer.json())["error"]["code"]) == (404, "SESSION_NOT_FOUND")
     assert two.second.hops("gone") == 1
+
+
+async def test_a_session_that_went_on_elsewhere_is_reached_by_the_url_it_had(probed: Two, doors: Doors) -> None:
+    """Its client may have lost the connection again before it was told the new one."""
+    for secret, one in (("cccccccc.x", probed.first), ("cccccccc.y", probed.second)):
+        value = CLAIMED + one.place_id.encode()
+        assert await probed.first.member.state.add(name_of(secret), value, ttl_s=60.0)
+        async with probed.http.get(probed.second.url(f"/probe/{secret}")) as answer:
+            assert await answer.text() == "here"
+        await until(lambda: probed.second.hops("passed_on") == 1)  # and the other one is answered here
+    assert [request.app is probed.first.app for request in doors.seen] == [True, False]
 
 
 @pytest.mark.parametrize("secret", ["", "aaaaaaaa.x", "not-a-place.x", "x", "AAAAAAAA.x"])
