@@ -9,13 +9,14 @@ from typing import Any
 import aioice
 import pytest
 from aiortc import RTCSctpTransport
-from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, SCTP_DATA_LAST_FRAG, SCTP_DATA_UNORDERED, DataChunk
 from pylibsrtp import Error, Policy, Session
 
 from mediaserver.ingest.ice import close_peer_connection, new_peer_connection, transports_of
 from mediaserver.ingest.intake import (
     SOURCES_MAX,
     UNREAD_MAX_BYTES,
+    UNREAD_MAX_CHUNKS,
     WAITING_MAX,
     BoundedSources,
     bound_messages,
@@ -163,4 +164,55 @@ async def test_a_message_without_an_end_ends_the_association() -> None:
     assert stopped.is_set()
     held = sum(len(chunk.user_data) for stream in sctp._inbound_streams.values() for chunk in stream.reassembly)
     assert held <= UNREAD_MAX_BYTES
+    await close_peer_connection(pc)
+
+
+WHOLE = SCTP_DATA_FIRST_FRAG | SCTP_DATA_LAST_FRAG
+
+
+@pytest.mark.parametrize(
+    ("flags", "first_tsn", "streams"),
+    [
+        (0, 1, 1),  # parts of a message that has no beginning
+        (0, 1, 50),  # of many
+        (WHOLE | SCTP_DATA_UNORDERED, 2, 1),  # messages that are told at once, behind one that never comes
+    ],
+)
+async def test_parts_that_hold_nothing_end_the_association_too(flags: int, first_tsn: int, streams: int) -> None:
+    pc, sctp = await association()
+    stopped = asyncio.Event()
+
+    async def stop() -> None:
+        stopped.set()
+
+    async def receive(stream_id: int, pp_id: int, data: bytes) -> None:
+        pass
+
+    sctp.stop, sctp._receive = stop, receive  # type: ignore[method-assign]
+    sctp._last_received_tsn = 0
+    bound_messages(sctp)
+    for number in range(UNREAD_MAX_CHUNKS + 1):
+        assert not stopped.is_set()
+        chunk = DataChunk(flags=flags)
+        chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.user_data = first_tsn + number, number % streams, 0, b""
+        await sctp._receive_data_chunk(chunk)
+    assert stopped.is_set()
+    await close_peer_connection(pc)
+
+
+async def test_any_number_of_whole_messages_is_taken() -> None:
+    pc, sctp = await association()
+    taken = []
+
+    async def receive(stream_id: int, pp_id: int, data: bytes) -> None:
+        taken.append(data)
+
+    sctp._receive = receive  # type: ignore[method-assign]
+    sctp._last_received_tsn = 0
+    bound_messages(sctp)
+    for tsn in range(1, 2 * UNREAD_MAX_CHUNKS):
+        chunk = DataChunk(flags=SCTP_DATA_LAST_FRAG if tsn % 2 == 0 else SCTP_DATA_FIRST_FRAG)
+        chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.user_data = tsn, 1, (tsn - 1) // 2, b"x"
+        await sctp._receive_data_chunk(chunk)
+    assert len(taken) == UNREAD_MAX_CHUNKS - 1
     await close_peer_connection(pc)
