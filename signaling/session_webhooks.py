@@ -125,12 +125,27 @@ class SessionWebhooks:
         """Where receivers that clients name may be."""
         return self._outbound.policy
 
-    def tap(self, session_id: str, receiver: Receiver | None = None) -> SessionWebhook | None:
-        """Who tells of a session: to the receiver that its client named, else to the node's; None without either."""
+    def tap(self, session_id: str, receiver: Receiver | None = None, *, sequence: int = 0) -> SessionWebhook | None:
+        """Who tells of a session: to the receiver that its client named, else to the node's; None without either.
+
+        Args:
+            session_id: its name.
+            receiver: that its client named.
+            sequence: of the first webhook; of a session that another process had, the number of its next event: there
+                have been no more webhooks than events, so receivers take none for one that they know.
+        """
         receiver = receiver or self._own
         if receiver is None:
             return None
-        return SessionWebhook(session_id, receiver, self, batch=self._batch, events=self._events, metrics=self._metrics)
+        return SessionWebhook(
+            session_id,
+            receiver,
+            self,
+            batch=self._batch,
+            events=self._events,
+            metrics=self._metrics,
+            sequence=sequence,
+        )
 
     def sender(self, receiver: Receiver) -> Webhooks:
         """What delivers to a receiver."""
@@ -182,6 +197,7 @@ class SessionWebhook:
         batch: WebhookBatch,
         events: frozenset[str],
         metrics: Metrics,
+        sequence: int,
     ) -> None:
         self._session_id = session_id
         self._receiver = receiver
@@ -193,7 +209,7 @@ class SessionWebhook:
         # Bound: WAITING_EVENTS_MAX and WAITING_LETTERS_MAX, see there for what is dropped first.
         self._waiting: deque[_Waiting] = deque()
         self._letters = 0
-        self._sequence = 0
+        self._sequence = sequence
         self._missed = 0
         self._is_busy = self._is_over = False
 

@@ -104,7 +104,7 @@ class SessionFactory:
             ConfigError: the configuration names what is not there.
             VoiceForgeError: a noise suppressor that is not installed.
         """
-        tee = Tee(outlet, [*self._taps(session_id), *self._counting(session_id), *self._watching(session_id)])
+        tee = Tee(outlet, [*self._taps(session_id, going_on), *self._counting(session_id), *self._watching(session_id)])
         channels = Channels(self._maker(session_id, config), outlet=tee, count=count, going_on=going_on)
         tee.begin(channels)
         return channels
@@ -144,7 +144,11 @@ class SessionFactory:
             metrics=self.metrics,
             make_session=self._maker(session_id, config),
             dialect=dialect,
-            taps=[*(self._taps(session_id) if taps is None else taps), *self._counting(session_id), *watching],
+            taps=[
+                *(self._taps(session_id, going_on) if taps is None else taps),
+                *self._counting(session_id),
+                *watching,
+            ],
             log=log,
             door=door,
             window_s=self.settings.resume_window_s,
@@ -153,8 +157,9 @@ class SessionFactory:
             on_stage=watching[0].reached if watching else None,
         )
 
-    def _taps(self, session_id: str) -> list[Tap]:
-        tap = None if self._webhooks is None else self._webhooks.tap(session_id)
+    def _taps(self, session_id: str, going_on: GoingOn | None) -> list[Tap]:
+        sequence = 0 if going_on is None else going_on.seq
+        tap = None if self._webhooks is None else self._webhooks.tap(session_id, sequence=sequence)
         return [] if tap is None else [tap]
 
     def _counting(self, session_id: str) -> list[Tap]:

@@ -254,7 +254,10 @@ class Whip:
         make_peer = partial(self._make_peer, config=config, is_stereo=is_stereo, door=DOOR)
         if going_on is not None:
             make_peer = partial(make_peer, going_on=going_on)
-        return Opening(make_peer, self._logs, self._webhooks, receiver, is_stereo=is_stereo, entries=entries)
+        first = 0 if going_on is None else going_on.seq
+        return Opening(
+            make_peer, self._logs, self._webhooks, receiver, is_stereo=is_stereo, entries=entries, first=first
+        )
 
     async def _resume(self, request: web.Request) -> web.Response:
         live = await self._returning.find(request, request.match_info["secret"], door=DOOR)

@@ -23,6 +23,7 @@ class Opening:
         receiver: where to; None: to the node's own.
         is_stereo: whether the two channels of a track are two people.
         entries: what was told of it elsewhere.
+        first: the number of its first event here.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Opening:
         *,
         is_stereo: bool,
         entries: Sequence[Entry],
+        first: int,
     ) -> None:
         self._make_peer = make_peer
         self._logs = logs
@@ -41,6 +43,7 @@ class Opening:
         self._receiver = receiver
         self._is_stereo = is_stereo
         self._entries = entries
+        self._first = first
         self._log: EventLog | None = None
         self._posted: list[SessionWebhook] = []
 
@@ -49,7 +52,7 @@ class Opening:
         self._log = self._logs.open(session_id)
         if self._entries:
             self._log.restore(self._entries, newest=self._entries[-1].seq)
-        self._posted = list(filter(None, [self._webhooks.tap(session_id, self._receiver)]))
+        self._posted = list(filter(None, [self._webhooks.tap(session_id, self._receiver, sequence=self._first)]))
         return self._make_peer(session_id, taps=self._posted, log=self._log)
 
     def registered(self, live: LiveSession) -> None:

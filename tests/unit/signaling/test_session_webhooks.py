@@ -92,8 +92,8 @@ class Rig:
         self.webhooks = SessionWebhooks(settings=self.settings, outbound=self.outbound, metrics=self.metrics)
         self.seq = 0
 
-    def tap(self, receiver: Receiver | None = None) -> SessionWebhook:
-        tap = self.webhooks.tap("s1", receiver or Receiver(self.url, SECRET))
+    def tap(self, receiver: Receiver | None = None, *, sequence: int = 0) -> SessionWebhook:
+        tap = self.webhooks.tap("s1", receiver or Receiver(self.url, SECRET), sequence=sequence)
         assert tap is not None
         session = Conversation()
         tap.begin(Channels(lambda sink: session, outlet=session, count=2))  # type: ignore[arg-type, return-value]
@@ -176,6 +176,13 @@ class TestDelivery:
         body = site.posts[0].body
         assert body["type"] == "session.ended"
         assert [event["type"] for event in body["events"]] == ["final", "final", "closed"]
+
+    async def test_one_that_another_process_had_repeats_no_number(self, start: Callable[..., Rig], site: Site) -> None:
+        rig = start()
+        tap = rig.tap(sequence=41)
+        rig.tell(tap, final(1), final(2))
+        await site.count(2)
+        assert [post.body["sequence"] for post in site.posts] == [41, 42]
 
     async def test_a_session_that_is_cut_is_told_too(self, start: Callable[..., Rig], site: Site) -> None:
         rig = start(webhook_batch="session")
@@ -279,7 +286,8 @@ class TestOtherDoors:
         session = Conversation()
         sinks: list[Any] = []
         monkeypatch.setattr(factory, "_maker", lambda *_: lambda sink: sinks.append(sink) or session)
-        monkeypatch.setattr(factory, "_counting", lambda _: [])
+        for others in ("_counting", "_watching"):
+            monkeypatch.setattr(factory, others, lambda _: [])
         told: list[Event] = []
         session.send = lambda event, seq, channel: told.append(event)  # type: ignore[method-assign]
         factory.channels("s1", SessionConfig(), session)
