@@ -27,9 +27,6 @@ _PAIR = re.compile(rf"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=({_QUOTED}|[^;\s\",]+)")
 HOPS_MAX = 32
 """Proxies in a row that are believed; a longer list is somebody's joke."""
 
-UNIX_SOCKET = "127.0.0.1"
-"""A socket in a folder is this machine's."""
-
 THIS_MACHINE = ("127.0.0.0/8", "::1/128")
 
 HOP_ADDRESS = web.RequestKey("hop_address", str)
@@ -71,7 +68,7 @@ def origin_of(request: web.BaseRequest, trusted: Sequence[str]) -> Origin:
     passed_on: str | None = request.get(HOP_ADDRESS)
     if passed_on is not None:
         return Origin(passed_on, False)  # who passed it on has said what is to be said of HTTPS
-    origin = Origin(request.remote or UNIX_SOCKET, request.secure)
+    origin = Origin(request.remote or HIDDEN, request.secure)
     if not is_within(origin.address, trusted):
         is_passed_on = any(name in request.headers for name in (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED))
         if is_passed_on and is_within(origin.address, THIS_MACHINE):

@@ -57,6 +57,10 @@ def test_nobody_else_is(name: str) -> None:
     assert origin((name, value), remote="198.51.100.7") == Origin("198.51.100.7", False)
 
 
+def test_who_has_no_address_is_not_this_machine() -> None:
+    assert origin(remote="", trusted=("127.0.0.0/8",)) == Origin("unknown", False)
+
+
 def test_no_list_is_read_to_its_end() -> None:
     assert origin((FOR, ", ".join([FAR] + ["10.0.0.2"] * module.HOPS_MAX))).address == "10.0.0.2"
     long = ", ".join(["for=10.0.0.2"] * 100)
