@@ -14,8 +14,6 @@ from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.answering import Answering
-from signaling.audit import Audit
-from signaling.audit_door import AuditDoor, SessionRecords
 from signaling.auth.accounts import Accounts
 from signaling.auth.guard import Guard
 from signaling.auth.revocations import Revocations
@@ -29,14 +27,11 @@ from signaling.hsts import Hsts
 from signaling.jobs_bell import JobsBell
 from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
-from signaling.node_metrics import Crew, NodeMetrics
-from signaling.node_watch import NodeWatch
 from signaling.outbound import Outbound
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
 from signaling.registry import Registry
-from signaling.requests import Requests
 from signaling.resume.moves import Moves
 from signaling.resume.returning import Returning
 from signaling.routes.admin import Admin
@@ -61,10 +56,15 @@ from signaling.routes.page import STATIC_DIR, Page
 from signaling.routes.privacy import PrivacyDoor
 from signaling.routes.usage import UsageReport
 from signaling.routes.whip import PeerFactory, Whip
-from signaling.session_watch import SessionWatch
+from signaling.seeing.audit import Audit
+from signaling.seeing.audit_door import AuditDoor, SessionRecords
+from signaling.seeing.node_metrics import Crew, NodeMetrics
+from signaling.seeing.node_watch import NodeWatch
+from signaling.seeing.requests import Requests
+from signaling.seeing.session_watch import SessionWatch
+from signaling.seeing.trace_setup import Traces, open_traces
 from signaling.session_webhooks import SessionWebhooks
 from signaling.sessions import Models, SessionFactory
-from signaling.trace_setup import Traces, open_traces
 from signaling.usage.features import Prices
 from signaling.usage.meter import Meter
 from signaling.usage.quota import Quota

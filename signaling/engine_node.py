@@ -21,8 +21,8 @@ from mediaserver.settings import Settings
 from signaling.engine_order import Order
 from signaling.finding import find_model, in_daemon_thread
 from signaling.parent import Parent, tell_parent
+from signaling.seeing.telemetry import configure_logging
 from signaling.shutdown import SIGNALS, StopSignals
-from signaling.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 

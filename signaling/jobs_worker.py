@@ -23,8 +23,8 @@ from mediaserver.outbound.client import OutboundPolicy, outbound_session
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
 from signaling.loading import load_models
-from signaling.telemetry import configure_logging
-from signaling.trace_setup import open_traces
+from signaling.seeing.telemetry import configure_logging
+from signaling.seeing.trace_setup import open_traces
 
 log = structlog.get_logger(__name__)
 

@@ -14,13 +14,13 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.audit import Audit
-from signaling.audit_door import told_settings
 from signaling.auth.accounts import Accounts
 from signaling.eventlogs import EventLogs
 from signaling.limits import Admission
 from signaling.registry import Registry
-from signaling.telemetry import run_monitor
+from signaling.seeing.audit import Audit
+from signaling.seeing.audit_door import told_settings
+from signaling.seeing.telemetry import run_monitor
 from signaling.usage.meter import Meter
 
 log = structlog.get_logger(__name__)

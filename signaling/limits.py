@@ -89,7 +89,7 @@ class Admission:
         self._require_room = require_room
         self._stopping = False
         self.further: Callable[[], Sequence[Reason]] = tuple
-        """Gives further reasons why sessions should go elsewhere (`signaling.node_watch`)."""
+        """Gives further reasons why sessions should go elsewhere (`signaling.seeing.node_watch`)."""
 
     @property
     def stopping(self) -> bool:

@@ -26,11 +26,11 @@ from signaling.cluster.state import State
 from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
 from signaling.memory import settle
-from signaling.node_metrics import Crew
 from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
+from signaling.seeing.node_metrics import Crew
+from signaling.seeing.telemetry import AccessLogger, configure_logging
 from signaling.shutdown import StopSignals, drain, shut_down
-from signaling.telemetry import AccessLogger, configure_logging
 from signaling.tls import tls_of
 
 HANDLERS_END_S = 1.0

@@ -20,7 +20,7 @@ from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.auth.principal import current_principal
 from signaling.limits import ServedEngine
-from signaling.session_watch import SessionTap, SessionWatch
+from signaling.seeing.session_watch import SessionTap, SessionWatch
 from signaling.session_webhooks import SessionWebhooks
 from signaling.usage.meter import Meter
 

@@ -30,7 +30,7 @@ async def audited(
         VoiceForgeError: what `work` raises.
     """
     # Here, for it brings the database, which --help need not wait for.
-    from signaling.audit import STDERR, STDOUT, Audit, Outcome  # noqa: PLC0415
+    from signaling.seeing.audit import STDERR, STDOUT, Audit, Outcome  # noqa: PLC0415
 
     if settings.audit_log == STDOUT:  # what a command prints is for whoever called it
         settings = settings.model_copy(update={"audit_log": STDERR})

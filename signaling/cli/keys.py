@@ -17,7 +17,7 @@ from mediaserver.errors import ConfigError
 from signaling.auth.principal import LOCAL_TENANT, KeyLimits, Scope
 from signaling.cli.audited import audited
 from signaling.cli.knobs import load_settings
-from signaling.telemetry import configure_logging
+from signaling.seeing.telemetry import configure_logging
 
 T = TypeVar("T")
 

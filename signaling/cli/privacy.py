@@ -13,7 +13,7 @@ import click
 from mediaserver.errors import ConfigError, VoiceForgeError
 from signaling.cli.audited import audited
 from signaling.cli.knobs import load_settings
-from signaling.telemetry import configure_logging
+from signaling.seeing.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from signaling.privacy.certificate import Signer

@@ -15,7 +15,7 @@ from mediaserver.errors import ConfigError
 from signaling.cli.audited import audited
 from signaling.cli.keys import PIPE_COLUMNS
 from signaling.cli.knobs import load_settings
-from signaling.telemetry import configure_logging
+from signaling.seeing.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from signaling.privacy.tenants import Retention, Tenants

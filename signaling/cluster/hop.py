@@ -22,7 +22,7 @@ from signaling.cluster.hop_proxy import UNIX, HopProxy, PlaceGone
 from signaling.cluster.places import Place, Places, place_id_of
 from signaling.openapi.operation import Operation, description_of
 from signaling.problems import Handler, HttpError, problem_response
-from signaling.requests import REQUEST, request_id_of
+from signaling.seeing.requests import REQUEST, request_id_of
 
 log = structlog.get_logger(__name__)
 

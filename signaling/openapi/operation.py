@@ -143,7 +143,7 @@ TOO_MANY = Refusal(
 """What such a route says to a key that has used up what it may (`signaling.auth.limiter`)."""
 
 UNRECORDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("AUDIT_AWAY",), headers={"Retry-After": RetryAfter})
-"""What a route of administrators says while the audit log cannot be written (`signaling.audit`)."""
+"""What a route of administrators says while the audit log cannot be written (`signaling.seeing.audit`)."""
 
 NO_SESSION_NOW = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -202,7 +202,7 @@ class Operation:
         tag: which protocol it belongs to.
         access: who may call it.
         opens_session: whether it opens one: it counts for its key, and uses a join token up.
-        audited: the action that a request is in the audit log; None: it is not there as such (`signaling.audit_door`).
+        audited: the action that a request is in the audit log; None: it is not there as such (`seeing.audit_door`).
         description: what a client needs to know beyond the types; CommonMark.
         query: the model that the handler reads the query with.
         lists: how the query writes an array: `a=1,2` or `a=1&a=2`.

@@ -13,13 +13,13 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
-from signaling.audit import Audit
 from signaling.eventlogs import EventLogs
 from signaling.privacy.certificate import Signer
 from signaling.privacy.eraser import Eraser
 from signaling.privacy.erasures import Erasures
 from signaling.privacy.tenants import Tenants
 from signaling.scratch import sweep_scratch
+from signaling.seeing.audit import Audit
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.session_config import SessionConfig
-from signaling.audit_door import concerning
 from signaling.auth.accounts import Accounts
 from signaling.auth.keys import PREFIX, NewKey
 from signaling.auth.principal import KeyLimits, Principal, Scope, TokenKind, principal_of
@@ -19,6 +18,7 @@ from signaling.auth.tables import ApiKey
 from signaling.body import read_json
 from signaling.openapi.operation import JSON, Access, Answer, Body, Operation, Refusal, Tag, described
 from signaling.problems import HttpError
+from signaling.seeing.audit_door import concerning
 
 KEYS_PATH = "/api/v1/admin/keys"
 TOKENS_PATH = "/api/v1/tokens"

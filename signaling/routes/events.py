@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.session.eventlog import LISTENERS_RETRY_AFTER_S, Entry, EventLog, Listener
-from signaling.audit_door import concerning
 from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.native_events import NATIVE_EVENTS
@@ -36,6 +35,7 @@ from signaling.openapi.operation import (
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes.whip_operations import PATH
+from signaling.seeing.audit_door import concerning
 from signaling.socket import open_socket
 
 EVENT_STREAM = "text/event-stream"

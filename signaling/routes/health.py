@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from mediaserver.metrics import Metrics
 from signaling.limits import LOADING_RETRY_AFTER_S, Admission
-from signaling.node_metrics import NodeMetrics
 from signaling.openapi.operation import JSON, Access, Answer, Operation, RetryAfter, Tag, described
+from signaling.seeing.node_metrics import NodeMetrics
 
 
 class Alive(BaseModel):

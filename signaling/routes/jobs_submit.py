@@ -18,7 +18,6 @@ from mediaserver.jobs.transcript import RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import OutboundPolicy, parse_url
 from mediaserver.settings import Settings
-from signaling.audit_door import concerning
 from signaling.auth.principal import current_principal
 from signaling.body import read_json, read_value, validated
 from signaling.forms import recording_too_large
@@ -30,6 +29,7 @@ from signaling.routes import jobs_described as api
 from signaling.routes.jobs import PATH, json_response
 from signaling.routes.jobs_bodies import BatchBody, BatchCreatedBody, BatchItem, NoQuery, SubmitUpload, SubmitUrl
 from signaling.routes.jobs_reading import read_form
+from signaling.seeing.audit_door import concerning
 
 
 class Submissions:

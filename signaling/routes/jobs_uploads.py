@@ -19,7 +19,6 @@ from aiohttp import web
 from mediaserver.jobs.models import Upload
 from mediaserver.jobs.service import Jobs
 from mediaserver.settings import Settings
-from signaling.audit_door import concerning
 from signaling.auth.principal import principal_of
 from signaling.body import pieces
 from signaling.forms import recording_too_large
@@ -30,6 +29,7 @@ from signaling.routes import jobs_described as api
 from signaling.routes.jobs_bodies import is_id
 from signaling.routes.jobs_reading import shown_name
 from signaling.routes.jobs_submit import empty_recording, upload_not_found
+from signaling.seeing.audit_door import concerning
 
 PATH = "/api/v1/uploads"
 TUS_VERSION = "1.0.0"

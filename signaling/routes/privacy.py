@@ -10,7 +10,6 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediaserver.storage.tenants import Erasure
-from signaling.audit_door import concerning
 from signaling.auth.keys import TENANT_LETTERS
 from signaling.auth.principal import Principal, Scope, principal_of
 from signaling.body import read_json
@@ -19,6 +18,7 @@ from signaling.privacy.service import Privacy
 from signaling.privacy.tenants import Retention
 from signaling.problems import HttpError
 from signaling.query import read_query
+from signaling.seeing.audit_door import concerning
 
 TENANTS_PATH = "/api/v1/admin/tenants"
 DATA_PATH = "/api/v1/data"

@@ -23,7 +23,6 @@ from mediaserver.session.resumption import GoingOn
 from mediaserver.session.tap import Tap
 from mediaserver.session_config import SessionConfig
 from signaling.answering import Answering
-from signaling.audit_door import concerning
 from signaling.eventlogs import EventLogs
 from signaling.limits import (
     PREFLIGHT_MAX_AGE_S,
@@ -53,9 +52,10 @@ from signaling.routes.whip_operations import (
     TRICKLE,
     WhipQuery,
 )
+from signaling.seeing.audit_door import concerning
+from signaling.seeing.telemetry import REQUEST_HEADER
+from signaling.seeing.tracing import TRACEPARENT
 from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhooks, receiver_of
-from signaling.telemetry import REQUEST_HEADER
-from signaling.tracing import TRACEPARENT
 from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)

@@ -38,8 +38,8 @@ from signaling.engine_order import OwnProcess
 from signaling.finding import find_model, find_turns, find_vad, in_daemon_thread
 from signaling.nodes import new_node
 from signaling.port import open_port, url_of
+from signaling.seeing.telemetry import configure_logging
 from signaling.shutdown import StopSignals
-from signaling.telemetry import configure_logging
 from signaling.workers.order import Order, settings_of_worker, workers_of
 from signaling.workers.supervisor_door import SupervisorDoor
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from mediaserver.metrics import Metrics
-from signaling.node_metrics import INNER_PATH, SUPERVISOR, labelled
+from signaling.seeing.node_metrics import INNER_PATH, SUPERVISOR, labelled
 
 COUNTED = ("voiceforge_worker_restarts_total", "voiceforge_engine_restarts_total")
 """What is counted here and by no worker."""

@@ -13,11 +13,11 @@ from contextlib import suppress
 from mediaserver.errors import VoiceForgeError
 from signaling.cluster.opening import open_state
 from signaling.cluster.served import ServedState
-from signaling.node_metrics import Crew
 from signaling.parent import Parent, tell_parent
+from signaling.seeing.node_metrics import Crew
+from signaling.seeing.telemetry import configure_logging
 from signaling.serving import Seat, Server, place_of
 from signaling.shutdown import SIGNALS, StopSignals
-from signaling.telemetry import configure_logging
 from signaling.workers.order import Order
 
 ALIVE_PERIOD_S = 2.0

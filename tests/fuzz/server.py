@@ -29,7 +29,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.app import REGISTRY, make_app
 from signaling.limits import IDLE_CONNECTION_S
-from signaling.telemetry import AccessLogger
+from signaling.seeing.telemetry import AccessLogger
 
 Outcome = TypeVar("Outcome")
 

@@ -305,7 +305,7 @@ async def test_a_refused_session_is_a_trace_too(collector: Collector, start_node
 async def test_lines_of_the_log_have_the_trace(
     collector: Collector, start_node: StartNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from signaling.telemetry import configure_logging
+    from signaling.seeing.telemetry import configure_logging
 
     root_logger = logging.getLogger()
     handlers, level = root_logger.handlers[:], root_logger.level
@@ -365,7 +365,7 @@ async def test_a_recording_is_one_trace(
 async def test_without_an_endpoint_nothing_is_imported() -> None:
     program = (
         "import sys; from mediaserver.metrics import Metrics; from mediaserver.settings import Settings\n"
-        "from signaling.trace_setup import open_traces; assert open_traces(Settings(), Metrics()) is None\n"
+        "from signaling.seeing.trace_setup import open_traces; assert open_traces(Settings(), Metrics()) is None\n"
         "assert not any(name.startswith('opentelemetry') for name in sys.modules)"
     )
     import sys

@@ -21,7 +21,7 @@ from mediaserver.settings import Settings
 from signaling.app import make_app
 from signaling.cluster.places import Place
 from signaling.cluster.state import State
-from signaling.telemetry import AccessLogger
+from signaling.seeing.telemetry import AccessLogger
 
 ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 OFFER = "v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"

@@ -23,7 +23,7 @@ from signaling.auth.keys import NewKey
 from signaling.auth.principal import LOCAL, Scope, TokenKind
 from signaling.auth.tokens import LEFT_MIN_S, Tokens, is_token
 from signaling.cluster.memory import MemoryState
-from signaling.telemetry import configure_logging
+from signaling.seeing.telemetry import configure_logging
 
 UPGRADE = {
     "Connection": "Upgrade",

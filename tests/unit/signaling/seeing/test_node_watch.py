@@ -15,11 +15,11 @@ from mediaserver.jobs.store import NewJob, Store, new_id
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
-from signaling import node_watch
 from signaling.limits import Admission, Reason
-from signaling.node_watch import ALL_REASONS, NodeWatch
-from signaling.readiness import Conditions
 from signaling.registry import Registry
+from signaling.seeing import node_watch
+from signaling.seeing.node_watch import ALL_REASONS, NodeWatch
+from signaling.seeing.readiness import Conditions
 
 
 class TellingEngine(FakeEngine):

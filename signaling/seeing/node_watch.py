@@ -18,9 +18,9 @@ from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings, StateAway
 from mediaserver.storage.database import Database
 from signaling.limits import Admission, Reason, ServedEngine
-from signaling.machine_use import Sources, look
-from signaling.readiness import Conditions
 from signaling.registry import Registry
+from signaling.seeing.machine_use import Sources, look
+from signaling.seeing.readiness import Conditions
 
 log = structlog.get_logger(__name__)
 

@@ -30,9 +30,9 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
 from signaling.openapi.operation import Operation, description_of
 from signaling.problems import Handler, route_of
-from signaling.requests import REQUEST, current_request
-from signaling.session_watch import Watched, Watcher
-from signaling.spans import Span, Spans, Value
+from signaling.seeing.requests import REQUEST, current_request
+from signaling.seeing.session_watch import Watched, Watcher
+from signaling.seeing.spans import Span, Spans, Value
 
 TRACEPARENT = "traceparent"
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from mediaserver.jobs.models import Job
 from mediaserver.jobs.observer import JobObserver
-from signaling.spans import Span, Value
+from signaling.seeing.spans import Span, Value
 
 ENDS = frozenset({"completed", "failed", "cancelled"})
 
@@ -26,7 +26,7 @@ NS = 1_000_000_000
 
 
 class KnownSpans(Protocol):
-    """Where spans are begun whose trace is known (`signaling.trace_export`)."""
+    """Where spans are begun whose trace is known (`signaling.seeing.trace_export`)."""
 
     def begin_known(
         self, name: str, start_ns: int, attributes: Mapping[str, Value], *, trace_id: int, span_id: int

@@ -9,7 +9,7 @@ from pathlib import Path
 from mediaserver.metrics import LARGEST, SMALLEST, Metrics
 from signaling.cli.metrics import metrics_reference
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).parents[4] / "docs" / "metrics.md"
 
 PERSONAL = {"session", "session_id", "key", "key_id", "tenant", "address", "remote", "path", "url", "job", "user"}
 """Labels that would have as many values as there are clients, or say who they are."""

@@ -19,10 +19,10 @@ from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.spans import Value
-from signaling.trace_export import OtlpSpans
-from signaling.trace_setup import open_traces
-from signaling.tracing import OPEN_UTTERANCES_MAX, SessionTrace
+from signaling.seeing.spans import Value
+from signaling.seeing.trace_export import OtlpSpans
+from signaling.seeing.trace_setup import open_traces
+from signaling.seeing.tracing import OPEN_UTTERANCES_MAX, SessionTrace
 
 ON = Settings(otlp_endpoint="http://collector.invalid:4318")
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_is_said(settings: Settings, code: str) -> None:
 
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "signaling.trace_export")
+    monkeypatch.delitem(sys.modules, "signaling.seeing.trace_export")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError) as refusal:
         open_traces(ON, Metrics())

@@ -15,11 +15,11 @@ import pytest
 from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
-from signaling import audit_file
-from signaling.audit import REFUSALS_PER_MINUTE, Audit, AuditAwayError
-from signaling.audit_door import told_config, told_settings
-from signaling.audit_file import AuditWriter, FileTarget
 from signaling.auth.principal import LOCAL, Principal, Scope
+from signaling.seeing import audit_file
+from signaling.seeing.audit import REFUSALS_PER_MINUTE, Audit, AuditAwayError
+from signaling.seeing.audit_door import told_config, told_settings
+from signaling.seeing.audit_file import AuditWriter, FileTarget
 
 ACME = Principal("acme", "0a1b2c3d", frozenset({Scope.ADMIN}))
 

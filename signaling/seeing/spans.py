@@ -31,7 +31,7 @@ class Span(Protocol):
 
 
 class Spans(Protocol):
-    """Where spans are begun (`signaling.trace_export`)."""
+    """Where spans are begun (`signaling.seeing.trace_export`)."""
 
     def begin(self, name: str, start_ns: int, attributes: Mapping[str, Value], *, traceparent: str | None) -> Span:
         """Begin a trace, or continue a caller's."""

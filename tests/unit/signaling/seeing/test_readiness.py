@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from front_door import Node, StartNode
 
-from signaling.machine_use import Sources, look
-from signaling.readiness import (
+from signaling.seeing.machine_use import Sources, look
+from signaling.seeing.readiness import (
     DATABASE_DOWN,
     DISK_FULL,
     FILES_USED_UP,

@@ -38,7 +38,7 @@ from yarl import URL
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.spans import Span, Value
+from signaling.seeing.spans import Span, Value
 
 log = structlog.get_logger(__name__)
 

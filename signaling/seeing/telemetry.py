@@ -24,7 +24,7 @@ LIBRARY_LOGGERS = ("aioice", "aiortc", "alembic", "asyncio", "faster_whisper", "
 """They tell of every STUN check and every file; only their warnings are news. At `debug`, their infos too."""
 
 REQUEST_HEADER = "X-Request-ID"
-"""Where a response says how its request is called (`signaling.requests`)."""
+"""Where a response says how its request is called (`signaling.seeing.requests`)."""
 
 LAG_PERIOD_S = 0.2
 """How often the loop's lateness is measured: a stall of a packet's length is seen, and idling costs nothing."""

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from front_door import OFFER, SDP, StartNode
 
 from mediaserver.metrics import Metrics
-from signaling.telemetry import LagReport, LagWatch, configure_logging, monitor_loop
+from signaling.seeing.telemetry import LagReport, LagWatch, configure_logging, monitor_loop
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars, unbind_contextvars
 
 from signaling.auth.addresses import client_address
 from signaling.problems import Handler, route_of
-from signaling.telemetry import REQUEST_HEADER
+from signaling.seeing.telemetry import REQUEST_HEADER
 
 ID_BYTES = 8
 """64 bits: unique in a log's lifetime, short enough to read out."""

@@ -12,13 +12,13 @@ from aiohttp import web
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.audit_door import submitted_jobs
-from signaling.job_traces import JobTraces
-from signaling.requests import REQUEST
-from signaling.tracing import TRACEPARENT, Tracing
+from signaling.seeing.audit_door import submitted_jobs
+from signaling.seeing.job_traces import JobTraces
+from signaling.seeing.requests import REQUEST
+from signaling.seeing.tracing import TRACEPARENT, Tracing
 
 if TYPE_CHECKING:
-    from signaling.trace_export import OtlpSpans
+    from signaling.seeing.trace_export import OtlpSpans
 
 OTEL_SDK_DISABLED = "OTEL_SDK_DISABLED"
 
@@ -60,7 +60,7 @@ def open_traces(settings: Settings, metrics: Metrics) -> Traces | None:
     if settings.otlp_endpoint is None or os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return None
     try:
-        from signaling.trace_export import OtlpSpans  # noqa: PLC0415 - an extra
+        from signaling.seeing.trace_export import OtlpSpans  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as exc:
         raise ConfigError(
             "TELEMETRY_MISSING",

@@ -19,12 +19,12 @@ from pydantic import SecretStr
 from mediaserver.errors import VoiceForgeError
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
-from signaling.audit import Audit, Outcome
 from signaling.auth.principal import principal_of
 from signaling.openapi.operation import Access, Operation, description_of
 from signaling.problems import Handler
-from signaling.requests import REQUEST
-from signaling.session_watch import Watched, Watcher
+from signaling.seeing.audit import Audit, Outcome
+from signaling.seeing.requests import REQUEST
+from signaling.seeing.session_watch import Watched, Watcher
 
 SECRET_PART = "secret"  # noqa: S105 - the name of a part of paths
 """The part of a path that is as good as a password: never in a record."""

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from mediaserver.metrics import Metrics
-from signaling.node_metrics import labelled, merged
+from signaling.seeing.node_metrics import labelled, merged
 
 
 def counted(sessions: int) -> Metrics:

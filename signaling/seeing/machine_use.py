@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mediaserver.process import process_use
-from signaling.readiness import Machine
+from signaling.seeing.readiness import Machine
 
 UNLIMITED_BYTES = 1 << 60
 """Control groups of the first version write a number like this where there is no limit."""

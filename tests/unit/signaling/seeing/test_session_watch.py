@@ -11,10 +11,10 @@ import pytest
 
 from mediaserver.session.channels import Channels
 from signaling.registry import LiveSession
-from signaling.requests import _CURRENT, RequestInfo
-from signaling.session_watch import SessionWatch, Watched, Watcher
-from signaling.spans import Span, Value
-from signaling.tracing import Tracing
+from signaling.seeing.requests import _CURRENT, RequestInfo
+from signaling.seeing.session_watch import SessionWatch, Watched, Watcher
+from signaling.seeing.spans import Span, Value
+from signaling.seeing.tracing import Tracing
 
 
 class FakeChannels:

@@ -22,9 +22,9 @@ import structlog
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.audit_file import AuditWriter, FileTarget, StreamTarget
 from signaling.auth.principal import Principal, TokenKind, current_principal
-from signaling.requests import RequestInfo, current_request
+from signaling.seeing.audit_file import AuditWriter, FileTarget, StreamTarget
+from signaling.seeing.requests import RequestInfo, current_request
 
 log = structlog.get_logger(__name__)
 
