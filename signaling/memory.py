@@ -9,7 +9,7 @@ M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which an allocation is a mapping of its own (mallopt(3))."""
 
 MAPPED_FROM_BYTES = 256 * 1024
-"""A session's ring and a decode's buffers are larger: unused they take no memory, and freed they go back to the system.
+"""Sockets' and decodes' buffers are larger: unused they take no memory, and freed they go back to the system.
 glibc raises this by itself to what was freed last, up to 32 MiB; then what a thousand sessions held stays for ever:
 1200 that never connected left 830 MiB, with this 140 MiB."""
 

@@ -154,9 +154,9 @@ class Server:
             await asyncio.wait({loading, stop}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loaded, models = loading.result(), self.app[MODELS]
+                settle()  # before anybody is let in: it stops the event loop for a moment
                 models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
                 await self._tell_others()
-                settle()
                 on_loaded(loaded.engine.model_name)
                 await stop
         finally:
