@@ -33,6 +33,8 @@ BEYOND_SCHEMAS = (
     "POST /api/v1/transcriptions/batch",
     "POST /api/v1/uploads",  # how much the node takes
     "PATCH /api/v1/uploads/{id}",
+    "POST /api/v1/admin/keys",  # which plans there are, and what a network is
+    "PATCH /api/v1/admin/keys/{id}",
 )
 """What these take depends on more than a schema can say."""
 

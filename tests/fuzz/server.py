@@ -139,7 +139,14 @@ class Fuzzed:
         self.tally: Counter[str] = Counter()
         # One of the requests makes a key, and the others go on without it.
         keyless = {"keyless_access": "loopback"}
-        self._settings = {"data_dir": data_dir, "max_sessions": 8, "shutdown_deadline_s": 1.0, **keyless, **settings}
+        self._settings = {
+            "data_dir": data_dir,
+            "max_sessions": 8,
+            "shutdown_deadline_s": 1.0,
+            "resume_window_s": 0.05,  # sessions wait for their clients, but nobody here for them
+            **keyless,
+            **settings,
+        }
         self._errors: list[str] = []
         self._handler = _Errors(self._errors)
         self._lines = LogCapture()

@@ -60,10 +60,12 @@ async def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
 
 async def test_one_that_never_takes_clients_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_, "READY_S", 0.5)
+    before = set(psutil.Process().children())  # of other tests
     with pytest.raises(VoiceForgeError, match="took no clients"):
         async with serving(launch("import time; time.sleep(600)", never), tmp_path / "log"):
             pass
-    assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    left = set(psutil.Process().children()) - before
+    assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
 
 
 async def test_one_that_ends_while_it_is_measured_is_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from signaling.cluster import redis_state
 from signaling.cluster.redis_scripts import SWEPT
@@ -148,15 +149,15 @@ async def test_one_without_memory_left_says_so(server: RedisServer) -> None:
         await state.put("b", b"1", ttl_s=60.0)
 
 
-async def test_a_password_is_needed_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    with redis_server(password="s3cret") as server:
+async def test_a_password_is_needed_where_there_is_one() -> None:
+    with redis_server(password="s3cret") as server, capture_logs() as lines:
         async with state_at(server.url) as state:
             await state.put("a", b"1", ttl_s=60.0)
         for url in (server.url.replace("s3cret", "wr0ng"), server.url.replace(":s3cret@", "")):
             async with state_at(url) as state:
                 with pytest.raises(StateAwayError):
                     await state.get("a")
-    logged = "".join(capsys.readouterr())
+    logged = str(lines)
     assert "redis away" in logged
     assert "s3cret" not in logged
     assert "wr0ng" not in logged
