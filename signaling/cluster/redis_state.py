@@ -137,9 +137,11 @@ class RedisState:
         while not self._is_closed:
             try:
                 message = await heard.get_message(PING_AFTER_S)
+                _heed_cancellation()
                 if message is None and not is_asked:
                     await heard.ping()
             except (*FAILURES, RuntimeError) as exc:  # RuntimeError: `close` has taken the connection away
+                _heed_cancellation()
                 raise StateAwayError from exc
             if message is None and is_asked:
                 break
@@ -182,11 +184,13 @@ class RedisState:
             log.error("redis full")
             raise StateFullError from exc
         except FAILURES as exc:
+            _heed_cancellation()
             if has_asked:  # else it was this process that was too slow
                 self._failed(exc)
             raise StateAwayError from exc
         finally:
             self._waiting -= 1
+        _heed_cancellation()
         if self._pause_s:
             log.info("redis back")
             self._pause_s = 0.0
@@ -208,6 +212,13 @@ class RedisState:
 
     def _group(self, group: str) -> list[str]:
         return [f"{self._prefix}{{g:{group}}}:times", f"{self._prefix}{{g:{group}}}:values"]
+
+
+def _heed_cancellation() -> None:
+    """The library may take a cancellation for its own time-out; whoever cancelled would wait for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _ms(seconds: float) -> int:

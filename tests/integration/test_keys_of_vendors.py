@@ -204,7 +204,7 @@ async def test_a_server_that_is_killed_has_counted_all_but_the_last_seconds(
     with sqlite3.connect(tmp_path / "jobs.db") as database:
         ((tenant, audio_s),) = database.execute("SELECT tenant, audio_s FROM usage").fetchall()
     assert tenant == "shop"
-    assert sent_s - 5.0 <= audio_s <= sent_s, audio_s
+    assert sent_s - 5.0 <= audio_s <= sent_s + 0.01, audio_s  # tenths do not add up exactly
 
 
 async def test_a_server_of_ones_own_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

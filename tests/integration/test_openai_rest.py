@@ -46,8 +46,8 @@ async def url(
     server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
     await server.start_server()
     yield str(server.make_url("/"))
+    await server.close()  # and so every handler has ended
     assert not list(tmp_path.glob("voiceforge-*")), "temporary files are left"
-    await server.close()
     await engine.close()
     await vad.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -53,6 +54,10 @@ async def test_both_workers_serve_peers_and_sockets(node: ServeProcess, speech: 
         for heard in (first, second, *sockets):
             heard.assert_says(heard.speech)
         assert {one.close_code for one in sockets} == {1000}
+    async with AsyncExitStack() as held:  # one worker has room for four
+        for _ in range(5):
+            address = f"{node.url}/ws/v1/transcribe?encoding=linear16&sample_rate=16000"
+            await held.enter_async_context(node.http.ws_connect(address))
     used = {line["worker"] for line in node.lines(event="session opened")}
     assert used == {1, 2}, used
     async with peer(speech, node.http) as third:
