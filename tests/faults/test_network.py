@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -35,12 +35,22 @@ NETWORKS: Mapping[str, Network] = {
     "silence": Network(silence_from_packet=SILENCE_FROM_PACKET, silence_packets=SILENCE_PACKETS),
 }
 
-WORDS = {"loss 1 %": 0.05, "loss 3 %": 0.1, "loss 5 %": 0.15, "loss 10 %": 0.25, "reordering": 0.1}
-"""Word error rate against the lossless call: one word of twenty is 0.05. aiortc sends no error correction. The first
-words may go where the very first packets are late: nothing is known of the network then."""
+WORDS = {"loss 1 %": 0.05, "loss 3 %": 0.1, "loss 5 %": 0.15, "loss 10 %": 0.25, "reordering": 0.05}
+"""Word error rate against the lossless call: one word of twenty is 0.05. aiortc sends no error correction."""
 
 LATE_S = 3.0
 """Within this after the lossless call's all is told too: SCTP sends again after 1 s, and once more after 2 s."""
+
+
+AT_ONCE = 4
+"""Speakers that two cores decode in time; more of them would test the decoder, not the network."""
+
+
+def batched(networks: Iterable[Network]) -> Iterator[list[Network]]:
+    rest = list(networks)
+    while rest:
+        some, rest = rest[:AT_ONCE], rest[AT_ONCE:]
+        yield some
 
 
 @dataclass
@@ -63,11 +73,13 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcomes(node: Node, pulse: Pulse, longest: Speech) -> dict[str, Outcome]:
-    """The same words over each network, all at the same time."""
+    """The same words over each network, as many at the same time as two cores decode well."""
 
     async def all_calls() -> dict[str, Outcome]:
+        results = []
         async with unharmed(node, pulse):
-            results = await asyncio.gather(*(call(node.url, longest, network=network) for network in NETWORKS.values()))
+            for some in batched(NETWORKS.values()):
+                results += await asyncio.gather(*(call(node.url, longest, network=network) for network in some))
         return {name: Outcome(*result) for name, result in zip(NETWORKS, results, strict=True)}
 
     return asyncio.run(all_calls())
