@@ -55,7 +55,7 @@ lock: $(DEV)  ## Write all locks anew, with the newest versions that fit.
 		--no-emit-find-links --no-annotate --no-header --group build --extra postgres --extra celery --extra telemetry \
 		--constraint requirements.lock pyproject.toml --output-file requirements-deploy.lock
 
-settings: $(BASE)  ## Write docs/settings.md from mediaserver/settings.py.
+settings: $(BASE)  ## Write docs/settings.md from mediaserver/settings/.
 	$(BIN)/voiceforge settings --output docs/settings.md
 
 page: $(WEB)  ## Build the page into signaling/static (needs Node).

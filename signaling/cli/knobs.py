@@ -28,6 +28,9 @@ METAVARS = {"ms": "MS", "s": "SECONDS"}
 
 HEADINGS = {
     Group.SERVER: "Server",
+    Group.ACCESS: "Keys and usage",
+    Group.CLUSTER: "Several processes",
+    Group.SEEING: "Logs, audit and traces",
     Group.WEBRTC: "WebRTC",
     Group.AUDIO: "Audio",
     Group.DECODER: "Decoder",
@@ -220,7 +223,7 @@ def reference() -> str:
     lines = [
         "# Settings",
         "",
-        "<!-- Made from mediaserver/settings.py by `make settings`; `make check` holds it to that. -->",
+        "<!-- Made from mediaserver/settings/ by `make settings`; `make check` holds it to that. -->",
         "",
         "A flag of `voiceforge serve` wins over an environment variable, that over `voiceforge.toml` in the working",
         "directory, that over the default. In the file the names are those of the first column; lists and objects are",
