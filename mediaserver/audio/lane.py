@@ -169,14 +169,22 @@ class Lane:
         self._forgets_next = False
         return step
 
-    def needs_model(self, step: Step) -> bool:
-        """Whether the model must be asked. Steps come in order; one that needs no model has its probability now."""
+    def begins(self, step: Step) -> bool:
+        """Make ready for the next step, in order; False: it has its probability already."""
         if step.probability == DROPPED_PROBABILITY:
             return False
         if step.forgets:
             self._forget()
-        is_silent = bool(np.abs(step.frame).max() < SILENT_PEAK)
-        self._silent_frames = self._silent_frames + 1 if is_silent else 0
+        return True
+
+    def needs_model(self, step: Step, *, peak: float) -> bool:
+        """Whether the model must be asked; a step that needs no model has its probability now.
+
+        Args:
+            step: that has begun.
+            peak: its loudest sample, without sign.
+        """
+        self._silent_frames = self._silent_frames + 1 if peak < SILENT_PEAK else 0
         if self._silent_frames <= SILENT_FRAMES or self._probability >= SILENT_PROBABILITY:
             return True
         self.context = step.frame[-CONTEXT_SAMPLES:]
@@ -184,8 +192,8 @@ class Lane:
         return False
 
     def judged(self, step: Step, probability: float, state: NDArray[np.float32]) -> None:
-        """Take what the model said: a probability and its new state, [2, 128]."""
-        self.state = state
+        """Take what the model said: a probability and its new state, [2, 128], which is copied."""
+        self.state[:] = state  # a view would keep the states of the whole batch
         self.context = step.frame[-CONTEXT_SAMPLES:]
         self._probability = step.probability = probability
 

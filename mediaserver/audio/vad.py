@@ -1,10 +1,10 @@
 """Voice activity of all streams, in one model call for as many of them as have a frame ready.
 
-The model is Silero VAD 6 (16 kHz, ONNX): 64 samples of context and 512 new ones in, one probability out, with a
+The model (`mediaserver.audio.silero`) takes 64 samples of context and 512 new ones and gives one probability, with a
 recurrent state that belongs to the stream. Rows of a batch do not touch each other, so a stream gets what it would get
-alone, whoever comes and goes beside it. A few frames are judged on the event loop, where they cost less than waking a
-thread; more of them, and all denoising, run on one worker thread. While no frame waits there is no timer and no
-wake-up.
+alone, whoever comes and goes beside it. The frames of some hundred streams are judged on the event loop, where they
+cost less than a thread that fights for the interpreter; streams that catch up, and all denoising, run on one worker
+thread. While no frame waits there is no timer and no wake-up.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import structlog
 from numpy.typing import NDArray
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.denoise import Denoiser
 from mediaserver.audio.lane import CONTEXT_SAMPLES, STATE_SHAPE, End, Item, Lane, Lost, Restart, Step
+from mediaserver.audio.silero import INPUT_SAMPLES, Silero
+from mediaserver.audio.sweep import Judge
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
 
@@ -41,9 +42,13 @@ RUN_FRAMES = 16
 """Most frames of one stream in one run: half a second of a stream that catches up, 4 ms of work for one of them, so
 that the others are not kept waiting."""
 
-INLINE_FRAMES = 6
-"""Up to so many frames are judged on the event loop: 0.6 ms for one with cold caches, 1.5 ms for six. The hop to the
-thread and back costs a lone silent stream another third of what its model call does."""
+INLINE_FRAMES = 128
+"""Up to so many frames are judged on the event loop, in 3 ms: what 200 live streams have ready at a time. A thread
+would have to win the interpreter back after each of the model's thirty steps."""
+
+INLINE_CALLS = 6
+"""But in no more calls of the model than these: one costs 0.2 ms for a single frame, and a stream that catches up needs
+one a frame."""
 
 MAX_BACKLOG_FRAMES = 938
 """30 s and 2 MB for one stream. The oldest frames are dropped first and told as `DROPPED_PROBABILITY`. A live stream
@@ -207,14 +212,9 @@ class VadPool:
     """
 
     def __init__(self, model_path: Path, *, metrics: Metrics | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        # More threads cost more in waking up than a call of 0.1 to 10 ms can win.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
         try:
-            self._model = onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
-            self._judge_silence()
-        except Exception as exc:  # ONNX Runtime's own exceptions have no common base
+            self.judge: Judge = Silero(model_path)
+        except (OSError, ValueError) as exc:
             raise ModelError(
                 "VAD_MODEL_UNUSABLE",
                 f"{model_path} cannot be used as the voice activity model.",
@@ -275,12 +275,16 @@ class VadPool:
         self._ready = {stream: None for stream in self._ready if stream._pending}
         if not jobs:
             return  # they have closed meanwhile
-        if sum(len(job.items) for job in jobs) <= INLINE_FRAMES and not any(job.may_denoise for job in jobs):
+        if self._is_little(jobs):
             self._work(jobs)
             self._finish_jobs(jobs)
             return
         self._running = asyncio.get_running_loop().run_in_executor(self._executor, self._work, jobs)
         self._running.add_done_callback(lambda run: self._finish_run(run, jobs))
+
+    def _is_little(self, jobs: list[_Job]) -> bool:
+        counts = [len(job.items) for job in jobs]
+        return sum(counts) <= INLINE_FRAMES and max(counts) <= INLINE_CALLS and not any(job.may_denoise for job in jobs)
 
     def _finish_run(self, run: asyncio.Future[None], jobs: list[_Job]) -> None:
         self._running = None
@@ -302,15 +306,26 @@ class VadPool:
             job.is_denoised |= job.lane.denoiser is not None
         for index in range(max(len(job.steps) for job in jobs)):
             steps = [(job.lane, job.steps[index]) for job in jobs if index < len(job.steps)]
-            batch = [(lane, step) for lane, step in steps if lane.needs_model(step)]
+            batch = [(lane, step) for lane, step in steps if lane.begins(step)]
             if batch:
                 self._judge(batch)
 
     def _judge(self, batch: list[tuple[Lane, Step]]) -> None:
-        """One model call for one frame of each stream of the batch."""
+        """One model call for one frame of each stream of the batch that needs it."""
         started_s = time.perf_counter()
-        frames = np.stack([np.concatenate((lane.context, step.frame)) for lane, step in batch])
-        states = np.stack([lane.state for lane, _ in batch], axis=1)
+        frames = np.empty((len(batch), INPUT_SAMPLES), dtype=np.float32)
+        states = np.empty((STATE_SHAPE[0], len(batch), STATE_SHAPE[1]), dtype=np.float32)
+        for row, (lane, step) in enumerate(batch):
+            frames[row, :CONTEXT_SAMPLES] = lane.context
+            frames[row, CONTEXT_SAMPLES:] = step.frame
+            states[:, row] = lane.state
+        loud = np.abs(frames[:, CONTEXT_SAMPLES:]).max(axis=1)
+        asking = [row for row, (lane, step) in enumerate(batch) if lane.needs_model(step, peak=loud[row])]
+        if not asking:
+            return
+        if len(asking) < len(batch):
+            batch = [batch[row] for row in asking]
+            frames, states = frames[asking], states[:, asking]
         try:
             probabilities, new_states = self.judge(frames, states)
         except Exception:
@@ -323,22 +338,8 @@ class VadPool:
         if self._failed_calls:
             log.warning("VAD works again", failed_calls=self._failed_calls)
             self._failed_calls = 0
-        for row, (lane, step) in enumerate(batch):
-            lane.judged(step, float(probabilities[row, 0]), new_states[:, row].copy())
+        for (lane, step), probability, row in zip(batch, probabilities[:, 0].tolist(), range(len(batch)), strict=True):
+            lane.judged(step, probability, new_states[:, row])
         if self._metrics is not None:
             self._metrics.vad_batch_streams.observe(len(batch))
             self._metrics.vad_seconds.observe(time.perf_counter() - started_s)
-
-    def _judge_silence(self) -> None:
-        """A first call, so that a wrong file is noticed and no stream pays for the model's start."""
-        depth, width = STATE_SHAPE
-        frame = np.zeros((1, CONTEXT_SAMPLES + FRAME_SAMPLES), dtype=np.float32)
-        self.judge(frame, np.zeros((depth, 1, width), dtype=np.float32))
-
-    def judge(
-        self, frames: NDArray[np.float32], states: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One call of the model, from any thread: [B, 576] and [2, B, 128] in, [B, 1] and [2, B, 128] out."""
-        sample_rate_hz = np.array(16_000, dtype=np.int64)
-        outputs = self._model.run(["output", "stateN"], {"input": frames, "state": states, "sr": sample_rate_hz})
-        return outputs[0], outputs[1]

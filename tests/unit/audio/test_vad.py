@@ -15,7 +15,15 @@ from prometheus_client import CollectorRegistry
 from mediaserver.audio import vad as vad_module
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.lane import SILENT_FRAMES
-from mediaserver.audio.vad import INLINE_FRAMES, MAX_BACKLOG_FRAMES, RUN_FRAMES, VadPool, VadStream, Verdict
+from mediaserver.audio.vad import (
+    INLINE_CALLS,
+    INLINE_FRAMES,
+    MAX_BACKLOG_FRAMES,
+    RUN_FRAMES,
+    VadPool,
+    VadStream,
+    Verdict,
+)
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
 
@@ -78,7 +86,7 @@ class Broken(Late):
 
 
 class Model:
-    """Stands for the ONNX session: says how loud each row's new samples are, counts calls, waits where told to."""
+    """Stands for the network: says how loud each row's new samples are, counts calls, waits where told to."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -87,14 +95,13 @@ class Model:
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, outputs: object, inputs: dict[str, Samples]) -> tuple[Samples, Samples]:
-        frames = inputs["input"]
+    def __call__(self, frames: Samples, states: Samples) -> tuple[Samples, Samples]:
         self.batches.append(len(frames))
         self.threads.add(threading.get_ident())
         self.gate.wait(10)
         if self.fails:
             raise RuntimeError("model failed")
-        return np.abs(frames[:, 64:]).max(axis=1, keepdims=True), inputs["state"] + 1
+        return np.abs(frames[:, 64:]).max(axis=1, keepdims=True), states + 1
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -113,7 +120,7 @@ async def pool(vad_model_path: Path) -> AsyncIterator[VadPool]:
 @pytest.fixture
 def model(pool: VadPool) -> Model:
     model = Model()
-    pool._model = model
+    pool.judge = model
     return model
 
 
@@ -224,7 +231,7 @@ async def test_a_stream_that_catches_up_does_not_hold_back_the_others(pool: VadP
 async def test_a_full_backlog_drops_the_oldest_frames_and_keeps_their_places(pool: VadPool, model: Model) -> None:
     model.gate.clear()
     blocker, listener = Listener(pool), Listener(pool)
-    blocker.stream.push(levels(*[0.5] * (INLINE_FRAMES + 1)))
+    blocker.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
     await until(lambda: len(model.batches) == 1)
     listener.stream.push(levels(*np.linspace(0.3, 0.4, 60)))
     listener.stream.push(levels(*np.linspace(0.5, 0.9, MAX_BACKLOG_FRAMES - 10)))
@@ -243,9 +250,32 @@ async def test_a_few_frames_are_judged_on_the_loop_and_many_on_a_thread(pool: Va
     await until(lambda: bool(few.verdicts))
     assert model.threads == {threading.get_ident()}
     model.threads.clear()
-    many.stream.push(levels(*[0.5] * (INLINE_FRAMES + 1)))
+    many.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
     await until(lambda: bool(many.verdicts))
     assert threading.get_ident() not in model.threads
+
+
+@pytest.mark.parametrize("streams", [INLINE_FRAMES, INLINE_FRAMES + 1])
+async def test_a_frame_of_each_stream_is_judged_on_the_loop_unless_they_are_many(
+    pool: VadPool, model: Model, streams: int
+) -> None:
+    listeners = [Listener(pool) for _ in range(streams)]
+    for listener in listeners:
+        listener.stream.push(levels(0.5))
+    await until(lambda: all(listener.verdicts for listener in listeners))
+    assert model.batches == [streams]
+    assert (model.threads == {threading.get_ident()}) == (streams <= INLINE_FRAMES)
+
+
+async def test_muted_streams_in_a_batch_leave_the_others_their_own_verdicts(pool: VadPool, model: Model) -> None:
+    muted, loud = Listener(pool), Listener(pool)
+    for value in np.linspace(0.2, 0.9, SILENT_FRAMES + 10, dtype=np.float32):
+        muted.stream.push(levels(0.0))
+        loud.stream.push(levels(value))
+        await asyncio.sleep(0)
+    np.testing.assert_allclose(await loud.finished(), np.linspace(0.2, 0.9, SILENT_FRAMES + 10), rtol=1e-6)
+    np.testing.assert_array_equal(await muted.finished(), 0.0)
+    assert 1 in model.batches, "the muted one was left out in the end"
 
 
 @pytest.mark.parametrize("is_set_later", [False, True])
@@ -374,7 +404,7 @@ async def test_speech_after_a_mute_is_noticed_as_soon_as_ever(pool: VadPool, utt
 async def test_a_stream_that_closes_with_a_call_in_flight_hears_no_more(pool: VadPool, model: Model) -> None:
     model.gate.clear()
     leaving, staying = Listener(pool), Listener(pool)
-    leaving.stream.push(levels(*[0.5] * INLINE_FRAMES))
+    leaving.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
     staying.stream.push(levels(0.5))
     await until(lambda: len(model.batches) == 1)
     leaving.stream.close()
@@ -387,7 +417,7 @@ async def test_close_waits_for_the_call_in_flight_joins_the_thread_and_delivers_
     vad_model_path: Path, no_leaked_threads: None, no_leaked_tasks: None
 ) -> None:
     pool = VadPool(vad_model_path)
-    pool._model = model = Model()
+    pool.judge = model = Model()
     model.gate.clear()
     listener = Listener(pool)
     listener.stream.push(levels(*[0.5] * 400))
