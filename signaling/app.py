@@ -127,7 +127,14 @@ def make_app(
         max_sessions=settings.max_sessions, metrics=metrics, place_id="" if place is None else place.place_id
     )
     admission = Admission(engine=lambda: models.engine, require_room=registry.require_room)
-    membership = partial(Membership, settings=settings, registry=registry, admission=admission, metrics=metrics)
+    membership = partial(
+        Membership,
+        settings=settings,
+        registry=registry,
+        admission=admission,
+        metrics=metrics,
+        on_refused=lambda request, code: audit_door.hop_refused(requests.named(request), code),
+    )
     member = None if state is None or place is None else membership(state, place, engine=lambda: models.engine)
     is_away = None if member is None else member.places.is_away
     shared = Shared(state, settings=settings, keys=accounts.keys, is_away=is_away)

@@ -18,7 +18,7 @@ from mediaserver.settings import KeylessAccess, Settings
 from signaling.auth.addresses import HIDDEN, client_address
 from signaling.auth.credentials import Credentials, credentials_of
 from signaling.auth.keys import PREFIX, Keys
-from signaling.auth.principal import ANYBODY, LOCAL, Principal, Scope, TokenKind, set_principal
+from signaling.auth.principal import ANYBODY, LOCAL, NOBODY, Principal, Scope, TokenKind, set_principal
 from signaling.auth.tokens import Token, Tokens, is_token
 from signaling.cluster.leases import Leases, set_lease
 from signaling.cluster.state import StateAwayError
@@ -26,9 +26,6 @@ from signaling.limits import is_loopback
 from signaling.openapi.operation import Access, Operation, Tag, Undescribed, description_of
 from signaling.problems import Handler, HttpError, LimitError
 from signaling.usage.meter import Meter
-
-NOBODY = Principal("", None, frozenset())
-"""Who asks for what is open to anybody."""
 
 _BEHIND_A_PROXY = "The request came by a proxy that is not one of `trusted_proxies`, or does not say from whom."
 

@@ -85,6 +85,9 @@ LOCAL = Principal(LOCAL_TENANT, None, frozenset(Scope), is_local=True)
 ANYBODY = Principal(LOCAL_TENANT, None, frozenset({Scope.STREAM, Scope.JOBS}))
 """Who comes without a key to a server that is open to everyone."""
 
+NOBODY = Principal("", None, frozenset())
+"""Who asks for what is open to anybody, or was not let in."""
+
 PRINCIPAL = web.RequestKey("principal", Principal)
 
 _CURRENT: ContextVar[Principal] = ContextVar("principal", default=LOCAL)

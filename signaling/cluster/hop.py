@@ -8,6 +8,7 @@ hop's word (`hop_origin.py`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
@@ -41,7 +42,8 @@ class Hop:
         look: looks once more who is.
         origin: signs, and checks.
         trusted_proxies: networks of proxies that are believed.
-        metrics: what was passed on.
+        metrics: what was passed on, and what was refused.
+        on_refused: hears of each request that came by the inner door and was not let in, with the code of the refusal.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Hop:
         origin: HopOrigin,
         trusted_proxies: Sequence[str],
         metrics: Metrics,
+        on_refused: Callable[[web.Request, str], None],
     ) -> None:
         self.proxy = HopProxy(origin)
         self._places = places
@@ -59,6 +62,7 @@ class Hop:
         self._origin = origin
         self._trusted_proxies = trusted_proxies
         self._metrics = metrics
+        self._on_refused = on_refused
         self.goes_on_at: Callable[[str], Awaitable[str]] | None = None
         """Which place has the session of a URL whose own place is gone; empty where none has, or nobody can tell."""
         self._doors: set[object] = set()
@@ -82,6 +86,8 @@ class Hop:
             try:
                 request[HOP_ADDRESS] = self._origin.check(request.method, target, request.headers.get(ORIGIN, ""))
             except HttpError as exc:
+                self._metrics.refused_total.labels(exc.code).inc()
+                self._on_refused(request, exc.code)
                 return problem_response(exc)
             if request.path in self._inner:
                 return await self._inner[request.path](request)
@@ -93,6 +99,7 @@ class Hop:
         place = None if HOP_ADDRESS in request else await self._place_of(request)
         if place is None:
             return await handler(request)
+        response: web.StreamResponse | None = None
         try:
             response = await self.proxy.pass_on(
                 request,
@@ -106,6 +113,9 @@ class Hop:
         except CapacityError:
             self._metrics.hops_total.labels("failed").inc()
             raise
+        finally:
+            if not _names_a_session(request) and (response is None or response.status >= HTTPStatus.BAD_REQUEST):
+                self._choice.take_back(place)
         self._metrics.hops_total.labels("passed_on").inc()
         return response
 
@@ -150,3 +160,8 @@ class Hop:
     def _can_reach(self, place: Place) -> bool:
         """A socket in a folder is of one machine."""
         return not place.address.startswith(UNIX) or place.node == self._places.own.node
+
+
+def _names_a_session(request: web.Request) -> bool:
+    """Whether it is for one that is there; of the others it was chosen where they go."""
+    return any(name in request.match_info for name in SECRETS)

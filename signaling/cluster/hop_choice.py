@@ -52,6 +52,7 @@ class _Sent:
     seen: Place
     fresh: int = 0
     older: int = 0
+    seen_before: Place | None = None
 
 
 class Choice:
@@ -84,6 +85,21 @@ class Choice:
         self._sent[best.place_id].fresh += 1
         return best
 
+    def take_back(self, place: Place) -> None:
+        """No session came of it: whoever asked was not let in, or there was no place. Without this, anybody could make
+        places look full that are not, by asking without a key.
+
+        Args:
+            place: as `place_for` returned it.
+        """
+        sent = self._sent.get(place.place_id)
+        if sent is None:
+            return
+        if sent.seen is place:
+            sent.fresh -= 1
+        elif sent.seen_before is place:
+            sent.older -= 1
+
     def forget(self, place_id: str) -> None:
         """A place is gone."""
         self._sent.pop(place_id, None)
@@ -93,7 +109,7 @@ class Choice:
         if sent is None:
             sent = self._sent[place.place_id] = _Sent(place)
         elif sent.seen is not place:
-            sent.seen, sent.older, sent.fresh = place, sent.fresh, 0
+            sent.seen_before, sent.seen, sent.older, sent.fresh = sent.seen, place, sent.fresh, 0
         return sent.fresh + sent.older
 
 

@@ -38,7 +38,7 @@ UNIX = "unix:"
 
 
 class PlaceGone(Exception):  # noqa: N818 - no fault, but what the caller acts on
-    """Nothing listens there, and nothing of the request has been sent."""
+    """It does not listen there, and nothing of the request's body has been read."""
 
 
 class HopProxy:
@@ -93,7 +93,8 @@ class HopProxy:
         Raises:
             OSError, aiohttp.ClientError, TimeoutError, ValueError: nothing that can be used.
         """
-        headers = {hdrs.ACCEPT: accept, ORIGIN: self._origin.sign(hdrs.METH_GET, path, "127.0.0.1")}
+        signature = self._origin.sign(hdrs.METH_GET, path, "127.0.0.1", to=place.place_id)
+        headers = {hdrs.ACCEPT: accept, ORIGIN: signature}
         async with asyncio.timeout(limit_s), self._to(place).get(_url(place, path), headers=headers) as answer:
             body = await answer.content.read(limit_bytes)
             while len(body) < limit_bytes and (more := await answer.content.read(limit_bytes - len(body))):
@@ -105,7 +106,8 @@ class HopProxy:
     async def _pass_on(self, request: web.Request, place: Place, address: str, request_id: str) -> web.StreamResponse:
         target = str(request.rel_url.with_fragment(None))  # which is not sent, and so is not signed either
         wants_upgrade = hdrs.UPGRADE in request.headers and request.method == hdrs.METH_GET
-        add = {ORIGIN: self._origin.sign(request.method, target, address), "X-Request-ID": request_id}
+        signature = self._origin.sign(request.method, target, address, to=place.place_id)
+        add = {ORIGIN: signature, "X-Request-ID": request_id}
         if wants_upgrade:
             add |= {hdrs.CONNECTION: "Upgrade", hdrs.UPGRADE: request.headers[hdrs.UPGRADE]}
         try:
@@ -128,6 +130,11 @@ class HopProxy:
             log.warning("place lost", to_place=place.place_id, failure=type(exc).__name__)
             raise _busy("PLACE_LOST", "The server that had this request broke off.") from exc
         try:
+            if answer.status == HTTPStatus.MISDIRECTED_REQUEST:  # there is another in its stead, which was just started
+                log.info("place gone", to_place=place.place_id, reason="its address is another's")
+                if request.body_exists:  # and has been sent
+                    raise _busy("PLACE_LOST", "The server that had this request is gone.")
+                raise PlaceGone
             return await _answered(request, answer)
         finally:
             answer.close()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from aiohttp import web
+
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.cluster.hop import Hop
@@ -29,6 +31,7 @@ class Membership:
         settings: of the node; `token_secret` is the same for all places.
         registry, admission, engine: how loaded it is.
         metrics: what is passed on.
+        on_refused: as of `Hop`.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Membership:
         admission: Admission,
         engine: Callable[[], ServedEngine | None],
         metrics: Metrics,
+        on_refused: Callable[[web.Request, str], None],
     ) -> None:
         self.state = state
         self._registry = registry
@@ -51,9 +55,10 @@ class Membership:
         self.hop = Hop(
             places=self.places,
             look=self._look,
-            origin=HopOrigin(secret),
+            origin=HopOrigin(secret, place.place_id),
             trusted_proxies=settings.trusted_proxies,
             metrics=metrics,
+            on_refused=on_refused,
         )
         self._looking = asyncio.Lock()
         self._looks = 0

@@ -22,7 +22,7 @@ import structlog
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.auth.principal import Principal, TokenKind, current_principal
+from signaling.auth.principal import NOBODY, Principal, TokenKind, current_principal
 from signaling.seeing.audit_file import AuditWriter, FileTarget, StreamTarget
 from signaling.seeing.requests import RequestInfo, current_request
 
@@ -150,12 +150,13 @@ class Audit:
         if not is_written and self._is_required:
             raise AuditAwayError
 
-    def refused(self, code: str, *, now_s: float) -> None:
+    def refused(self, code: str, *, now_s: float, request: RequestInfo | None = None) -> None:
         """Somebody was not let in: written down at most `REFUSALS_PER_MINUTE` times a minute.
 
         Args:
             code: of the refusal.
             now_s: of a clock that only goes forward.
+            request: by which request; None: the one that is being handled.
         """
         if self._writer is None:
             return
@@ -165,8 +166,10 @@ class Audit:
                 "access.refuse",
                 outcome=Outcome.REFUSED,
                 code=code,
-                object=_route_of(current_request()),
+                object=_route_of(current_request() if request is None else request),
                 details={"not_recorded": missed} if missed else None,
+                principal=None if request is None else NOBODY,
+                request=request,
             )
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ from signaling.auth.principal import principal_of
 from signaling.openapi.operation import Access, Operation, description_of
 from signaling.problems import Handler
 from signaling.seeing.audit import Audit, Outcome
-from signaling.seeing.requests import REQUEST
+from signaling.seeing.requests import REQUEST, RequestInfo
 from signaling.seeing.session_watch import Watched, Watcher
 
 SECRET_PART = "secret"  # noqa: S105 - the name of a part of paths
@@ -69,6 +69,15 @@ class AuditDoor:
             if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 self._audit.refused(exc.code, now_s=asyncio.get_running_loop().time())
             raise
+
+    def hop_refused(self, info: RequestInfo, code: str) -> None:
+        """Somebody came by the inner door who is no place of this deployment, or with what was for another.
+
+        Args:
+            info: the request; its address is the other end of the connection.
+            code: of the refusal.
+        """
+        self._audit.refused(code, now_s=asyncio.get_running_loop().time(), request=info)
 
     @web.middleware
     async def actions(self, request: web.Request, handler: Handler) -> web.StreamResponse:

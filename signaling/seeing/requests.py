@@ -73,14 +73,7 @@ class Requests:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The outermost of all: every line that is logged on a request's behalf has its name."""
-        info = RequestInfo(
-            request_id_of(request.headers.get(REQUEST_HEADER)),
-            client_address(request, self._trusted_proxies),
-            request.method,
-            route_of(request),
-            time.time_ns(),
-        )
-        request[REQUEST] = info
+        info = self.named(request)
         unbind_contextvars("trace_id")  # of the request before on the same connection
         token = _CURRENT.set(info)
         try:
@@ -88,6 +81,17 @@ class Requests:
                 return await handler(request)
         finally:
             _CURRENT.reset(token)
+
+    def named(self, request: web.Request) -> RequestInfo:
+        """What is known of a request by what it says and where it comes from; its response says its name."""
+        info = request[REQUEST] = RequestInfo(
+            request_id_of(request.headers.get(REQUEST_HEADER)),
+            client_address(request, self._trusted_proxies),
+            request.method,
+            route_of(request),
+            time.time_ns(),
+        )
+        return info
 
     async def on_response(self, request: web.Request, response: web.StreamResponse) -> None:
         """Says the name in the response."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +14,8 @@ from aiohttp import web
 from front_door import FRAGMENT, OFFER, SDP
 from two_places import Two, two_places
 
+from signaling.app import ACCOUNTS, AUDIT
+from signaling.auth.keys import NewKey
 from signaling.cluster.hop_headers import ORIGIN
 from signaling.openapi.operation import Undescribed, described
 from signaling.resume.record import CLAIMED, name_of
@@ -163,7 +167,7 @@ async def test_one_hop_at_most(two: Two) -> None:
     place = two.first.member.places.own
     location = (await offer(two, two.second.url("/whip"))).headers["Location"]
     origin = two.first.member.hop._origin
-    headers = {ORIGIN: origin.sign("GET", location, "127.0.0.1")}
+    headers = {ORIGIN: origin.sign("GET", location, "127.0.0.1", to=place.place_id)}
     connector = aiohttp.UnixConnector(place.address.removeprefix("unix:"))
     async with aiohttp.ClientSession(connector=connector) as http:
         assert (await http.get(f"http://localhost{location}", headers=headers)).status == 404
@@ -228,15 +232,64 @@ async def test_nobody_but_places_comes_in_by_the_inner_door(two: Two) -> None:
     assert two.first.sessions == 0
 
 
+async def test_who_is_refused_at_the_inner_door_is_counted_and_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    async with two_places(tmp_path, audit_log=str(path)) as two:
+        here = two.first.member.places.own
+        signature = two.second.member.hop._origin.sign("POST", "/whip", "x", to=two.second.place_id)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(here.address.removeprefix("unix:"))) as http:
+            for value, status in (("x", 403), (signature, 421)):
+                headers = {**SDP, ORIGIN: value, "X-Request-ID": "caught-1"}
+                answer = await http.post("http://localhost/whip", data=OFFER, headers=headers)
+                assert (answer.status, answer.headers["X-Request-ID"]) == (status, "caught-1")
+        await two.first.app[AUDIT].surely("test.look")
+        written = path.read_text()
+        records = [entry for line in written.splitlines() if (entry := json.loads(line))["action"] == "access.refuse"]
+        assert [entry["code"] for entry in records] == ["HOP_REFUSED", "HOP_MISDIRECTED"]
+        assert all(entry["object"] == {"route": "POST /whip"} for entry in records)
+        assert all(entry["actor"]["kind"] == "nobody" and entry["request_id"] == "caught-1" for entry in records)
+        assert signature not in written
+        for code in ("HOP_REFUSED", "HOP_MISDIRECTED"):
+            assert two.first.metrics.registry.get_sample_value("voiceforge_refused_total", {"code": code}) == 1
+
+
+async def test_another_in_a_places_stead_is_not_taken_for_it(two: Two) -> None:
+    """A server that was started anew at the same address, before the others have seen it."""
+    gone = replace(two.second.member.places.own, place_id="zzzzzzzz", sessions=0)
+    known = two.first.member.places._sight._others
+    known["zzzzzzzz"] = gone
+    answer = await two.http.get(two.first.url("/whip/zzzzzzzz.secret"))
+    assert (answer.status, (await answer.json())["error"]["code"]) == (404, "SESSION_NOT_FOUND")
+    assert two.first.hops("gone") == 1
+    known["zzzzzzzz"] = gone  # it may have been looked for meanwhile
+    answer = await two.http.post(two.first.url("/whip/zzzzzzzz.secret"), data=OFFER, headers=SDP)
+    assert (answer.status, (await answer.json())["error"]["code"]) == (503, "PLACE_LOST")
+
+
 async def test_the_header_of_hops_means_nothing_at_the_public_door(tmp_path: Path) -> None:
     async with two_places(tmp_path, trusted_proxies=["127.0.0.1"]) as two:
         origin = two.first.member.hop._origin
-        headers = {**SDP, ORIGIN: origin.sign("POST", "/whip", "127.0.0.1"), "X-Forwarded-For": "203.0.113.7"}
+        headers = {
+            **SDP,
+            ORIGIN: origin.sign("POST", "/whip", "127.0.0.1", to=two.first.place_id),
+            "X-Forwarded-For": "203.0.113.7",
+        }
         assert (await two.http.post(two.first.url("/whip"), data=OFFER, headers=headers)).status == 401
         two.first.drain()  # and a hop carries the real address on: no key, not of this machine
         assert (await two.http.post(two.first.url("/whip"), data=OFFER, headers=headers)).status == 401
         await until(lambda: two.first.hops("passed_on") == 1)
         assert (await offer(two, two.first.url("/whip"))).status == 201  # of this machine, through a hop
+
+
+async def test_who_has_no_key_makes_no_place_look_full(tmp_path: Path) -> None:
+    async with two_places(tmp_path, max_sessions=2) as two:
+        _, value = await two.first.app[ACCOUNTS].keys.create(NewKey("phone", "acme"))
+        two.first.drain()
+        for _ in range(6):
+            assert (await offer(two, two.first.url("/whip"))).status == 401
+        headers = {**SDP, "Authorization": f"Bearer {value}"}
+        assert (await two.http.post(two.first.url("/whip"), data=OFFER, headers=headers)).status == 201
+        assert two.second.sessions == 1
 
 
 @pytest.mark.parametrize(

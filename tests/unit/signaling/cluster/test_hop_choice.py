@@ -79,3 +79,21 @@ def test_of_many_the_emptier_of_two_is_taken() -> None:
         taken.add(to.place_id)
     assert "p9" not in taken
     assert len(taken) > 4  # whoever sees the same does not send everybody to one
+
+
+def test_what_came_to_nothing_is_taken_back() -> None:
+    choice, own, other = Choice(), place("a", 4, 4), place("b", 0, 2)
+    for _ in range(10):  # who has no key is refused there
+        assert choice.place_for(own, [other], is_proxied=False) is other
+        choice.take_back(other)
+    assert choice.place_for(own, [other], is_proxied=False) is other
+    seen = replace(other)
+    assert choice.place_for(own, [seen], is_proxied=False) is seen
+    assert choice.place_for(own, [seen], is_proxied=False) is None
+    choice.take_back(other)  # of the second before
+    assert choice.place_for(own, [seen], is_proxied=False) is seen
+    newer = replace(seen, sessions=2)
+    assert choice.place_for(own, [newer], is_proxied=False) is None
+    choice.take_back(other)  # is told of by now, one way or the other
+    choice.take_back(place("c", 0, 2))  # is gone
+    assert choice.place_for(own, [newer], is_proxied=False) is None
