@@ -75,6 +75,12 @@ class MemoryState:
         self._tidied()
         return self._value(name)
 
+    async def left_s(self, name: str) -> float:
+        """How long a value will stand."""
+        now_s = self._tidied()
+        item = self._items.get((VALUE, "", name))
+        return 0.0 if item is None else item.until_s - now_s
+
     async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
         """Set a value where there is none. Raises StateFullError."""
         now_s = self._tidied()

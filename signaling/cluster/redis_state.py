@@ -73,6 +73,11 @@ class RedisState:
         found: bytes | None = await self._ask(lambda: self._clients.calls.get(self._value(name)))
         return found
 
+    async def left_s(self, name: str) -> float:
+        """How long a value will stand."""
+        left_ms = int(await self._ask(lambda: self._clients.calls.pttl(self._value(name))))
+        return max(0, left_ms) / 1000  # below 0: there is none
+
     async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
         """Set a value where there is none."""
         require_small(value)

@@ -113,6 +113,11 @@ class ServedState:
         answer, value = await self._call(method="get", name=name)
         return value if answer.result else None
 
+    async def left_s(self, name: str) -> float:
+        """How long a value will stand."""
+        answer, _ = await self._call(method="left_s", name=name)
+        return float(answer.result or 0.0)
+
     async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
         """Set a value where there is none."""
         require_small(value)

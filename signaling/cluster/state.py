@@ -63,6 +63,13 @@ class State(Protocol):
         """A value; None where there is none or it has expired."""
         ...
 
+    async def left_s(self, name: str) -> float:
+        """How long a value will stand, by the clock that it expires by; 0.0 where there is none.
+
+        With the time for which it was set it says how old it is, whatever the clocks of machines say.
+        """
+        ...
+
     async def add(self, name: str, value: bytes, *, ttl_s: float) -> bool:
         """Set a value where there is none. Of several that try at once one gets True."""
         ...

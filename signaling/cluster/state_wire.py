@@ -42,6 +42,7 @@ class Call(_Message):
     method: Literal[
         "put",
         "get",
+        "left_s",
         "add",
         "swap",
         "delete",

@@ -54,6 +54,8 @@ class WorkerConnection:
             case "get":
                 value = await state.get(name)
                 return Answer(call_id=call.call_id, result=value is not None), value or b""
+            case "left_s":
+                result = await state.left_s(name)
             case "add":
                 result = await state.add(name, body, ttl_s=ttl_s)
             case "swap":

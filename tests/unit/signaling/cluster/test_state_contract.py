@@ -49,6 +49,18 @@ async def test_a_value_expires(kit: StateKit) -> None:
     assert await kit.other.get(kept) == b"b"
 
 
+async def test_how_long_a_value_will_stand_is_known(kit: StateKit) -> None:
+    name = any_name()
+    assert await kit.one.left_s(name) == 0.0
+    await kit.one.put(name, b"a", ttl_s=LONG_S)
+    assert LONG_S - 5 < await kit.other.left_s(name) <= LONG_S
+    await kit.one.put(name, b"a", ttl_s=4 * kit.unit_s)
+    await kit.pass_s(kit.unit_s)
+    assert 0.0 < await kit.other.left_s(name) <= 3 * kit.unit_s
+    await kit.pass_s(4 * kit.unit_s)
+    assert await kit.one.left_s(name) == 0.0
+
+
 async def test_of_several_that_add_one_gets_it(kit: StateKit) -> None:
     name = any_name()
     states = [kit.one, kit.other] * 4
