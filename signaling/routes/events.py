@@ -7,7 +7,7 @@ on behind the last event that it knows: `Last-Event-ID`, which browsers send by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -19,8 +19,6 @@ from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.session.eventlog import LISTENERS_RETRY_AFTER_S, Entry, EventLog, Listener
 from signaling.eventlogs import EventLogs
 from signaling.limits import PREFLIGHT_MAX_AGE_S
-from signaling.openapi.native_events import NATIVE_EVENTS
-from signaling.openapi.native_messages import PEER_MESSAGES
 from signaling.openapi.operation import (
     Access,
     Answer,
@@ -34,6 +32,9 @@ from signaling.openapi.operation import (
 )
 from signaling.problems import HttpError
 from signaling.query import read_query
+from signaling.registry import LiveSession
+from signaling.routes.native_described import PEER_MESSAGES
+from signaling.routes.native_events import NATIVE_EVENTS
 from signaling.routes.whip_operations import PATH
 from signaling.seeing.audit_door import concerning
 from signaling.socket import open_socket
@@ -126,11 +127,15 @@ class Events:
 
     Args:
         logs: of the sessions that live, and of those that ended lately.
+        locate: the session of a URL that it had at another process.
         heartbeat_s: time without an event after which a comment is sent.
     """
 
-    def __init__(self, *, logs: EventLogs, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self, *, logs: EventLogs, locate: Callable[[str], LiveSession | None], heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         self._logs = logs
+        self._locate = locate
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[web.RouteDef]:
@@ -155,7 +160,7 @@ class Events:
     @described(EVENTS)
     async def events(self, request: web.Request) -> web.StreamResponse:
         """GET: the events, over a WebSocket where the request asks for one."""
-        log = self._logs.find(request.match_info["secret"])
+        log = self._found(request.match_info["secret"])
         if log is None:
             raise HttpError(
                 HTTPStatus.NOT_FOUND,
@@ -172,6 +177,11 @@ class Events:
             if listener.is_over:
                 return web.Response(status=HTTPStatus.NO_CONTENT)  # a browser comes no more
             return await self._stream(request, listener)
+
+    def _found(self, secret: str) -> EventLog | None:
+        log = self._logs.find(secret)
+        live = self._locate(secret) if log is None else None
+        return log if live is None else self._logs.find(live.secret)
 
     async def _stream(self, request: web.Request, listener: Listener) -> web.StreamResponse:
         response = web.StreamResponse(

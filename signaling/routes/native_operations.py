@@ -8,8 +8,6 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from signaling.metadata import METADATA_HEADER
-from signaling.openapi.native_events import NATIVE_EVENTS
-from signaling.openapi.native_messages import SOCKET_MESSAGES
 from signaling.openapi.operation import (
     NO_SESSION_NOW,
     UNKNOWN,
@@ -21,7 +19,9 @@ from signaling.openapi.operation import (
     Tag,
 )
 from signaling.resume.returning import ResumeQuery
-from signaling.routes.whip_operations import Secret
+from signaling.routes.native_described import SOCKET_MESSAGES
+from signaling.routes.native_events import NATIVE_EVENTS
+from signaling.routes.whip_operations import NO_RESUMPTION_NOW, NOT_ENDED_NOW, NOT_FOUND, PATH
 from signaling.stream_config import StreamQuery
 
 
@@ -81,16 +81,16 @@ RESUME = Operation(
     description="The address is in `ready.resume`, and is the token. What was missed is told again, with the numbers "
     "it had; then comes `resumed`, with the byte from which on the audio is sent again. A connection that still seems "
     "to live is closed with 4001. Without a handshake the same is refused that one would be.",
-    path={"secret": Secret},
+    path=PATH,
     query=ResumeQuery,
     answers={HTTPStatus.SWITCHING_PROTOCOLS: Answer("The WebSocket; missed events and `resumed` come first.")},
     refusals=[
         Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG", "INVALID_CURSOR", "UNKNOWN_SUBPROTOCOL")),
         UNKNOWN,
-        Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",)),
+        NOT_FOUND,
         Refusal(HTTPStatus.CONFLICT, ("CANNOT_RESUME",)),
         Refusal(HTTPStatus.UPGRADE_REQUIRED, ("UPGRADE_REQUIRED",), headers={"Upgrade": Literal["websocket"]}),
-        NO_SESSION_NOW,
+        NO_RESUMPTION_NOW,
     ],
     conversations=[
         Conversation(
@@ -102,4 +102,24 @@ RESUME = Operation(
             from_server=NATIVE_EVENTS,
         )
     ],
+)
+
+END = Operation(
+    summary="End a session, also one whose connection dropped",
+    tag=Tag.NATIVE,
+    access=Access.URL,
+    description="For a client that will not come back: the session waits for nobody any more. Answered once its finals "
+    "are out and it is closed; a client that is connected is told `closed`. Over a connection, say `close_stream`.",
+    path=PATH,
+    answers={HTTPStatus.OK: Answer("It has ended.")},
+    refusals=[NOT_FOUND, NOT_ENDED_NOW],
+)
+
+PREFLIGHT = Operation(
+    summary="Whether a page of another origin may end a session",
+    tag=Tag.NATIVE,
+    access=Access.OPEN,
+    description="CORS. The same whether or not there is a session.",
+    path=PATH,
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
 )

@@ -10,8 +10,6 @@ from pydantic import BaseModel, Field
 from mediaserver.ingest.peer_state import PeerState
 from mediaserver.session_config import SessionConfig
 from signaling.metadata import METADATA_HEADER
-from signaling.openapi.native_events import NATIVE_EVENTS
-from signaling.openapi.native_messages import PEER_MESSAGES
 from signaling.openapi.operation import (
     JSON,
     NO_SESSION_NOW,
@@ -26,6 +24,8 @@ from signaling.openapi.operation import (
     Tag,
 )
 from signaling.resume.returning import ResumeQuery
+from signaling.routes.native_described import PEER_MESSAGES
+from signaling.routes.native_events import NATIVE_EVENTS
 from signaling.session_webhooks import SECRET_HEADER, SECRET_MAX_LETTERS, SECRET_MIN_LETTERS, URL_HEADER
 
 SDP_TYPE = "application/sdp"
@@ -48,6 +48,16 @@ PATH = {"secret": Secret}
 NOT_FOUND = Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",))
 TIMEOUT = Refusal(HTTPStatus.REQUEST_TIMEOUT, ("BODY_TIMEOUT",))
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("BODY_TOO_LARGE",))
+
+NO_RESUMPTION_NOW = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, (*NO_SESSION_NOW.codes, "SESSION_MOVING"), headers={"Retry-After": RetryAfter}
+)
+"""What a route says to a client that comes back while it is not known yet who goes on with its session."""
+
+NOT_ENDED_NOW = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, ("SESSION_MOVING", "STATE_AWAY"), headers={"Retry-After": RetryAfter}
+)
+"""The same, to one that ends it."""
 
 PREFLIGHT_HEADERS = {
     "Accept-Post": Annotated[str, Field(description="What may be posted.")],
@@ -275,5 +285,5 @@ DELETE = Operation(
     description="Answered once its finals are out and it is closed.",
     path=PATH,
     answers={HTTPStatus.OK: Answer("It has ended.")},
-    refusals=[NOT_FOUND],
+    refusals=[NOT_FOUND, NOT_ENDED_NOW],
 )

@@ -18,10 +18,10 @@ from mediaserver.events import Event
 from mediaserver.session.effective import Effective
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
-from signaling.openapi.native_events import ALL_EVENTS, EVENT_MODELS
-from signaling.openapi.native_messages import SOCKET_MESSAGES
 from signaling.openapi.operation import JSON
 from signaling.openapi.walk import described_routes
+from signaling.routes.native_described import SOCKET_MESSAGES
+from signaling.routes.native_events import ALL_EVENTS, EVENT_MODELS
 from signaling.routes.native_messages import ClientMessage
 
 ERROR = VoiceForgeError("SOME_CODE", "It failed.", "Try again.").as_dict()
