@@ -38,8 +38,8 @@ class SeeingSettings(Room):
     otlp_headers: SecretStr | None = knob(None, "Headers that are sent with traces: `name=value,name=value`.")
     trace_sample_ratio: float | None = knob(
         None,
-        "Share of sessions that are traced, where a caller's `traceparent` does not say; unset, OTEL_TRACES_SAMPLER "
-        "says, or all are.",
+        "Share of sessions that are traced, where no caller with a key says it in its `traceparent`; unset, "
+        "OTEL_TRACES_SAMPLER says, or all are.",
         ge=0,
         le=1,
     )

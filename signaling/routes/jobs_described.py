@@ -299,6 +299,7 @@ UPLOAD_APPEND = Operation(
     summary="Bring more of an upload",
     tag=Tag.RECORDINGS,
     access=Access.JOBS,
+    audited="upload.append",
     path=ONE_UPLOAD,
     headers=AppendHeaders,
     body=Body("Bytes of the recording.", {"application/offset+octet-stream": BytesOfFile}),

@@ -158,6 +158,7 @@ class Uploads:
             )
         finally:
             self._busy.discard(upload_id)
+        concerning(request, from_byte=offset, to_byte=size_bytes)
         return self._response(
             HTTPStatus.NO_CONTENT, {"Upload-Offset": str(size_bytes), "Upload-Expires": _expires(upload)}
         )

@@ -173,6 +173,7 @@ ERASURES = Operation(
     summary="Requests to delete",
     tag=Tag.RECORDINGS,
     access=Access.ANY,
+    audited="erasure.list",
     description="Of the key's tenant; of all tenants for a key of scope `admin`. The hundred newest.",
     answers={HTTPStatus.OK: Answer("The newest first.", {JSON: ErasuresBody})},
 )
@@ -180,6 +181,7 @@ ERASURE = Operation(
     summary="A request to delete, and its certificate",
     tag=Tag.RECORDINGS,
     access=Access.ANY,
+    audited="erasure.read",
     path={"id": ErasureId},
     answers={HTTPStatus.OK: Answer("The request.", {JSON: ErasureBody})},
     refusals=[Refusal(HTTPStatus.NOT_FOUND, ("ERASURE_NOT_FOUND",))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,17 +74,23 @@ def _memory_share(cgroup: Path) -> float | None:
 
 
 def _used_ports(sources: Sources) -> int | None:
-    """How many ports of the range have a socket, whoever's; None where there is no range."""
+    """How many ports of the range have a socket, whoever's, at the address that has the most; None where there is no
+    range. A session takes one at each address, and the same number may be free at one and used at another.
+    """
     if not sources.udp_ports:
         return None
-    used: set[int] = set()
+    used: defaultdict[str, set[int]] = defaultdict(set)
     for table in sources.udp_tables:
         try:
             lines = table.read_text().splitlines()[1:]
         except OSError:
             continue
-        used.update(int(line.split(maxsplit=2)[1].rpartition(":")[2], 16) for line in lines if line.strip())
-    return sum(port in sources.udp_ports for port in used)
+        for line in filter(str.strip, lines):
+            address, _, port = line.split(maxsplit=2)[1].rpartition(":")
+            if (number := int(port, 16)) in sources.udp_ports:
+                used[address if address.strip("0") else ""].add(number)  # all addresses: zeros, of either family
+    at_all = used.pop("", set())
+    return max((len(at_all | ports) for ports in used.values()), default=len(at_all))
 
 
 def _number(path: Path) -> int | None:

@@ -33,6 +33,22 @@ class Span(Protocol):
 class Spans(Protocol):
     """Where spans are begun (`signaling.seeing.trace_export`)."""
 
-    def begin(self, name: str, start_ns: int, attributes: Mapping[str, Value], *, traceparent: str | None) -> Span:
-        """Begin a trace, or continue a caller's."""
+    def begin(
+        self,
+        name: str,
+        start_ns: int,
+        attributes: Mapping[str, Value],
+        *,
+        traceparent: str | None,
+        is_followed: bool = False,
+    ) -> Span:
+        """Begin a trace, or continue a caller's.
+
+        Args:
+            name: of its root.
+            start_ns: in nanoseconds since 1970.
+            attributes: of its root.
+            traceparent: of the caller; None where it sent none.
+            is_followed: whether the caller decides that it is traced. Where not, the node's own share does.
+        """
         ...

@@ -8,8 +8,10 @@
     ├─ utterance …              speech began → its final was told
     └─ resume …                 its client came back
 
-A caller's `traceparent` (W3C Trace Context) is continued. Never in a span: texts, keys, URLs, addresses, names of
-tenants. Spans are made of what watchers of sessions are told; nothing of it is in a packet's way.
+A caller's `traceparent` (W3C Trace Context) is continued; whether it is to be traced decides who has a key, or needs
+none on this machine. Browsers with tokens and strangers do not: they could have all of theirs traced. Never in a span:
+texts, keys, URLs, addresses, names of tenants. Spans are made of what watchers of sessions are told; nothing of it is
+in a packet's way.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
+from signaling.auth.principal import Principal, principal_of
 from signaling.openapi.operation import Operation, description_of
 from signaling.problems import Handler, route_of
 from signaling.seeing.requests import REQUEST, current_request
@@ -194,6 +197,10 @@ class _Utterance:
         self.span.end(self.told_ns or self.settled_ns or now_ns, error=self.error)
 
 
+def _is_followed(principal: Principal) -> bool:
+    return principal.is_local or (principal.key_id is not None and principal.token is None)
+
+
 _TRACE = web.RequestKey("trace", SessionTrace)
 _CODE = web.RequestKey("trace_code", str)
 _CURRENT: ContextVar[SessionTrace | None] = ContextVar("trace", default=None)
@@ -228,6 +235,7 @@ class Tracing(Watcher):
             now_ns,
             {"voiceforge.request_id": info.request_id},
             traceparent=request.headers.get(TRACEPARENT),
+            is_followed=_is_followed(principal_of(request)),
         )
         trace = SessionTrace(root, root.child("signaling", now_ns, about), self._now_ns)
         request[_TRACE] = trace

@@ -27,7 +27,7 @@ from mediaserver.storage.usage import RECORDING, STREAMING, Usage, UsageDay
 from signaling.auth.principal import Principal
 from signaling.problems import LimitError
 from signaling.registry import LiveSession
-from signaling.usage.features import joined, live_features
+from signaling.usage.features import joined, live_features, split
 
 log = structlog.get_logger(__name__)
 
@@ -236,23 +236,27 @@ class Meter:
 
 
 async def _write(session: AsyncSession, counted: _Counted, now_s: float) -> None:
-    """Write a session's totals over those that are there, where they are larger: another process may have gone on with
-    it, whose totals hold these, and been quicker.
+    """Write a session's totals over those that are there, where they are larger, and add what it used to what is
+    there: another process may have gone on with it, whose totals hold these, and been quicker.
     """
     features = joined(counted.heard, counted.extras)
     audio_s, speech_s = counted.audio_s - counted.base_s[0], counted.speech_s - counted.base_s[1]
-    known = await session.execute(
-        update(Usage)
-        .where(Usage.id == counted.session_id)
-        .values(
-            audio_s=case((Usage.audio_s > audio_s, Usage.audio_s), else_=audio_s),
-            speech_s=case((Usage.speech_s > speech_s, Usage.speech_s), else_=speech_s),
-            features=features,
-            updated_at=now_s,
+    known = (
+        await session.execute(
+            update(Usage)
+            .where(Usage.id == counted.session_id)
+            .values(
+                audio_s=case((Usage.audio_s > audio_s, Usage.audio_s), else_=audio_s),
+                speech_s=case((Usage.speech_s > speech_s, Usage.speech_s), else_=speech_s),
+                updated_at=now_s,
+            )
+            .returning(Usage.features)
         )
-        .returning(Usage.id)
-    )
-    if known.first() is not None:
+    ).first()
+    if known is not None:
+        used = joined(counted.heard, counted.extras.union(split(known.features)[1:]))
+        if used != known.features:  # rarely
+            await session.execute(update(Usage).where(Usage.id == counted.session_id).values(features=used))
         return
     if counted.written is not None:
         # What was written of it has become part of its day's total: the rest is to be counted, and not all again.

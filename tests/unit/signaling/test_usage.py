@@ -90,10 +90,16 @@ async def test_who_had_a_session_before_and_is_late_takes_nothing_from_its_count
         registry.add("s_1", FakePeer("s_1", SessionConfig()), door="whip")
     each[0].stream_time_s, each[0].speech_s = 5.0, 2.0
     each[1].stream_time_s, each[1].speech_s = 9.0, 4.0  # it went on from 5 s
+    each[0].config = SessionConfig(turn_detection="semantic")
+    each[1].config = SessionConfig(denoise="speex")
     await meters[1].flush()
     await meters[0].flush()
     (row,) = await rows(database)
     assert (row.audio_s, row.speech_s) == (18.0, 4.0)
+    assert row.features == "streaming+denoise+turn_detection"  # what one of them used was used
+    each[1].stream_time_s = 10.0
+    await meters[1].flush()
+    assert [row.features for row in await rows(database)] == ["streaming+denoise+turn_detection"]
 
 
 async def test_what_came_without_a_key_is_not_counted(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from front_door import OFFER, SDP, Node, StartNode
 from signaling.app import ACCOUNTS, AUDIT
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
-from signaling.openapi.operation import Access, Operation, description_of
+from signaling.openapi.operation import Access, Operation, Tag, description_of
 
 UNAUDITED = {
     "How much of an upload is there",
-    "Bring more of an upload",
 }
-"""Of recordings: what only goes on with what has been written down."""
+"""Of recordings: what is told of bytes that its client has brought itself, but for their number nothing."""
 
 NAMED = {"X-Request-ID": "call-7"}
 
@@ -50,7 +49,10 @@ async def admin_key(node: Node) -> tuple[str, dict[str, str]]:
 def test_what_administrators_and_jobs_do_is_in_the_log(tmp_path: Path) -> None:
     for route in whole_app(tmp_path).router.routes():
         operation = description_of(route.handler)
-        if isinstance(operation, Operation) and operation.access in (Access.ADMIN, Access.JOBS):
+        if not isinstance(operation, Operation):
+            continue
+        is_of_records = operation.access is Access.ANY and operation.tag is Tag.RECORDINGS
+        if operation.access in (Access.ADMIN, Access.JOBS) or is_of_records:
             assert operation.audited or operation.summary in UNAUDITED, f"{route.method} {operation.summary}"
 
 
@@ -105,6 +107,27 @@ async def test_who_is_not_let_in_is_recorded_without_what_was_shown(audited: Nod
     assert refused["actor"] == {"kind": "nobody", "address": "127.0.0.1"}
     assert refused["object"] == {"route": "POST /whip"}
     assert wrong not in audit_path.read_text()
+
+
+async def test_bringing_bytes_and_looking_at_deletions_are_recorded(audited: Node, audit_path: Path) -> None:
+    own, headers = await admin_key(audited)
+    async with audited.client.post("/api/v1/uploads", headers={**headers, "Upload-Length": "9"}) as response:
+        location = response.headers["Location"]
+    offset = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+    for status in (204, 409):  # the second is not where the upload has got to
+        async with audited.client.patch(location, data=b"RIFF", headers={**headers, **offset}) as response:
+            assert response.status == status
+    for path in ("/api/v1/erasures", "/api/v1/erasures/era_none"):
+        async with audited.client.get(path, headers=headers):
+            pass
+    _, brought, refused, listed, read = await records(audited, audit_path)
+    upload = location.rpartition("/")[2]
+    assert (brought["action"], brought["outcome"]) == ("upload.append", "done")
+    assert brought["object"] == {"id": upload, "from_byte": 0, "to_byte": 4}
+    assert brought["actor"] == {"kind": "key", "tenant": "acme", "key": own, "address": "127.0.0.1"}
+    assert (refused["action"], refused["code"]) == ("upload.append", "UPLOAD_OFFSET_WRONG")
+    assert (listed["action"], listed["outcome"]) == ("erasure.list", "done")
+    assert (read["action"], read["outcome"], read["object"]) == ("erasure.read", "refused", {"id": "era_none"})
 
 
 async def test_reading_is_recorded(audited: Node, audit_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_ports_are_counted_once_whoever_has_them(tmp_path: Path) -> None:
     assert (look(sources).ports_free, look(sources).ports) == (8, 10)
 
 
+def test_ports_are_counted_by_address(tmp_path: Path) -> None:
+    """A session needs one at each: with two addresses that have each other's ports free, half of all are free."""
+    table, table6 = tmp_path / "udp", tmp_path / "udp6"
+    head = "  sl  local_address rem_address   st\n"
+    first = [f"  1: 0100007F:{port:04X} 00000000:0000 07\n" for port in range(10_000, 10_005)]
+    second = [f"  1: 0200007F:{port:04X} 00000000:0000 07\n" for port in range(10_005, 10_009)]
+    table.write_text(head + "".join(first + second))
+    table6.write_text(head + f"  1: {'0' * 32}:2718 {'0' * 32}:0000 07\n")  # 10008, at all addresses
+    sources = Sources(tmp_path, range(10_000, 10_010), udp_tables=(table, table6))
+    assert look(sources).ports_free == 4
+
+
 def test_this_machine_has_something_to_say(tmp_path: Path) -> None:
     seen = look(Sources(tmp_path, range(40_000, 40_010)))
     assert seen.disk_free_bytes

@@ -235,6 +235,35 @@ def test_the_parts_of_a_known_trace_are_sampled_alike(ratio: float) -> None:
         assert len(exporter.names) == 78 * ratio
 
 
+@pytest.mark.parametrize("sampler", [None, "traceidratio", "parentbased_traceidratio"])
+@pytest.mark.parametrize("trace_id", ["0" * 31 + "1", "f" * 32])
+def test_strangers_are_not_traced_more_than_others(
+    monkeypatch: pytest.MonkeyPatch, sampler: str | None, trace_id: str
+) -> None:
+    """Whatever they say and whichever id they choose; who is followed is, and who wants none gets none."""
+    settings = ON.model_copy(update={"trace_sample_ratio": 0.1})
+    if sampler is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
+        settings = ON
+    exporter = Gated()
+    exporter.may_send.set()
+    spans = OtlpSpans(settings, metrics=Metrics(), exporter=exporter)
+    for number in range(400):
+        root = spans.begin("stranger", 1, {}, traceparent=f"00-{trace_id}-00000000000000aa-01")
+        assert root.trace_id == trace_id
+        root.child("child", 1, {}).end(2)
+        root.end(2)
+        if number < 20:
+            spans.begin("known", 1, {}, traceparent=f"00-{trace_id}-00000000000000aa-01", is_followed=True).end(2)
+            spans.begin("silent", 1, {}, traceparent=f"00-{trace_id}-00000000000000aa-00").end(2)
+    spans.close()
+    assert 10 <= exporter.names.count("stranger") <= 90  # 40 ± 8
+    assert exporter.names.count("child") == exporter.names.count("stranger")
+    if sampler != "traceidratio":  # which asks nobody
+        assert (exporter.names.count("known"), exporter.names.count("silent")) == (20, 0)
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
