@@ -216,7 +216,8 @@ class _OwnShare(Sampler):
         context = Context() if parent_context is None else parent_context
         parent = trace.get_current_span(context).get_span_context()
         if parent.is_valid and not parent.is_remote:  # all of a session, or nothing of it
-            return SamplingResult(Decision.RECORD_AND_SAMPLE if parent.trace_flags.sampled else Decision.DROP)
+            decision = Decision.RECORD_AND_SAMPLE if parent.trace_flags.sampled else Decision.DROP
+            return SamplingResult(decision, attributes)  # those that are not returned are lost
         if parent.is_valid and parent.trace_flags.sampled and get_value(_IS_STRANGERS, context):
             context, trace_id = Context(), self._ids.generate_trace_id()
         return self._own.should_sample(context, trace_id, name, kind, attributes, links, trace_state)
