@@ -6,7 +6,9 @@ A lane belongs to the VAD's worker thread. It turns what a stream has waiting in
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import structlog
@@ -42,6 +44,7 @@ SILENT_PROBABILITY = 0.1
 """Above it the model still hears the end of speech and goes on being asked."""
 
 _SILENCE: Samples = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+_NO_CONTEXT: Samples = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,16 @@ Item = Samples | Lost | Restart | End
 class Step:
     """A frame on its way to a probability, which is NaN until it has one.
 
-    `forgets` says that the frame has nothing to do with the one before it.
+    `forgets` says that the frame has nothing to do with the one before it. In a run, `peak` is its loudest sample,
+    without sign, `is_asleep` that it will not need the model, and `place` where else its encoding lies.
     """
 
     frame: Samples
     probability: float = float("nan")
     forgets: bool = False
+    peak: float = float("nan")
+    is_asleep: bool = False
+    place: int = 0
 
 
 class Lane:
@@ -99,7 +106,7 @@ class Lane:
         self._inside: deque[Samples] = deque()  # frames given to the denoiser and not out yet: at most `_late_frames`
 
     def _forget(self) -> None:
-        self.context: Samples = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
+        self.context: Samples = _NO_CONTEXT
         self.state: NDArray[np.float32] = np.zeros(STATE_SHAPE, dtype=np.float32)
         self._silent_frames = 0
         self._probability = 0.0
@@ -169,6 +176,18 @@ class Lane:
         self._forgets_next = False
         return step
 
+    def contexts(self, steps: Sequence[Step]) -> Iterator[Samples]:
+        """What the model wants in front of each of the next steps."""
+        before = self.context
+        for step in steps:
+            yield _NO_CONTEXT if step.forgets else before
+            before = step.frame[-CONTEXT_SAMPLES:]
+
+    def sleeps_through(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """Those of the next steps, whose peaks are known, that will not need the model; not all of them perhaps."""
+        if self._silent_frames > SILENT_FRAMES and self._probability < SILENT_PROBABILITY:
+            yield from takewhile(lambda step: step.peak < SILENT_PEAK and not step.forgets, steps)
+
     def begins(self, step: Step) -> bool:
         """Make ready for the next step, in order; False: it has its probability already."""
         if step.probability == DROPPED_PROBABILITY:
@@ -177,14 +196,9 @@ class Lane:
             self._forget()
         return True
 
-    def needs_model(self, step: Step, *, peak: float) -> bool:
-        """Whether the model must be asked; a step that needs no model has its probability now.
-
-        Args:
-            step: that has begun.
-            peak: its loudest sample, without sign.
-        """
-        self._silent_frames = self._silent_frames + 1 if peak < SILENT_PEAK else 0
+    def needs_model(self, step: Step) -> bool:
+        """Whether the model must be asked of a step that has begun; if not, it has its probability now."""
+        self._silent_frames = self._silent_frames + 1 if step.peak < SILENT_PEAK else 0
         if self._silent_frames <= SILENT_FRAMES or self._probability >= SILENT_PROBABILITY:
             return True
         self.context = step.frame[-CONTEXT_SAMPLES:]

@@ -65,22 +65,33 @@ class Silero:
         self._output = _tensor(weights, _OUTPUT.format("weight"), (1, _WIDTH, 1))[0].copy()
         self._output_bias = _tensor(weights, _OUTPUT.format("bias"), (1,))
 
-    def __call__(self, frames: Floats, states: Floats) -> tuple[Floats, Floats]:
-        """Judge one frame of each stream.
+    def encode(self, frames: Floats) -> Floats:
+        """What the recurrent cell hears of frames, of whatever streams: they do not depend on each other.
 
         Args:
-            frames: [B, 576], each the 64 samples before the frame and its 512. What is not finite harms its own row
-                only, and not beyond this frame.
+            frames: [B, 576], B ≥ 0, each the 64 samples before the frame and its 512. What is not finite harms its own
+                row only.
+
+        Returns:
+            [B, 128].
+        """
+        with np.errstate(all="ignore"):
+            return self._encode(frames)
+
+    def step(self, encoded: Floats, states: Floats) -> tuple[Floats, Floats]:
+        """Hear the next frame of each stream.
+
+        Args:
+            encoded: [B, 128].
             states: [2, B, 128], zeros for a stream that begins.
 
         Returns:
             Probabilities of speech, [B, 1], and the new states.
         """
         with np.errstate(all="ignore"):
-            return self._decode(self._encode(frames), states)
+            return self._step(encoded, states)
 
     def _encode(self, frames: Floats) -> Floats:
-        """[B, 576] to the [B, 128] that the recurrent cell hears."""
         rows = len(frames)
         padded = np.concatenate((frames, frames[:, -2 : -2 - _PAD_SAMPLES : -1]), axis=1)
         parts = _windows(padded, _SPECTRA, _HOP_SAMPLES, _FFT_SAMPLES) @ self._basis
@@ -92,15 +103,14 @@ class Silero:
             (rows, 1 + _SPECTRA, 128), dtype=np.float32
         )  # in steps of two, so that the last zero is none's
         weights, bias = self._first
-        hidden = _windows(spectra.reshape(rows, -1), _SPECTRA, _BINS, 3 * _BINS) @ weights
+        hidden = _windows(spectra.reshape(rows, (1 + _SPECTRA + 1) * _BINS), _SPECTRA, _BINS, 3 * _BINS) @ weights
         hidden += bias
         np.fmax(hidden.reshape(rows, _SPECTRA, 128), 0.0, out=heard[:, 1:])
-        hidden = _rectified(_windows(heard.reshape(rows, -1), 2, 2 * 128, 3 * 128), self._second)
+        hidden = _rectified(_windows(heard.reshape(rows, (1 + _SPECTRA) * 128), 2, 2 * 128, 3 * 128), self._second)
         hidden = _rectified(hidden.reshape(rows, 2 * 64), self._third)
         return _rectified(hidden, self._fourth)
 
-    def _decode(self, encoded: Floats, states: Floats) -> tuple[Floats, Floats]:
-        """One step of the LSTM cell, and the output."""
+    def _step(self, encoded: Floats, states: Floats) -> tuple[Floats, Floats]:
         weights, bias = self._recurrent
         gates = np.concatenate((encoded, states[0]), axis=1) @ weights
         gates += bias

@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import structlog
@@ -25,7 +27,6 @@ from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.denoise import Denoiser
 from mediaserver.audio.lane import CONTEXT_SAMPLES, STATE_SHAPE, End, Item, Lane, Lost, Restart, Step
 from mediaserver.audio.silero import INPUT_SAMPLES, Silero
-from mediaserver.audio.sweep import Judge
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
 
@@ -46,13 +47,21 @@ INLINE_FRAMES = 128
 """Up to so many frames are judged on the event loop, in 3 ms: what 200 live streams have ready at a time. A thread
 would have to win the interpreter back after each of the model's thirty steps."""
 
-INLINE_CALLS = 6
-"""But in no more calls of the model than these: one costs 0.2 ms for a single frame, and a stream that catches up needs
-one a frame."""
-
 MAX_BACKLOG_FRAMES = 938
 """30 s and 2 MB for one stream. The oldest frames are dropped first and told as `DROPPED_PROBABILITY`. A live stream
 never comes near; a source that is faster than real time holds back by `backlog_frames`."""
+
+
+class Network(Protocol):
+    """The model: `Silero`."""
+
+    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is heard of frames, [B, 576], of whatever streams."""
+
+    def step(
+        self, encoded: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The next frame of each stream: probabilities, [B, 1], and the new states, [2, B, 128]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,7 @@ class VadStream:
         self._pending.clear()
         self._pending_frames = 0
         self._pool._forget(self)
+        self._deliver = _nobody
 
     def _request(self, item: Item) -> None:
         if not self._is_over:
@@ -200,6 +210,10 @@ class VadStream:
             log.exception("a VAD verdict could not be taken")
 
 
+def _nobody(_verdict: Verdict) -> None:
+    """Told after the end."""
+
+
 class VadPool:
     """The VAD of all streams of a process.
 
@@ -213,7 +227,7 @@ class VadPool:
 
     def __init__(self, model_path: Path, *, metrics: Metrics | None = None) -> None:
         try:
-            self.judge: Judge = Silero(model_path)
+            self.network: Network = Silero(model_path)
         except (OSError, ValueError) as exc:
             raise ModelError(
                 "VAD_MODEL_UNUSABLE",
@@ -283,8 +297,7 @@ class VadPool:
         self._running.add_done_callback(lambda run: self._finish_run(run, jobs))
 
     def _is_little(self, jobs: list[_Job]) -> bool:
-        counts = [len(job.items) for job in jobs]
-        return sum(counts) <= INLINE_FRAMES and max(counts) <= INLINE_CALLS and not any(job.may_denoise for job in jobs)
+        return sum(len(job.items) for job in jobs) <= INLINE_FRAMES and not any(job.may_denoise for job in jobs)
 
     def _finish_run(self, run: asyncio.Future[None], jobs: list[_Job]) -> None:
         self._running = None
@@ -304,42 +317,66 @@ class VadPool:
             job.is_denoised = job.lane.denoiser is not None
             job.steps = job.lane.steps(job.items)
             job.is_denoised |= job.lane.denoiser is not None
-        for index in range(max(len(job.steps) for job in jobs)):
-            steps = [(job.lane, job.steps[index]) for job in jobs if index < len(job.steps)]
-            batch = [(lane, step) for lane, step in steps if lane.begins(step)]
-            if batch:
-                self._judge(batch)
+        if any(job.steps for job in jobs):
+            started_s = time.perf_counter()
+            self._judge(jobs)
+            if self._metrics is not None:
+                self._metrics.vad_batch_streams.observe(len(jobs))
+                self._metrics.vad_seconds.observe(time.perf_counter() - started_s)
 
-    def _judge(self, batch: list[tuple[Lane, Step]]) -> None:
-        """One model call for one frame of each stream of the batch that needs it."""
-        started_s = time.perf_counter()
-        frames = np.empty((len(batch), INPUT_SAMPLES), dtype=np.float32)
-        states = np.empty((STATE_SHAPE[0], len(batch), STATE_SHAPE[1]), dtype=np.float32)
-        for row, (lane, step) in enumerate(batch):
-            frames[row, :CONTEXT_SAMPLES] = lane.context
+    def _judge(self, jobs: list[_Job]) -> None:
+        """One call for what is heard in all frames, then one for the first frame of each stream, the second, …"""
+        steps = [step for job in jobs for step in job.steps]
+        frames = np.empty((len(steps), INPUT_SAMPLES), dtype=np.float32)
+        contexts = chain.from_iterable(job.lane.contexts(job.steps) for job in jobs)
+        for row, (context, step) in enumerate(zip(contexts, steps, strict=True)):
+            frames[row, :CONTEXT_SAMPLES] = context
             frames[row, CONTEXT_SAMPLES:] = step.frame
-            states[:, row] = lane.state
-        loud = np.abs(frames[:, CONTEXT_SAMPLES:]).max(axis=1)
-        asking = [row for row, (lane, step) in enumerate(batch) if lane.needs_model(step, peak=loud[row])]
-        if not asking:
-            return
-        if len(asking) < len(batch):
-            batch = [batch[row] for row in asking]
-            frames, states = frames[asking], states[:, asking]
+        for step, peak in zip(steps, np.abs(frames[:, CONTEXT_SAMPLES:]).max(axis=1).tolist(), strict=True):
+            step.peak = peak
+        for job in jobs:
+            for step in job.lane.sleeps_through(job.steps):
+                step.is_asleep = True
+        awake = [row for row, step in enumerate(steps) if not step.is_asleep]
+        for place, row in enumerate(awake):
+            steps[row].place = place
         try:
-            probabilities, new_states = self.judge(frames, states)
+            encoded = self.network.encode(frames if len(awake) == len(steps) else frames[awake])
         except Exception:
-            self._failed_calls += 1
-            if self._failed_calls == 1:  # 30 lines a second would hide everything else
-                log.exception("VAD call failed; its frames count as speech", streams=len(batch))
-            for lane, step in batch:
-                lane.failed(step)
+            self._failed([(job.lane, step) for job in jobs for step in job.steps if job.lane.begins(step)])
+            return
+        for index in range(max(len(job.steps) for job in jobs)):
+            turn = [(job.lane, job.steps[index]) for job in jobs if index < len(job.steps)]
+            asking = [(lane, step) for lane, step in turn if lane.begins(step) and lane.needs_model(step)]
+            if asking:
+                self._step(asking, encoded[[step.place for _, step in asking]])
+
+    def _step(self, batch: list[tuple[Lane, Step]], encoded: NDArray[np.float32]) -> None:
+        """One frame of each stream of the batch."""
+        states = np.empty((STATE_SHAPE[0], len(batch), STATE_SHAPE[1]), dtype=np.float32)
+        for row, (lane, _) in enumerate(batch):
+            states[:, row] = lane.state
+        try:
+            probabilities, new_states = self.network.step(encoded, states)
+        except Exception:
+            self._failed(batch)
             return
         if self._failed_calls:
             log.warning("VAD works again", failed_calls=self._failed_calls)
             self._failed_calls = 0
-        for (lane, step), probability, row in zip(batch, probabilities[:, 0].tolist(), range(len(batch)), strict=True):
+        for row, ((lane, step), probability) in enumerate(zip(batch, probabilities[:, 0].tolist(), strict=True)):
             lane.judged(step, probability, new_states[:, row])
-        if self._metrics is not None:
-            self._metrics.vad_batch_streams.observe(len(batch))
-            self._metrics.vad_seconds.observe(time.perf_counter() - started_s)
+
+    def _failed(self, batch: list[tuple[Lane, Step]]) -> None:
+        """Called where an exception is handled."""
+        self._failed_calls += 1
+        if self._failed_calls == 1:  # 30 lines a second would hide everything else
+            log.exception("VAD call failed; its frames count as speech", streams=len(batch))
+        for lane, step in batch:
+            lane.failed(step)
+
+    def judge(
+        self, frames: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One frame of each of some streams, from any thread: [B, 576] and [2, B, 128] to [B, 1] and [2, B, 128]."""
+        return self.network.step(self.network.encode(frames), states)

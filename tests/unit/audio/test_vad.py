@@ -16,7 +16,6 @@ from mediaserver.audio import vad as vad_module
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.lane import SILENT_FRAMES
 from mediaserver.audio.vad import (
-    INLINE_CALLS,
     INLINE_FRAMES,
     MAX_BACKLOG_FRAMES,
     RUN_FRAMES,
@@ -95,13 +94,16 @@ class Model:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, frames: Samples, states: Samples) -> tuple[Samples, Samples]:
-        self.batches.append(len(frames))
+    def encode(self, frames: Samples) -> Samples:
+        return np.abs(frames[:, 64:]).max(axis=1, keepdims=True)
+
+    def step(self, encoded: Samples, states: Samples) -> tuple[Samples, Samples]:
+        self.batches.append(len(encoded))
         self.threads.add(threading.get_ident())
         self.gate.wait(10)
         if self.fails:
             raise RuntimeError("model failed")
-        return np.abs(frames[:, 64:]).max(axis=1, keepdims=True), states + 1
+        return encoded, states + 1
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -120,7 +122,7 @@ async def pool(vad_model_path: Path) -> AsyncIterator[VadPool]:
 @pytest.fixture
 def model(pool: VadPool) -> Model:
     model = Model()
-    pool.judge = model
+    pool.network = model
     return model
 
 
@@ -216,7 +218,7 @@ async def test_verdicts_come_in_order_on_the_loops_thread(pool: VadPool, model: 
 
 async def test_a_stream_that_catches_up_does_not_hold_back_the_others(pool: VadPool, model: Model) -> None:
     model.gate.clear()
-    behind = Listener(pool)
+    behind = Listener(pool, denoiser=Late(0))  # whose runs are on the thread, where they can be held
     behind.stream.push(levels(*[0.5] * 10 * RUN_FRAMES))
     await until(lambda: len(model.batches) == 1)
     calls_before_live: list[int] = []
@@ -230,8 +232,8 @@ async def test_a_stream_that_catches_up_does_not_hold_back_the_others(pool: VadP
 
 async def test_a_full_backlog_drops_the_oldest_frames_and_keeps_their_places(pool: VadPool, model: Model) -> None:
     model.gate.clear()
-    blocker, listener = Listener(pool), Listener(pool)
-    blocker.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
+    blocker, listener = Listener(pool, denoiser=Late(0)), Listener(pool)
+    blocker.stream.push(levels(0.5))
     await until(lambda: len(model.batches) == 1)
     listener.stream.push(levels(*np.linspace(0.3, 0.4, 60)))
     listener.stream.push(levels(*np.linspace(0.5, 0.9, MAX_BACKLOG_FRAMES - 10)))
@@ -242,17 +244,6 @@ async def test_a_full_backlog_drops_the_oldest_frames_and_keeps_their_places(poo
     assert len(probabilities) == 60 + MAX_BACKLOG_FRAMES
     np.testing.assert_array_equal(probabilities[:60], 0.0)
     np.testing.assert_allclose(probabilities[60:-10], np.linspace(0.5, 0.9, MAX_BACKLOG_FRAMES - 10), rtol=1e-5)
-
-
-async def test_a_few_frames_are_judged_on_the_loop_and_many_on_a_thread(pool: VadPool, model: Model) -> None:
-    few, many = Listener(pool), Listener(pool)
-    few.stream.push(levels(0.5))
-    await until(lambda: bool(few.verdicts))
-    assert model.threads == {threading.get_ident()}
-    model.threads.clear()
-    many.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
-    await until(lambda: bool(many.verdicts))
-    assert threading.get_ident() not in model.threads
 
 
 @pytest.mark.parametrize("streams", [INLINE_FRAMES, INLINE_FRAMES + 1])
@@ -403,8 +394,8 @@ async def test_speech_after_a_mute_is_noticed_as_soon_as_ever(pool: VadPool, utt
 
 async def test_a_stream_that_closes_with_a_call_in_flight_hears_no_more(pool: VadPool, model: Model) -> None:
     model.gate.clear()
-    leaving, staying = Listener(pool), Listener(pool)
-    leaving.stream.push(levels(*[0.5] * (INLINE_CALLS + 1)))
+    leaving, staying = Listener(pool, denoiser=Late(0)), Listener(pool)
+    leaving.stream.push(levels(0.5))
     staying.stream.push(levels(0.5))
     await until(lambda: len(model.batches) == 1)
     leaving.stream.close()
@@ -417,9 +408,9 @@ async def test_close_waits_for_the_call_in_flight_joins_the_thread_and_delivers_
     vad_model_path: Path, no_leaked_threads: None, no_leaked_tasks: None
 ) -> None:
     pool = VadPool(vad_model_path)
-    pool.judge = model = Model()
+    pool.network = model = Model()
     model.gate.clear()
-    listener = Listener(pool)
+    listener = Listener(pool, denoiser=Late(0))
     listener.stream.push(levels(*[0.5] * 400))
     await until(lambda: bool(model.batches))
     closing = asyncio.ensure_future(pool.close())
@@ -444,8 +435,8 @@ async def test_calls_are_counted(vad_model_path: Path) -> None:
     for listener in listeners:
         await listener.finished()
     await pool.close()
-    assert value(metrics.registry, "voiceforge_vad_batch_streams_sum") == 4
-    assert value(metrics.registry, "voiceforge_vad_seconds_count") == 2
+    assert value(metrics.registry, "voiceforge_vad_batch_streams_sum") == 2
+    assert value(metrics.registry, "voiceforge_vad_seconds_count") == 1
 
 
 def value(registry: CollectorRegistry, name: str) -> float | None:
