@@ -81,6 +81,7 @@ MEMBER: web.AppKey[Membership | None] = web.AppKey("member", Membership)
 """None where there is only this process."""
 AUDIT = web.AppKey("audit", Audit)
 SHARED = web.AppKey("shared", Shared)
+PRIVACY = web.AppKey("privacy", Privacy)
 
 
 def make_app(
@@ -149,9 +150,7 @@ def make_app(
     gate = Gate(bound_host=settings.host, cors_origins=settings.cors_origins)
     logs = EventLogs(kept_kib=settings.event_log_kib, linger_s=settings.events_linger_s)
     move = partial(Moves, registry=registry, settings=settings, metrics=metrics)
-    moves = None if state is None or member is None else move(state, member.places)
-    if moves is not None and member is not None:
-        member.hop.goes_on_at = moves.elsewhere.goes_on_at
+    moves = None if state is None or member is None else move(state, member)
     returning = Returning(
         registry=registry,
         keys=accounts.keys,
@@ -159,6 +158,8 @@ def make_app(
         trusted_proxies=settings.trusted_proxies,
         elsewhere=None if moves is None else moves.elsewhere,
     )
+    if moves is not None and member is not None:
+        member.hop.goes_on_at, member.hop.lives_here = moves.elsewhere.goes_on_at, returning.has
     whip = Whip(
         registry=registry,
         answering=answering,
@@ -242,11 +243,11 @@ def make_app(
     app[METRICS], app[REGISTRY], app[ADMISSION], app[MODELS] = metrics, registry, admission, models
     app[RECORDINGS], app[ACCOUNTS], app[AUDIT], app[SHARED] = recordings, accounts, audit, shared
     docs = Docs(app, host=f"{settings.host}:{settings.port}")
-    app[JOBS], app[MEMBER] = jobs, member
+    app[JOBS], app[MEMBER], app[PRIVACY] = jobs, member, privacy
     for door in (
         whip,
         Native(sessions=sessions, registry=registry, admission=admission, returning=returning, metrics=metrics),
-        Events(logs=logs),
+        Events(logs=logs, locate=returning.locate),
         *transcriptions,
         deepgram,
         OpenAIRest(recordings=recordings, settings=settings, metrics=metrics),

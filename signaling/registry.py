@@ -125,6 +125,7 @@ class LiveSession:
         trace_id: of its trace, for the log; empty where there is none.
         channels: how many are heard in it: each costs what a session of one channel does.
         asked: what its door wants to know again where another process goes on with it; may hold secrets.
+        former: names, in the state that processes share, of the URLs that it had at other ones.
         on_gone: called once each, when it has left the registry.
     """
 
@@ -139,6 +140,7 @@ class LiveSession:
     channels: int = 1
     trace_id: str = field(default_factory=lambda: str(get_contextvars().get("trace_id", "")))
     asked: dict[str, str] = field(default_factory=dict, repr=False)
+    former: tuple[str, ...] = ()
     on_gone: list[Callable[[], None]] = field(default_factory=list)
 
 

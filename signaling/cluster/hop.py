@@ -1,5 +1,6 @@
 """Any place can take any request: one that is for a session of another place is passed on to it, and a new session goes
-where there is room. One hop at most: what was passed on is handled where it arrives.
+where there is room. What was passed on is handled where it arrives, but for a session that another place has taken up
+meanwhile: then that one gets it. No request goes round, for one place at a time has the claim.
 
 What arrives by a hop is asked again who it is, for it comes with its credentials; only its address is taken from the
 hop's word (`hop_origin.py`).
@@ -64,7 +65,9 @@ class Hop:
         self._metrics = metrics
         self._on_refused = on_refused
         self.goes_on_at: Callable[[str], Awaitable[str]] | None = None
-        """Which place has the session of a URL whose own place is gone; empty where none has, or nobody can tell."""
+        """Which place has taken up the session of a URL; empty where none has, or nobody can tell."""
+        self.lives_here: Callable[[str], bool] | None = None
+        """Whether this place has the session of a URL."""
         self._doors: set[object] = set()
         self._inner: dict[str, Handler] = {}
         self._choice = Choice()
@@ -96,9 +99,23 @@ class Hop:
     @web.middleware
     async def leaving(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Pass on what is for another place."""
-        place = None if HOP_ADDRESS in request else await self._place_of(request)
-        if place is None:
-            return await handler(request)
+        tried: set[str] = set()  # a few: each has claimed the session that the one before had
+        place = await self._place_of(request)
+        while place is not None and place.place_id not in tried:
+            tried.add(place.place_id)
+            try:
+                return await self._passed_on(request, place)
+            except PlaceGone:
+                self._metrics.hops_total.labels("gone").inc()
+                secret = _secret_of(request)
+                place = None if secret is None else await self._claimant_of(secret)
+        return await handler(request)
+
+    async def close(self) -> None:
+        """Hang up on other places."""
+        await self.proxy.close()
+
+    async def _passed_on(self, request: web.Request, place: Place) -> web.StreamResponse:
         response: web.StreamResponse | None = None
         try:
             response = await self.proxy.pass_on(
@@ -107,21 +124,14 @@ class Hop:
                 client_address(request, self._trusted_proxies),
                 request_id=request[REQUEST].request_id if REQUEST in request else request_id_of(None),
             )
-        except PlaceGone:
-            self._metrics.hops_total.labels("gone").inc()
-            return await handler(request)
         except CapacityError:
             self._metrics.hops_total.labels("failed").inc()
             raise
         finally:
-            if not _names_a_session(request) and (response is None or response.status >= HTTPStatus.BAD_REQUEST):
+            if _secret_of(request) is None and (response is None or response.status >= HTTPStatus.BAD_REQUEST):
                 self._choice.take_back(place)
         self._metrics.hops_total.labels("passed_on").inc()
         return response
-
-    async def close(self) -> None:
-        """Hang up on other places."""
-        await self.proxy.close()
 
     def _is_door(self, request: web.Request) -> bool:
         name = None if request.transport is None else request.transport.get_extra_info("sockname")
@@ -131,23 +141,29 @@ class Hop:
         """Where a request belongs; None: here."""
         if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
             return None
-        for name in SECRETS:
-            if name in request.match_info:
-                return await self._place_with(request.match_info[name].removeprefix(CALL_PREFIX))
+        secret, is_passed_on = _secret_of(request), HOP_ADDRESS in request
+        if secret is not None:
+            return await self._place_with(secret, is_passed_on=is_passed_on)
+        if is_passed_on:
+            return None
         operation = description_of(request.match_info.handler)
         if not isinstance(operation, Operation) or not operation.opens_session or self._places.is_alone:
             return None
         others = [place for place in self._places.others() if self._can_reach(place)]
         return self._choice.place_for(self._places.own, others, is_proxied=request.method == hdrs.METH_GET)
 
-    async def _place_with(self, secret: str) -> Place | None:
+    async def _place_with(self, secret: str, *, is_passed_on: bool) -> Place | None:
         place_id = place_id_of(secret)
-        if place_id in ("", self._places.own.place_id):
+        if not place_id:
             return None
-        place = await self._place_called(place_id)
-        if place is None and self.goes_on_at is not None:  # a client may not know yet that it is not there any more
-            place = await self._place_called(await self.goes_on_at(secret))
-        return place
+        place = None if is_passed_on else await self._place_called(place_id)
+        return place or await self._claimant_of(secret)
+
+    async def _claimant_of(self, secret: str) -> Place | None:
+        """Who has taken a session up: its client may not know that it is not where its URL says."""
+        if self.goes_on_at is None or (self.lives_here is not None and self.lives_here(secret)):
+            return None
+        return await self._place_called(await self.goes_on_at(secret))
 
     async def _place_called(self, place_id: str) -> Place | None:
         if place_id in ("", self._places.own.place_id):
@@ -162,6 +178,9 @@ class Hop:
         return not place.address.startswith(UNIX) or place.node == self._places.own.node
 
 
-def _names_a_session(request: web.Request) -> bool:
-    """Whether it is for one that is there; of the others it was chosen where they go."""
-    return any(name in request.match_info for name in SECRETS)
+def _secret_of(request: web.Request) -> str | None:
+    """Of the session that a request is for; None where it is for none, and it was chosen where it goes."""
+    for name in SECRETS:
+        if name in request.match_info:
+            return request.match_info[name].removeprefix(CALL_PREFIX)
+    return None

@@ -10,7 +10,6 @@ again, nothing else gets its number.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from mediaserver.session.channels import Channels
 from mediaserver.session.eventlog import EventLog
 from signaling.cluster.state import State, StateAwayError
 from signaling.registry import LivePeer, LiveSession, Registry
-from signaling.resume.record import CLAIMED, Asked, Owner, Resumption, name_of
+from signaling.resume.record import Asked, Claim, Owner, Resumption, name_of
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +92,8 @@ class _Kept:
     value: bytes | None = None
     """As it was written last."""
     at_s: float = float("-inf")
+    pointed_s: float = float("-inf")
+    """When the URLs that it had before were last made to lead here."""
     finals: int = -1
     samples: int = -1
     is_over: bool = False
@@ -110,7 +111,6 @@ class Keeper:
         registry: whose sessions are kept.
         window_s: for how long a client may be away.
         metrics: writes by outcome.
-        wall_s: seconds since 1970.
     """
 
     def __init__(
@@ -122,7 +122,6 @@ class Keeper:
         registry: Registry,
         window_s: float,
         metrics: Metrics,
-        wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
         self._place_id = place_id
@@ -131,7 +130,6 @@ class Keeper:
         self._ttl_s = window_s + GRACE_S
         self._is_on = window_s > 0
         self._metrics = metrics
-        self._wall_s = wall_s
         self._kept: dict[str, _Kept] = {}  # by session id; bound: the registry's sessions
         self._told: dict[str, _Kept] = {}  # by session id, with a final that is not written down; bound: likewise
         self._has_told = asyncio.Event()
@@ -229,7 +227,8 @@ class Keeper:
 
     async def _forget(self, kept: _Kept) -> None:
         with suppress(StateAwayError):  # then it expires
-            await self._state.delete(kept.name)
+            for name in (kept.name, *kept.live.former):
+                await self._state.delete(name)
 
     def _is_due(self, kept: _Kept, now_s: float) -> bool:
         channels = kept.peer.channels
@@ -252,7 +251,6 @@ class Keeper:
         channels = kept.peer.channels
         if channels is None or kept.is_over:
             return False
-        now_at = self._wall_s()
         value = Resumption.of(
             channels,
             session_id=kept.live.session_id,
@@ -261,8 +259,9 @@ class Keeper:
             owner=Owner.of(kept.live.principal),
             asked=Asked(config=kept.peer.chosen(), door=kept.live.asked),
             log=kept.peer.log,
-            began_at=now_at - kept.peer.age_s,
-            written_at=now_at,
+            age_s=kept.peer.age_s,
+            ttl_s=self._ttl_s,
+            former=kept.live.former,
         ).written()
         kept.at_s = asyncio.get_running_loop().time()
         kept.finals = sum(position.utterances for position in channels.positions)
@@ -277,8 +276,20 @@ class Keeper:
             return False
         if is_written:
             kept.value = value
+            await self._point(kept)
         self._metrics.resumptions_total.labels("written" if is_written else "claimed").inc()
         return is_written
+
+    async def _point(self, kept: _Kept) -> None:
+        """Have the URLs that the session had before lead to it, for as long as it lives."""
+        now_s = asyncio.get_running_loop().time()
+        if not kept.live.former or now_s - kept.pointed_s < REFRESH_S:
+            return
+        claim = Claim(self._place_id, kept.name).written()
+        with suppress(StateAwayError):  # then at the next write
+            for name in kept.live.former:
+                await self._state.put(name, claim, ttl_s=self._ttl_s)
+            kept.pointed_s = now_s
 
     async def _put(self, kept: _Kept, value: bytes) -> bool:
         """Set the value unless another process has taken the session."""
@@ -289,7 +300,7 @@ class Keeper:
         stands = await self._state.get(kept.name)
         if stands is None:
             return await self._state.add(kept.name, value, ttl_s=self._ttl_s)
-        if not stands.startswith(CLAIMED):  # ours: written while its answer was lost
+        if Claim.of(stands) is None:  # ours: written while its answer was lost
             return await self._state.swap(kept.name, stands, value, ttl_s=self._ttl_s)
         kept.is_over = True
         log.warning("session goes on elsewhere", session=kept.live.session_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.cluster.places import Places
+from signaling.cluster.membership import Membership
 from signaling.cluster.state import State
 from signaling.registry import LiveSession, Registry
 from signaling.resume.elsewhere import Elsewhere
@@ -16,18 +16,25 @@ class Moves:
 
     Args:
         state: what they share.
-        places: which of them this is, and who is there.
+        member: which of them this is, and who is there.
         registry: its sessions; may hand them over from now on.
         settings: of the node.
         metrics: what becomes of them.
     """
 
     def __init__(
-        self, state: State, places: Places, *, registry: Registry, settings: Settings, metrics: Metrics
+        self, state: State, member: Membership, *, registry: Registry, settings: Settings, metrics: Metrics
     ) -> None:
-        place_id = places.own.place_id
+        places, place_id = member.places, member.places.own.place_id
         window_s = settings.resume_window_s
-        self.elsewhere = Elsewhere(state, place_id=place_id, window_s=window_s, metrics=metrics)
+        self.elsewhere = Elsewhere(
+            state,
+            place_id=place_id,
+            knows=lambda other: places.find(other) is not None,
+            look=member.tell,
+            window_s=window_s,
+            metrics=metrics,
+        )
         self.keeper = Keeper(
             state,
             place_id=place_id,

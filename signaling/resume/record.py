@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +25,35 @@ numbers behind these. Far more than comes between two writes, and than comes for
 could be written: 250 events a second, and an utterance each 40 ms."""
 
 CLAIMED = b"claimed by "
-"""What stands in place of a record that somebody goes on from, followed by the place."""
+
+FORMER_MAX = 4
+"""URLs that a session had at other processes and that lead to it still; of more, the oldest are forgotten. A client
+that was not told of that many moves has not been there for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands in place of a record that somebody goes on from.
+
+    Args:
+        place_id: who.
+        name: what the session's record is called there; empty before there is one.
+    """
+
+    place_id: str
+    name: str = ""
+
+    @classmethod
+    def of(cls, value: bytes | None) -> Self | None:
+        """What a value says; None where it is none."""
+        if value is None or not value.startswith(CLAIMED):
+            return None
+        place_id, _, name = value.removeprefix(CLAIMED).decode(errors="replace").partition(" ")
+        return cls(place_id, name)
+
+    def written(self) -> bytes:
+        """As a value of the state."""
+        return CLAIMED + f"{self.place_id} {self.name}".rstrip().encode()
 
 
 class Owner(BaseModel):
@@ -77,18 +106,22 @@ class Asked(BaseModel):
 
 
 class Resumption(BaseModel):
-    """A session at a moment. Times are seconds since 1970, on the clocks of machines that are set alike."""
+    """A session at a moment. It has no wall time in it: clocks of machines differ, and are set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     session_id: str
     door: str
     place_id: str
     owner: Owner
     asked: Asked
-    began_at: float
-    written_at: float
+    age_s: float
+    """How long it had lasted."""
+    ttl_s: float
+    """For how long this was written: with how long it will still stand that says how old it is."""
+    former: list[str] = []
+    """Names of the records of the URLs that it had before; they lead to it too."""
     received_samples: int
     """Of the channel that had received most."""
     positions: list[tuple[int, int, int, int, int]]
@@ -109,8 +142,9 @@ class Resumption(BaseModel):
         owner: Owner,
         asked: Asked,
         log: EventLog | None,
-        began_at: float,
-        written_at: float,
+        age_s: float,
+        ttl_s: float,
+        former: Sequence[str] = (),
     ) -> Self:
         """Of a session that lives here."""
         return cls(
@@ -119,8 +153,9 @@ class Resumption(BaseModel):
             place_id=place_id,
             owner=owner,
             asked=asked,
-            began_at=began_at,
-            written_at=written_at,
+            age_s=age_s,
+            ttl_s=ttl_s,
+            former=list(former),
             received_samples=max(channels.received_samples(channel) for channel in range(channels.count)),
             positions=[
                 (item.sample, item.utterances, item.speech_samples, item.concealed_samples, item.left_out)
@@ -147,16 +182,14 @@ class Resumption(BaseModel):
         """Where each channel goes on where the client sends again what it has sent since."""
         return tuple(Position(*item) for item in self.positions)
 
-    def live(self, now_at: float, *, longest_s: float) -> tuple[Position, ...]:
+    def live(self, away_s: float) -> tuple[Position, ...]:
         """Where all channels go on where what was sent since is lost: in step with wall time, whole frames.
 
         Utterances that may have been told since are not heard again: others do not get their numbers.
 
         Args:
-            now_at: seconds since 1970.
-            longest_s: most that is skipped, whatever clocks say.
+            away_s: how long ago that was.
         """
-        away_s = min(max(0.0, now_at - self.written_at), longest_s)
         sample = _frames_up(self.received_samples + samples_in(s=away_s))
         left_out = 0 if self.is_last else UNWRITTEN_UTTERANCES
         return tuple(

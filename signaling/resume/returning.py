@@ -21,14 +21,11 @@ from signaling.cluster.state import StateAwayError
 from signaling.limits import Admission
 from signaling.problems import HttpError
 from signaling.registry import LiveSession, Registry
-from signaling.resume.elsewhere import Elsewhere, Found
+from signaling.resume.elsewhere import SETUP_FAILED, SOON_S, Elsewhere, Found, moving
 
 log = structlog.get_logger(__name__)
 
 Config = TypeVar("Config", bound=SessionConfig)
-
-SETUP_FAILED = "setup_failed"
-"""Why a session has left the registry whose client never got to it."""
 
 
 class ResumeQuery(BaseModel):
@@ -68,6 +65,40 @@ class Returning:
         self._keys = keys
         self._trusted_proxies = trusted_proxies
 
+    def locate(self, secret: str) -> LiveSession | None:
+        """The session that lives here, by its URL or by one that it had elsewhere: who knows that could take it up."""
+        live = self._registry.find(secret)
+        return live if live is not None or self._elsewhere is None else self._elsewhere.here(secret)
+
+    def has(self, secret: str) -> bool:
+        """Whether the session of a URL lives here."""
+        return self.locate(secret) is not None
+
+    async def end(self, secret: str, *, door: str, deadline_s: float) -> str:
+        """End a session for its client, also one that nobody holds: it waits for nobody then. Gives its id.
+
+        Args:
+            secret: of the URL.
+            door: which protocol is asked for.
+            deadline_s: how long its finals may take.
+
+        Raises:
+            StateAwayError: what processes share is not reached, and it might be there.
+            CapacityError: SESSION_MOVING.
+            HttpError: SESSION_NOT_FOUND.
+        """
+        live = self.locate(secret)
+        if live is not None and live.door == door:
+            await self._registry.close(live, "client", deadline_s=deadline_s)
+            return live.session_id
+        found = None if live is not None else await self._unheld(secret, door)
+        if found is None or self._elsewhere is None:
+            raise self.gone()
+        if not await self._elsewhere.claim(found):
+            raise moving(SOON_S)
+        self._elsewhere.ended(found)
+        return found.record.session_id
+
     async def find(self, request: web.Request, secret: str, *, door: str) -> LiveSession | Found:
         """The session of a URL: one that waits here, or one that another process had and nobody has.
 
@@ -78,14 +109,12 @@ class Returning:
 
         Raises:
             StateAwayError: what processes share is not reached, and it might be there.
-            CapacityError: one that another process had does not fit.
+            CapacityError: one that another process had does not fit; or SESSION_MOVING: who has it cannot be told yet.
             HttpError: SESSION_NOT_FOUND (404), or INVALID_API_KEY (401) where its key no longer works, or not from
                 where the client is now.
             VoiceForgeError: what `Database.reading` raises.
         """
-        live = self._registry.find(secret)
-        if live is None and self._elsewhere is not None:
-            live = self._elsewhere.here(secret)
+        live = self.locate(secret)
         if live is None:
             return await self._found(request, secret, door)
         if live.door != door:
@@ -96,16 +125,20 @@ class Returning:
         return live
 
     async def _found(self, request: web.Request, secret: str, door: str) -> Found:
-        found = None
-        if self._elsewhere is not None and place_id_of(secret):  # others were given out by nobody
-            found = await self._elsewhere.look(secret)
-        if found is None or found.record.door != door:
+        found = await self._unheld(secret, door)
+        if found is None:
             raise self.gone()
         principal = found.record.owner.principal()
         await self.require_key(request, principal)
         self._admission.check_returning()
         set_principal(request, principal)
         return found
+
+    async def _unheld(self, secret: str, door: str) -> Found | None:
+        if self._elsewhere is None or not place_id_of(secret):  # others were given out by nobody
+            return None
+        found = await self._elsewhere.look(secret)
+        return found if found is not None and found.record.door == door else None
 
     @asynccontextmanager
     async def claimed(self, found: Found) -> AsyncIterator[Callable[[LiveSession], None]]:
@@ -114,13 +147,13 @@ class Returning:
         Gives what is to be called with the session once it has got its place.
 
         Raises:
-            HttpError: SESSION_NOT_FOUND: somebody else was quicker.
+            CapacityError: SESSION_MOVING: somebody else was quicker, and has it now.
             StateAwayError: what processes share is not reached.
         """
         assert self._elsewhere is not None
         elsewhere, lives = self._elsewhere, list[LiveSession]()
         if not await elsewhere.claim(found):
-            raise self.gone()
+            raise moving(SOON_S)
 
         def taken(live: LiveSession) -> None:
             lives.append(live)

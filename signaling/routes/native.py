@@ -16,7 +16,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Outlet
 from mediaserver.session.eventlog import EventLog
 from mediaserver.session.resumption import GoingOn
-from signaling.limits import Admission, load_denoiser
+from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, load_denoiser
 from signaling.metadata import with_header_metadata
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
@@ -24,8 +24,11 @@ from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, new_session_id
 from signaling.resume.elsewhere import Found
 from signaling.resume.returning import ResumeQuery, Returning
-from signaling.routes.native_operations import CONNECT, RESUME
+from signaling.routes.native_operations import CONNECT, END, PREFLIGHT, RESUME
 from signaling.routes.native_stream import DOOR, LOG_KIB_MAX, PATH, NativeStream, check_labels
+from signaling.seeing.audit_door import concerning
+from signaling.seeing.telemetry import REQUEST_HEADER
+from signaling.seeing.tracing import TRACEPARENT
 from signaling.sessions import SessionFactory
 from signaling.socket_door import SETUP_DEADLINE_S, Terms, require_handshake, serve, serve_again
 from signaling.stream_config import StreamConfig, StreamQuery
@@ -34,6 +37,12 @@ MESSAGE_MAX_BYTES = 1024 * 1024
 """30 s of linear16 at 16 kHz; clients send 20 to 250 ms. A longer one ends the connection with 1009."""
 
 LETTERS_PER_KIB = 1024
+
+END_DEADLINE_S = 5.0
+"""How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
+
+ALLOWED_HEADERS = ", ".join(("Authorization", REQUEST_HEADER, TRACEPARENT))
+"""What a page of another origin may send with a DELETE."""
 
 TERMS = Terms(
     DOOR,
@@ -81,6 +90,8 @@ class Native:
         return [
             web.get(PATH, self.connect, allow_head=False),
             web.get(f"{PATH}/{{secret}}", self.resume, allow_head=False),
+            web.delete(f"{PATH}/{{secret}}", self.end),
+            web.options(f"{PATH}/{{secret}}", self.preflight),
         ]
 
     @described(CONNECT)
@@ -127,6 +138,25 @@ class Native:
                 metrics=self._metrics,
                 guest=stream,
             )
+
+    @described(END)
+    async def end(self, request: web.Request) -> web.Response:
+        """DELETE: 200 once the session has ended, whether or not its client is connected."""
+        session_id = await self._returning.end(request.match_info["secret"], door=DOOR, deadline_s=END_DEADLINE_S)
+        concerning(request, session=session_id)
+        return web.Response(status=HTTPStatus.OK)
+
+    @described(PREFLIGHT)
+    async def preflight(self, _request: web.Request) -> web.Response:
+        """OPTIONS: what a page of another origin may do (CORS); the same whether or not there is a session."""
+        return web.Response(
+            status=HTTPStatus.NO_CONTENT,
+            headers={
+                "Access-Control-Allow-Methods": "GET, DELETE, OPTIONS",
+                "Access-Control-Allow-Headers": ALLOWED_HEADERS,
+                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
+            },
+        )
 
     async def _admitted(self, request: web.Request) -> StreamConfig:
         """What the client asks for, if it may come in."""
@@ -227,7 +257,7 @@ def _going_on(found: Found, config: StreamConfig) -> tuple[GoingOn, int]:
     first_byte = byte_at(config.audio_format, min(position.sample for position in settled))
     if first_byte is not None:
         return found.going_on(settled), first_byte
-    return found.going_on(found.record.live(found.record.written_at + found.away_s, longest_s=found.away_s)), 0
+    return found.going_on_live(), 0
 
 
 def _refuse_subprotocols(request: web.Request) -> None:

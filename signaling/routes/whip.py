@@ -223,9 +223,8 @@ class Whip:
     @described(DELETE)
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE a session: 200 once its finals are out and it is closed. Entity-tags are ignored (RFC 9725 §4.3)."""
-        live, _ = self._find(request)
-        with bound_contextvars(session=live.session_id):
-            await self._registry.close(live, "client", deadline_s=DELETE_DEADLINE_S)
+        session_id = await self._returning.end(request.match_info["secret"], door=DOOR, deadline_s=DELETE_DEADLINE_S)
+        concerning(request, session=session_id)
         return web.Response(status=HTTPStatus.OK)
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -282,15 +281,14 @@ class Whip:
         config = self._returning.config_of(found, SessionConfig)
         await load_denoiser(config)
         receiver = Receiver(door[WEBHOOK_URL], door.get(WEBHOOK_SECRET)) if WEBHOOK_URL in door else None
-        positions = record.live(record.written_at + found.away_s, longest_s=found.away_s)
-        opening = self._opening(
-            config,
-            receiver,
-            is_stereo=IS_STEREO in door,
-            entries=record.entries(),
-            going_on=found.going_on(positions),
-        )
         async with self._returning.claimed(found) as taken:
+            opening = self._opening(
+                config,
+                receiver,
+                is_stereo=IS_STEREO in door,
+                entries=record.entries(),
+                going_on=found.going_on_live(),
+            )
 
             def registered(live: LiveSession) -> None:
                 opening.registered(live)
@@ -317,7 +315,7 @@ class Whip:
         return web.Response(status=HTTPStatus.CREATED, body=answer.encode(), content_type=SDP_TYPE, headers=headers)
 
     def _find(self, request: web.Request) -> tuple[LiveSession, WebRtcPeer]:
-        live = self._registry.find(request.match_info["secret"])
+        live = self._returning.locate(request.match_info["secret"])
         if live is None or not isinstance(live.peer, WebRtcPeer):
             raise HttpError(
                 HTTPStatus.NOT_FOUND,

@@ -106,6 +106,9 @@ class Caller:
     async def hang_up(self) -> None:
         self._channel.send('{"type":"close_stream"}')
         await self.until("closed")
+        await self.let_go()
+
+    async def let_go(self) -> None:
         assert self._pc is not None
         await self._pc.close()
 

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.engine import open_engine
+from mediaserver.ingest.link import Link
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.app import ADMISSION, MEMBER, REGISTRY, make_app
@@ -23,6 +24,8 @@ from tests.conftest import Speech
 from tests.integration.test_call_resumed import Caller, TimedTrack
 from tests.integration.test_socket_resumed import Client, two_of, uncut
 from tests.scoring import word_errors
+
+SDPFRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -137,7 +140,16 @@ async def test_what_a_server_had_that_is_gone_is_gone_on_with_once(
         assert response.status == 404
 
 
-async def test_a_call_goes_on_at_another_server(two: Deployment, speech: Speech) -> None:
+async def test_a_call_goes_on_at_another_server(
+    two: Deployment, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it takes that one a while to gather candidates: the clock goes on meanwhile."""
+    negotiate = Link.negotiate
+
+    async def slowly(link: Link) -> None:
+        await negotiate(link)
+        await asyncio.sleep(1.5)
+
     caller, first, second = Caller(two.servers[0]), TimedTrack(speech.path), TimedTrack(speech.path)
     await caller.call(first)
     await asyncio.wait_for(first.finished.wait(), 30)
@@ -148,11 +160,23 @@ async def test_a_call_goes_on_at_another_server(two: Deployment, speech: Speech)
     spoken_s, left_s = first.frames * 0.02, first.last_s
     path = caller.url
     caller.node = two.servers[1]
-    await caller.call(second)
+    with monkeypatch.context() as patched:
+        patched.setattr(Link, "negotiate", slowly)
+        await caller.call(second)
     assert caller.status == 201
     assert caller.url != path
+    async with aiohttp.ClientSession() as http:
+        for part in ("", "/events"):  # who was not told of the new address reaches it by the old one
+            async with http.get(caller.node.make_url(path + part)) as response:
+                assert response.status == 200
+        async with http.patch(caller.node.make_url(path), headers=SDPFRAG) as response:
+            assert response.status == 428  # and not 404
     await asyncio.wait_for(second.finished.wait(), 30)
-    await caller.hang_up()
+    async with aiohttp.ClientSession() as http, http.delete(caller.node.make_url(path)) as response:
+        assert response.status == 200
+    assert len(two.servers[1].app[REGISTRY]) == 0
+    await caller.until("closed")
+    await caller.let_go()
     resumed = next(event for event in caller.events if event["type"] == "resumed")
     assert resumed["is_elsewhere"] is True
     seqs = [event["seq"] for event in caller.events]

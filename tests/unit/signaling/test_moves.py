@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from mediaserver.errors import CapacityError
 from mediaserver.events import Final
 from mediaserver.metrics import Metrics
 from mediaserver.session.eventlog import Entry, EventLog
@@ -16,9 +19,9 @@ from signaling.auth.principal import ANYBODY, KeyLimits, Principal, Scope, Token
 from signaling.cluster.memory import MemoryState
 from signaling.cluster.state import VALUE_MAX_BYTES, StateAwayError
 from signaling.registry import LiveSession, Registry
-from signaling.resume.elsewhere import Elsewhere
+from signaling.resume.elsewhere import SEEN_GONE_S, SOON_S, Elsewhere
 from signaling.resume.keeper import FINAL_S, GRACE_S, Keeper
-from signaling.resume.record import UNWRITTEN_EVENTS, UNWRITTEN_UTTERANCES, Asked, Owner, Resumption, name_of
+from signaling.resume.record import UNWRITTEN_EVENTS, UNWRITTEN_UTTERANCES, Asked, Claim, Owner, Resumption, name_of
 
 WINDOW_S = 20.0
 
@@ -92,9 +95,10 @@ class Rig:
     """A process among others, on a clock that is set by hand."""
 
     def __init__(self, state: MemoryState | None = None, *, window_s: float = WINDOW_S) -> None:
-        self.state = AwayState() if state is None else state
+        self.now_s = 1000.0
+        self.state = AwayState(now_s=lambda: self.now_s) if state is None else state
         self.metrics = Metrics()
-        self.now_s = 1_000_000.0
+        self.there: set[str] = set()
         self.has_others = True
         self.registry = Registry(max_sessions=10, metrics=self.metrics)
         self.keeper = Keeper(
@@ -104,12 +108,24 @@ class Rig:
             registry=self.registry,
             window_s=window_s,
             metrics=self.metrics,
-            wall_s=lambda: self.now_s,
         )
-        self.elsewhere = Elsewhere(
-            self.state, place_id="bbbbbbbb", window_s=window_s, metrics=self.metrics, wall_s=lambda: self.now_s
-        )
+        self.elsewhere = self.place("bbbbbbbb")
         self.peer = FakePeer()
+
+    def place(self, place_id: str) -> Elsewhere:
+        """Another place, which knows those in `there`."""
+
+        async def look() -> None:
+            pass
+
+        return Elsewhere(
+            self.state,
+            place_id=place_id,
+            knows=lambda other: other in self.there,
+            look=look,
+            window_s=WINDOW_S,
+            metrics=self.metrics,
+        )
 
     def add(self) -> LiveSession:
         return self.registry.add("s_1", self.peer, door="websocket")
@@ -127,14 +143,14 @@ async def test_what_was_written_is_what_another_one_reads() -> None:
     rig.now_s += 4.0
     found = await rig.elsewhere.look(live.secret)
     assert found is not None
-    assert found.away_s == 4.0
+    assert found.away_s == pytest.approx(4.0, abs=0.1)
     record = found.record
     assert (record.session_id, record.door, record.place_id, record.seq) == ("s_1", "websocket", "aaaaaaaa", 7)
     assert record.asked == Asked(config={"language": "en"}, door={"is_stereo": "true"})
     assert record.settled() == rig.peer.channels.positions
     assert record.entries() == [Entry(5, '{"a":1}'), Entry(6, '{"b":2}')]
-    assert found.going_on(record.settled()).age_s == 7.0
-    lively = record.live(rig.now_s, longest_s=30.0)
+    assert found.going_on(record.settled()).age_s == pytest.approx(7.0, abs=0.1)
+    lively = record.live(4.0)
     assert {position.sample for position in lively} == {-(-(2000 + 4 * 16_000) // 512) * 512}
     assert rig.elsewhere.here(live.secret) is None
 
@@ -200,7 +216,7 @@ async def test_numbers_that_may_have_been_told_are_given_to_nothing_else(is_hand
     found = await rig.elsewhere.look(live.secret)
     assert found is not None
     record = found.record
-    settled, lively = record.settled(), record.live(rig.now_s, longest_s=30.0)
+    settled, lively = record.settled(), record.live(0.0)
     assert [position.utterances for position in settled] == [1, 2]  # it is heard again
     if is_handed_over:
         assert found.going_on(lively).seq == record.seq == 8  # one for the goodbye
@@ -237,13 +253,15 @@ async def test_of_two_that_claim_one_gets_it_and_the_owner_lets_go() -> None:
     found = await rig.elsewhere.look(live.secret)
     assert found is not None
     assert [await rig.elsewhere.claim(found), await rig.elsewhere.claim(found)] == [True, False]
-    assert await rig.elsewhere.look(live.secret) is None
+    with pytest.raises(CapacityError, match="just going on"):
+        await rig.elsewhere.look(live.secret)  # it is being set up
     await rig.keeper._write(rig.keeper._kept["s_1"])
     await rig.keeper.close()
     assert rig.written("claimed") == 1
     assert rig.peer.channels.is_sealed
     assert rig.peer.diary == ["moved"]
     assert len(rig.registry) == 0
+    rig.elsewhere.ended(found)
     assert await rig.elsewhere.look(live.secret) is None
 
 
@@ -254,9 +272,12 @@ async def test_one_that_did_not_come_about_is_given_back() -> None:
     found = await rig.elsewhere.look(live.secret)
     assert found is not None
     assert await rig.elsewhere.claim(found)
-    await rig.elsewhere.give_back(found)
+    rig.now_s += 5.0
+    await rig.elsewhere.give_back(dataclasses.replace(found, written_s=found.written_s - 5.0))
     again = await rig.elsewhere.look(live.secret)
-    assert again == found
+    assert again is not None
+    assert (again.record, again.value) == (found.record, found.value)
+    assert again.away_s == pytest.approx(5.0, abs=0.1)  # it is as old as it was
 
 
 async def test_an_ended_session_leaves_no_record() -> None:
@@ -314,7 +335,7 @@ async def test_a_record_that_is_too_old_is_none() -> None:
 
 async def test_what_cannot_be_read_is_left() -> None:
     rig = Rig()
-    await rig.state.put(name_of("x"), b'{"version": 2}', ttl_s=10)
+    await rig.state.put(name_of("x"), b'{"version": 1}', ttl_s=10)
     assert await rig.elsewhere.look("x") is None
 
 
@@ -389,11 +410,116 @@ def test_a_record_is_never_larger_than_the_state_takes() -> None:
         owner=Owner.of(ANYBODY),
         asked=Asked(config={}, door={}),
         log=rig_peer.log,
-        began_at=0.0,
-        written_at=1.0,
+        age_s=1.0,
+        ttl_s=30.0,
     )
     large = record.model_copy(update={"events": record.events * 3})
     for one in (record, large):
         assert len(one.written()) <= VALUE_MAX_BYTES
         kept = Resumption.model_validate_json(one.written()).events
         assert kept[-1][0] == 1999
+
+
+async def test_a_clock_of_the_machine_that_is_set_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    rig.now_s += 3.0
+    for step_s in (3600.0, -3600.0):
+        at = time.time() + step_s
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        found = await rig.elsewhere.look(live.secret)
+        assert found is not None
+        assert found.away_s == pytest.approx(3.0, abs=0.1)
+        assert found.going_on_live().age_s == pytest.approx(6.0, abs=0.1)
+
+
+async def refused(elsewhere: Elsewhere, secret: str) -> int:
+    """After how many seconds one is to come again."""
+    with pytest.raises(CapacityError) as caught:
+        await elsewhere.look(secret)
+    assert caught.value.code == "SESSION_MOVING"
+    return caught.value.retry_after_s
+
+
+async def test_while_it_is_not_known_who_has_a_session_nobody_is_told_that_it_is_gone() -> None:
+    rig = Rig()
+    secret, third = "aaaaaaaa.x", rig.place("cccccccc")
+    assert await third.look(secret) is None
+    rig.there = {"aaaaaaaa"}  # it was there a second ago, and does not answer
+    assert await refused(third, secret) == SEEN_GONE_S
+    rig.there = {"bbbbbbbb"}
+    await rig.state.put(name_of(secret), Claim("bbbbbbbb").written(), ttl_s=9)
+    assert await refused(third, secret) == SEEN_GONE_S
+    assert await third.goes_on_at(secret) == "bbbbbbbb"
+    rig.there = set()
+    assert await third.look(secret) is None
+    assert await third.goes_on_at(secret) == ""
+
+
+async def test_one_that_is_being_taken_up_is_no_other_ones() -> None:
+    rig = Rig()
+    live = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(live.secret)
+    assert found is not None
+    assert await rig.elsewhere.claim(found)
+    assert await refused(rig.elsewhere, live.secret) == SOON_S
+    there = rig.registry.add("s_1", FakePeer(), door="websocket", age_s=1.0)
+    rig.elsewhere.taken(found, there)
+    assert rig.elsewhere.here(live.secret) is there
+    await rig.registry.close(there, "setup_failed", deadline_s=1.0)
+    assert await refused(rig.elsewhere, live.secret) == SOON_S  # until it is given back
+    await rig.elsewhere.give_back(found)
+    assert await rig.elsewhere.look(live.secret) is not None
+
+
+async def test_all_urls_that_a_session_had_lead_to_it_however_often_it_has_moved() -> None:
+    rig = Rig()
+    first = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(first.secret)
+    assert found is not None
+    assert await rig.elsewhere.claim(found)
+
+    second_rig = Rig(rig.state)
+    second_rig.keeper._place_id = "bbbbbbbb"
+    second = second_rig.add()
+    rig.elsewhere.taken(found, second)
+    await second_rig.keeper.write()
+    third = rig.place("cccccccc")
+    rig.there = {"bbbbbbbb"}
+    assert await third.goes_on_at(first.secret) == "bbbbbbbb"
+    rig.now_s += WINDOW_S + GRACE_S - 1
+    second_rig.keeper._kept["s_1"].at_s = second_rig.keeper._kept["s_1"].pointed_s = float("-inf")
+    await second_rig.keeper.write()
+    rig.now_s += WINDOW_S  # the claim would have expired, were it not renewed
+    assert await third.goes_on_at(first.secret) == "bbbbbbbb"
+
+    rig.there = set()  # and then that one dies
+    by_old, by_new = await third.look(first.secret), await third.look(second.secret)
+    assert by_old is not None
+    assert by_new is not None
+    assert (by_old.name, by_old.former) == (by_new.name, (name_of(first.secret), name_of(second.secret)))
+    assert await third.claim(by_old)
+    last = Rig(rig.state).add()
+    third.taken(by_old, last)
+    assert third.here(first.secret) is third.here(second.secret) is last
+
+
+async def test_a_session_that_ends_where_it_went_leaves_nothing_of_its_urls() -> None:
+    rig = Rig()
+    first = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(first.secret)
+    assert found is not None
+    assert await rig.elsewhere.claim(found)
+    there = Rig(rig.state)
+    second = there.add()
+    rig.elsewhere.taken(found, second)
+    await there.keeper.write()
+    await there.registry.close(second, "client", deadline_s=1.0)
+    await there.keeper.close()
+    assert await rig.state.get(name_of(first.secret)) is None
+    assert await rig.state.get(name_of(second.secret)) is None
+    assert rig.elsewhere.here(first.secret) is None

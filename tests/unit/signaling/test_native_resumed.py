@@ -349,3 +349,39 @@ async def test_a_stream_that_turns_out_undecodable_while_nobody_is_there_ends(st
     await node.empty()
     assert stream.feed.reason == "undecodable"
     assert json.dumps(stream.describe())
+
+
+class TestDelete:
+    """A client that will not come back says so."""
+
+    async def test_a_held_session_is_ended_for_good(self, node: Node) -> None:
+        client = await connected(node)
+        await client.ws.send_bytes(SECOND[:1000])
+        await client.reset()
+        async with node.http.delete(client.url()) as response:
+            assert response.status == 200
+        await node.empty()
+        assert await client.refusal() == (404, "SESSION_NOT_FOUND")
+        assert client.count("sessions_ended_total", door="websocket", reason="client") == 1
+        assert client.count("sessions_held", door="websocket") == 0
+
+    async def test_one_whose_client_is_there_is_told_its_end(self, node: Node) -> None:
+        client = await connected(node)
+        async with node.http.delete(client.url()) as response:
+            assert response.status == 200
+        assert [event["type"] for event in await client.line.rest()] == ["metadata", "closed"]
+        assert client.ws.close_code == 1000
+
+    async def test_what_is_not_there_cannot_be_ended(self, node: Node) -> None:
+        for secret in ("stolen", "zzzzzzzz.stolen"):
+            async with node.http.delete(node.server.make_url(f"/ws/v1/transcribe/{secret}")) as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (404, "SESSION_NOT_FOUND")
+
+    async def test_a_page_of_another_origin_may_ask(self, start: Any) -> None:
+        page = "https://page.example"
+        node = await start(cors_origins=[page])
+        headers = {"Origin": page, "Access-Control-Request-Method": "DELETE"}
+        async with node.http.options(node.server.make_url("/ws/v1/transcribe/x"), headers=headers) as response:
+            assert response.status == 204
+            assert "DELETE" in response.headers["Access-Control-Allow-Methods"]
+            assert response.headers["Access-Control-Allow-Origin"] == page

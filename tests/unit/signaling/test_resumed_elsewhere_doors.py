@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from signaling.app import ACCOUNTS, ADMISSION, MEMBER, REGISTRY, SHARED, make_ap
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
 from signaling.cluster.memory import MemoryState
-from signaling.cluster.places import Place, new_place_id
-from signaling.resume.record import name_of
+from signaling.cluster.places import GROUP, Place, new_place_id
+from signaling.resume.elsewhere import SEEN_GONE_S
+from signaling.resume.record import Claim, name_of
 from signaling.routes.native_stream import NativeStream
 from tests.unit.signaling.front_door import FakeEngine
 from tests.unit.signaling.test_native import RAW, SECOND, Line, vad
@@ -29,6 +31,7 @@ from tests.unit.signaling.test_native import RAW, SECOND, Line, vad
 __all__ = ["vad"]
 
 PATH = "/ws/v1/transcribe"
+SDP = {"Content-Type": "application/sdp"}
 UP = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -190,3 +193,79 @@ async def test_who_had_it_is_whose_it_stays(two: Two) -> None:
     (live,) = two.second[REGISTRY].sessions()
     assert (live.principal.tenant, live.principal.key_id is not None) == ("t", True)
     await ws.close()
+
+
+class TestWhileItIsNotKnownWhoHasIt:
+    """In the first seconds after a place has died the others take it for living."""
+
+    @pytest.fixture
+    async def dead(self, two: Two) -> str:
+        place = Place("zzzzzzzz", "z", "unix:/nowhere-either.sock")
+        value = json.dumps(asdict(place)).encode()
+        await two.second[SHARED].state.join(GROUP, place.place_id, value, ttl_s=60.0)
+        await two.second[MEMBER].tell()
+        return place.place_id
+
+    @pytest.mark.parametrize("is_claimed", [False, True])
+    async def test_both_doors_say_when_to_come_again(self, two: Two, dead: str, *, is_claimed: bool) -> None:
+        secret = f"{dead}.x"
+        if is_claimed:
+            secret = "yyyyyyyy.x"
+            await two.second[SHARED].state.put(name_of(secret), Claim(dead).written(), ttl_s=30.0)
+        for method, door, headers in (
+            ("POST", "/whip", SDP),
+            ("DELETE", "/whip", {}),
+            ("GET", PATH, UP),  # a handshake
+            ("GET", PATH, {}),  # and how a browser asks why that failed
+            ("DELETE", PATH, {}),
+        ):
+            url = two.servers[1].make_url(f"{door}/{secret}")
+            async with two.http.request(method, url, headers=headers) as response:
+                error = (await response.json())["error"]
+                assert (response.status, error["code"], error["retryable"]) == (503, "SESSION_MOVING", True)
+                assert response.headers["Retry-After"] == str(SEEN_GONE_S)
+        await two.second[SHARED].state.leave(GROUP, dead)
+        await two.second[MEMBER].tell()
+        assert await two.refusal(f"{PATH}/{secret}") == (404, "SESSION_NOT_FOUND")
+
+    async def test_what_was_left_is_gone_on_with_meanwhile(self, two: Two) -> None:
+        path = await two.left()
+        (gone,) = [server.app[MEMBER].places.own for server in two.servers[:1]]
+        two.second[MEMBER].places._sight._others[gone.place_id] = gone
+        assert (await two.back(path))["type"] == "resumed"
+
+    async def test_who_was_slower_comes_again_and_finds_it(self, two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = await two.left()
+
+        async def too_late(*_: object, **__: object) -> bool:
+            return False
+
+        with monkeypatch.context() as patched:
+            patched.setattr(two.second[SHARED].state, "swap", too_late)
+            assert await two.refusal(path) == (503, "SESSION_MOVING")
+        assert (await two.back(path))["type"] == "resumed"
+
+
+async def ended(two: Two, path: str) -> int:
+    async with two.http.delete(two.servers[1].make_url(path)) as response:
+        return response.status
+
+
+async def test_one_that_nobody_holds_is_ended_for_good(two: Two) -> None:
+    path = await two.left()
+    assert await ended(two, path.replace(PATH, "/whip")) == 404  # another door's
+    assert await ended(two, path) == 200
+    assert await two.refusal(path) == (404, "SESSION_NOT_FOUND")
+    assert await ended(two, path) == 404
+
+
+async def test_one_that_goes_on_here_is_ended_by_the_url_that_it_had(two: Two) -> None:
+    path = await two.left()
+    ws = await two.http.ws_connect(two.servers[1].make_url(path).with_query(after="1"))
+    line = Line(ws)
+    assert (await line.event())["type"] == "resumed"
+    assert await ended(two, path) == 200
+    assert [event["type"] for event in await line.rest()][-1] == "closed"
+    assert ws.close_code == 1000
+    assert len(two.second[REGISTRY]) == 0
+    assert await ended(two, path) == 404

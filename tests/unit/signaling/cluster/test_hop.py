@@ -155,6 +155,23 @@ async def test_a_session_that_went_on_elsewhere_is_reached_by_the_url_it_had(pro
     assert [request.app is probed.first.app for request in doors.seen] == [True, False]
 
 
+async def test_a_session_is_found_where_it_went_though_its_place_seems_to_be_there(probed: Two, doors: Doors) -> None:
+    """Its place has died a moment ago; or it was cut off, lives again, and has let go of the session."""
+    gone = replace(probed.first.member.places.own, place_id="zzzzzzzz", address="unix:/nowhere.sock")
+    probed.first.member.places._sight._others["zzzzzzzz"] = gone
+    second = probed.second.place_id
+    for secret, at in (("zzzzzzzz.x", probed.first), (f"{probed.first.place_id}.x", probed.first)):
+        assert await probed.first.member.state.add(name_of(secret), CLAIMED + second.encode(), ttl_s=60.0)
+        async with probed.http.post(at.url(f"/probe/{secret}?do=echo"), data=b"an offer") as answer:
+            assert await answer.read() == b"an offer"
+    assert [request.app is probed.second.app for request in doors.seen] == [True, True]
+    # By the other one too, which passes it on to the place that it names, and gets it back.
+    async with probed.http.get(probed.second.url(f"/probe/{probed.first.place_id}.x")) as answer:
+        assert await answer.text() == "here"
+    assert doors.seen[-1].app is probed.second.app
+    assert len(doors.seen) == 3
+
+
 @pytest.mark.parametrize("secret", ["", "aaaaaaaa.x", "not-a-place.x", "x", "AAAAAAAA.x"])
 async def test_what_names_no_place_is_handled_where_it_arrives(two: Two, secret: str) -> None:
     assert (await two.http.get(two.second.url(f"/whip/{secret}"))).status in (204, 404)
