@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 import structlog
 
 from mediaserver.errors import VoiceForgeError
+from mediaserver.local.pauses import Pauses
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
@@ -25,9 +25,6 @@ LONGEST_PAUSE_S = 30.0
 
 HEALTHY_S = 60.0
 """One that lived so long is not one that dies at once: the pauses begin anew."""
-
-JITTER = 0.5
-"""Share of a pause that is left to chance."""
 
 STOP_WORD = b"stop\n"
 
@@ -178,7 +175,7 @@ class Child:
 
     async def _watch(self) -> None:
         """Start another child whenever one dies."""
-        pause_s = FIRST_PAUSE_S
+        pauses = Pauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         started_s = time.monotonic()
         while True:
             process = self._process
@@ -188,7 +185,8 @@ class Child:
             await process.wait()
             lived_s = time.monotonic() - started_s
             if lived_s >= HEALTHY_S:
-                pause_s = FIRST_PAUSE_S
+                pauses.begin_anew()
+            pause_s = pauses.next_s()
             self._log.error(
                 f"{self._name} died",
                 status=process.returncode,
@@ -196,8 +194,7 @@ class Child:
                 next_in_s=round(pause_s, 1),
             )
             self._on_died()
-            await asyncio.sleep(pause_s * (1 - JITTER * random.random()))  # noqa: S311 - no secret
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
             started_s = time.monotonic()
             try:
                 await self._launch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import Any
 
 import structlog
 
-from mediaserver.decoder.remote.unix import bind_socket
+from mediaserver.local.frames import FrameError
+from mediaserver.local.pauses import Pauses
+from mediaserver.local.sockets import SocketServer, hang_up
 from signaling.cluster.listening import Listeners
 from signaling.cluster.state import CALL_LIMIT_S, State, StateAwayError, StateFullError, require_small
-from signaling.cluster.state_wire import Answer, Call, FrameError, Told, encode, read_from_server
+from signaling.cluster.state_wire import Answer, Call, Told, encode, read_from_server
 from signaling.cluster.worker_connection import WorkerConnection, end_tasks
 
 log = structlog.get_logger(__name__)
@@ -25,14 +26,8 @@ CONNECTIONS_MAX = 256
 IN_FLIGHT_MAX = 10_000
 """Calls of one worker that wait for an answer; one more fails as if the state were away."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""Between two tries to connect, doubling. A try on one's own machine costs nothing."""
 
-JITTER = 0.5
-"""Share of a pause that is left to chance: workers do not come back as one."""
-
-
-class StateServer:
+class StateServer(SocketServer):
     """Serves a state at a socket (mode 0600). The state's owner closes the state.
 
     Args:
@@ -41,47 +36,13 @@ class StateServer:
     """
 
     def __init__(self, state: State, path: Path) -> None:
+        super().__init__(path, self._talk, of="state", connections_max=CONNECTIONS_MAX)
         self._state = state
-        self._path = path
-        self._connections: set[asyncio.Task[None]] = set()  # bound: CONNECTIONS_MAX
-        self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            VoiceForgeError: STATE_SOCKET_IN_USE or STATE_SOCKET_UNUSABLE.
-        """
-        listening = bind_socket(self._path, of="state")
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening)
-
-    async def close(self) -> None:
-        """Stop listening and hang up."""
-        if self._server is None:
-            return
-        self._server.close()
-        await end_tasks(self._connections)
-        self._path.unlink(missing_ok=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, in the task that asyncio made for it."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            if len(self._connections) <= CONNECTIONS_MAX:
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, has_room: bool) -> None:
+        if has_room:
+            with suppress(StateAwayError):  # it may have missed what it listens to, and is to begin again
                 await WorkerConnection(self._state, reader, writer).serve()
-        except FrameError as exc:
-            log.warning("state connection dropped", reason=str(exc))
-        except (OSError, EOFError, StateAwayError):
-            pass  # the worker is gone; or it may have missed what it listens to, and is to begin again
-        except asyncio.CancelledError:
-            pass  # `close`: nobody awaits this task but a gather
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
 
 
 class ServedState:
@@ -219,12 +180,12 @@ class ServedState:
 
     async def _stay_connected(self) -> None:
         """Connect, read until the connection is lost, and connect again."""
-        pause_s = FIRST_PAUSE_S
+        pauses = Pauses()
         while True:
             writer: asyncio.StreamWriter | None = None
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._path))
-                pause_s = FIRST_PAUSE_S
+                pauses.begin_anew()
                 self._writer = writer
                 self._tried.set()
                 while True:
@@ -234,11 +195,8 @@ class ServedState:
             finally:
                 self._lose()
                 if writer is not None:
-                    writer.transport.abort()
-                    with suppress(OSError):
-                        await writer.wait_closed()
-            await asyncio.sleep(pause_s * (1 - JITTER * random.random()))  # noqa: S311 - no secret
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    await hang_up(writer)
+            await asyncio.sleep(pauses.next_s())
 
     def _take(self, message: Answer | Told, body: bytes) -> None:
         if isinstance(message, Told):

@@ -1,18 +1,18 @@
 """What goes over the socket between a worker and the state of its node.
 
-A frame is two lengths (header and body, in bytes, 32 bits each, big-endian), a header in JSON, and the body: values as
-they are, one behind the other. Both ends are of one program; headers are checked strictly all the same.
+The body of a frame (`mediaserver/local/frames.py`) is values as they are, one behind the other. Both ends are of one
+program; headers are checked strictly all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-LENGTHS = struct.Struct(">II")
+from mediaserver.local.frames import FrameError, Framing
+from mediaserver.local.sockets import read_frame
 
 HEADER_MAX_BYTES = 128 * 1024
 """The names of a thousand places are half of it."""
@@ -20,11 +20,9 @@ HEADER_MAX_BYTES = 128 * 1024
 BODY_MAX_BYTES = 4 * 1024 * 1024
 """A swap has two values of `VALUE_MAX_BYTES`; the members of the largest group that is read are less than this."""
 
+FRAMING = Framing(header_max_bytes=HEADER_MAX_BYTES, body_max_bytes=BODY_MAX_BYTES)
+
 NAME_MAX_LETTERS = 512
-
-
-class FrameError(Exception):
-    """Bytes that are no frame, or a frame that is no message. The connection cannot be used further."""
 
 
 class _Message(BaseModel):
@@ -95,8 +93,7 @@ def encode(message: Call | FromServer, body: bytes = b"") -> bytes:
     header = message.model_dump_json(exclude_defaults=True).encode()
     # The type is a default, and what tells one message from another.
     header = b'{"type":"%s",%s' % (message.type.encode(), header[1:])
-    _require_bounded(len(header), len(body))
-    return LENGTHS.pack(len(header), len(body)) + header + body
+    return FRAMING.start(header, len(body)) + body
 
 
 async def read_call(reader: asyncio.StreamReader) -> tuple[Call, bytes]:
@@ -106,25 +103,14 @@ async def read_call(reader: asyncio.StreamReader) -> tuple[Call, bytes]:
         FrameError: it is none.
         IncompleteReadError, OSError: the other end is gone.
     """
-    header, body = await _read(reader)
+    header, body = await read_frame(reader, FRAMING)
     return _validated(_CALL, header), body
 
 
 async def read_from_server(reader: asyncio.StreamReader) -> tuple[FromServer, bytes]:
     """The next message of the server and its body. Raises what `read_call` does."""
-    header, body = await _read(reader)
+    header, body = await read_frame(reader, FRAMING)
     return _validated(_FROM_SERVER, header), body
-
-
-async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    header_bytes, body_bytes = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
-    _require_bounded(header_bytes, body_bytes)
-    return await reader.readexactly(header_bytes), await reader.readexactly(body_bytes)
-
-
-def _require_bounded(header_bytes: int, body_bytes: int) -> None:
-    if header_bytes > HEADER_MAX_BYTES or body_bytes > BODY_MAX_BYTES:
-        raise FrameError(f"a frame of {header_bytes} + {body_bytes} bytes is too large")
 
 
 def _validated(adapter: TypeAdapter[Any], header: bytes) -> Any:

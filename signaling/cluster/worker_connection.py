@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Literal
 
+from mediaserver.local.frames import FrameError
 from signaling.cluster.state import State, StateAwayError, StateFullError
-from signaling.cluster.state_wire import Answer, Call, FrameError, Told, encode, read_call
+from signaling.cluster.state_wire import Answer, Call, Told, encode, read_call
 
 TOPICS_MAX = 100
 """Topics that one worker listens to; a worker that names more is hung up on."""

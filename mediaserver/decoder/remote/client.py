@@ -6,7 +6,6 @@ While the engine is away, finals and revisions wait and are sent again; what is 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +16,8 @@ import structlog
 from mediaserver.decoder.remote import failures
 from mediaserver.decoder.remote.answers import Answers
 from mediaserver.decoder.remote.outbox import MAX_TRIES, Outbox
-from mediaserver.decoder.remote.unix import READ_BYTES, require_usable
 from mediaserver.decoder.remote.wire import (
+    FRAMING,
     HELLO_LIMIT_S,
     PROTOCOL,
     SHAPE,
@@ -27,14 +26,12 @@ from mediaserver.decoder.remote.wire import (
     Cancel,
     Decode,
     Failed,
-    FrameReader,
     FromEngine,
     Hello,
     Refused,
     State,
     Superseded,
     Welcome,
-    WireError,
     Withdraw,
     encode,
     read_from_engine,
@@ -42,19 +39,15 @@ from mediaserver.decoder.remote.wire import (
 from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, Replaced, Window
 from mediaserver.errors import VoiceForgeError
+from mediaserver.local.frames import FrameError
+from mediaserver.local.pauses import Pauses
+from mediaserver.local.sockets import hang_up, read_frame, require_usable
 from mediaserver.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 1.0
-"""Between two tries to connect, doubling. A try on one's own machine costs nothing, and a final may wait for it."""
-
 WRITE_BYTES = 128 * 1024
 """What a socket takes at once if the engine reads."""
-
-JITTER = 0.5
-"""Share of a pause that is left to chance: processes that lost one engine do not come back as one."""
 
 SWEEP_S = 0.5
 """How often windows that wait for an engine are looked at for their limit."""
@@ -134,7 +127,7 @@ class RemoteEngine:
         Raises:
             VoiceForgeError: ENGINE_UNREACHABLE, ENGINE_VERSION, or why the engine cannot start.
         """
-        require_usable(self._path)
+        require_usable(self._path, "engine")
         if self._host is not None:
             await self._host.start()
         self._first = asyncio.get_running_loop().create_future()
@@ -205,16 +198,15 @@ class RemoteEngine:
 
     async def _stay_connected(self) -> None:
         """Connect, serve the connection until it is lost, and connect again."""
-        pause_s = FIRST_PAUSE_S
+        pauses = Pauses()
         while True:
             writer: asyncio.StreamWriter | None = None
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._path))
-                frames = FrameReader()
-                rest = await self._shake_hands(reader, writer, frames)
-                pause_s = FIRST_PAUSE_S
-                await self._serve(reader, writer, frames, rest)
-            except (OSError, WireError, TimeoutError) as exc:
+                await self._shake_hands(reader, writer)
+                pauses.begin_anew()
+                await self._serve(reader, writer)
+            except (OSError, EOFError, FrameError) as exc:
                 log.debug("no engine", reason=str(exc))
             except VoiceForgeError as exc:
                 if self._first is not None and not self._first.done():
@@ -223,42 +215,28 @@ class RemoteEngine:
             finally:
                 self._lose()
                 if writer is not None:
-                    writer.transport.abort()
-                    with suppress(OSError):
-                        await writer.wait_closed()
-            await asyncio.sleep(pause_s * (1 - JITTER * random.random()))  # noqa: S311 - no secret
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    await hang_up(writer)
+            await asyncio.sleep(pauses.next_s())
 
-    async def _shake_hands(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: FrameReader
-    ) -> list[FromEngine]:
-        """Say hello; returns what came with the welcome."""
+    async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Say hello, and be told who the engine is."""
         writer.writelines(encode(Hello(PROTOCOL, SHAPE)))
-        first, *rest = await _read(reader, frames, limit_s=HELLO_LIMIT_S)
+        first = await _read(reader, limit_s=HELLO_LIMIT_S)
         if isinstance(first, Refused):
             raise VoiceForgeError(first.code, first.message, first.hint)
         if not isinstance(first, Welcome):
-            raise WireError("no welcome")
+            raise FrameError("no welcome")
         if self._welcome not in (None, first):
             raise failures.changed(self.model_name, first.model)
         self._welcome = first
-        return rest
 
-    async def _serve(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        frames: FrameReader,
-        received: list[FromEngine],
-    ) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._outbox.connected()
         self._wake.set()
         sender = asyncio.create_task(self._send_all(writer), name="remote-engine-send")
         try:
             while True:
-                for message in received:
-                    self._take(message)
-                received = await _read(reader, frames, limit_s=SILENCE_LIMIT_S)
+                self._take(await _read(reader, limit_s=SILENCE_LIMIT_S))
         except TimeoutError:
             log.error("engine hangs", silent_s=SILENCE_LIMIT_S)
             if self._host is not None:
@@ -280,7 +258,7 @@ class RemoteEngine:
                 if entry is not None:  # else cancelled meanwhile
                     self._answers.settle(entry, message)
             case _:
-                raise WireError(f"an unexpected {message.type}")
+                raise FrameError(f"an unexpected {message.type}")
 
     async def _send_all(self, writer: asyncio.StreamWriter) -> None:
         """Write what waits, the most urgent first, no faster than the engine reads."""
@@ -295,7 +273,7 @@ class RemoteEngine:
                     continue
                 try:
                     buffers = encode(Decode(entry.ident, entry.window))
-                except WireError as exc:
+                except FrameError as exc:
                     log.error("window not sent", session=entry.window.session_id, reason=str(exc))
                     self._outbox.remove(entry.ident)
                     self._answers.fail(entry, failures.unsendable())
@@ -334,16 +312,13 @@ class RemoteEngine:
                 self._answers.fail(entry, failures.away())
 
 
-async def _read(reader: asyncio.StreamReader, frames: FrameReader, *, limit_s: float) -> list[FromEngine]:
-    """The next messages, at least one.
+async def _read(reader: asyncio.StreamReader, *, limit_s: float) -> FromEngine:
+    """The next message.
 
     Raises:
-        ConnectionResetError: the engine hung up.
+        IncompleteReadError, OSError: the engine is gone.
         TimeoutError: it said nothing for `limit_s`.
-        WireError: what it said is no message.
+        FrameError: what it said is no message.
     """
     async with asyncio.timeout(limit_s):
-        while data := await reader.read(READ_BYTES):
-            if messages := [read_from_engine(*frame) for frame in frames.feed(data)]:
-                return messages
-    raise ConnectionResetError("the engine hung up")
+        return read_from_engine(*await read_frame(reader, FRAMING))

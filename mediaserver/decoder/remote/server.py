@@ -11,8 +11,8 @@ from typing import Protocol
 import structlog
 
 from mediaserver.decoder.remote import failures
-from mediaserver.decoder.remote.unix import READ_BYTES, bind_socket
 from mediaserver.decoder.remote.wire import (
+    FRAMING,
     HELLO_LIMIT_S,
     MAX_IN_FLIGHT,
     PROTOCOL,
@@ -22,7 +22,6 @@ from mediaserver.decoder.remote.wire import (
     Cancel,
     Decode,
     Failed,
-    FrameReader,
     FromEngine,
     Hello,
     Refused,
@@ -30,7 +29,6 @@ from mediaserver.decoder.remote.wire import (
     Superseded,
     ToEngine,
     Welcome,
-    WireError,
     Withdraw,
     encode,
     read_to_engine,
@@ -38,6 +36,8 @@ from mediaserver.decoder.remote.wire import (
 from mediaserver.decoder.status import Telling
 from mediaserver.decoder.window import Decoder, Replaced, Window
 from mediaserver.errors import VoiceForgeError
+from mediaserver.local.frames import FrameError
+from mediaserver.local.sockets import SocketServer, read_frame
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +58,10 @@ class LoadedEngine(Decoder, Protocol):
         ...
 
 
-class EngineServer:
-    """Serves an engine on a socket that only this user may open (mode 0600). The engine's owner closes the engine.
+class EngineServer(SocketServer):
+    """Serves an engine on a socket that only this user may open. The engine's owner closes the engine.
+
+    What clients still wait for when it closes they keep, for the next engine.
 
     Args:
         engine: started already.
@@ -67,51 +69,13 @@ class EngineServer:
     """
 
     def __init__(self, engine: LoadedEngine, path: Path) -> None:
+        super().__init__(path, self._talk, of="engine", connections_max=MAX_CONNECTIONS)
         self._engine = engine
-        self._path = path
-        self._connections: set[asyncio.Task[None]] = set()
         self._numbered = 0
-        self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            VoiceForgeError: ENGINE_SOCKET_IN_USE or ENGINE_SOCKET_UNUSABLE.
-        """
-        listening = bind_socket(self._path)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listening)
-
-    async def close(self) -> None:
-        """Stop listening and hang up. What clients still wait for they keep, for the next engine."""
-        if self._server is None:
-            return
-        self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        self._path.unlink(missing_ok=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, in the task that asyncio made for it."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, has_room: bool) -> None:
         self._numbered += 1
-        connection = _Connection(self._engine, reader, writer, number=self._numbered)
-        try:
-            await connection.serve(has_room=len(self._connections) <= MAX_CONNECTIONS)
-        except (WireError, TimeoutError) as exc:
-            log.warning("engine connection dropped", connection=self._numbered, reason=str(exc) or "no hello")
-        except OSError:
-            pass  # the client is gone
-        except asyncio.CancelledError:
-            pass  # `close`: nobody awaits this task but a gather
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()  # what is not in the socket by now is for a client that does not read
-            with suppress(OSError):
-                await writer.wait_closed()
+        await _Connection(self._engine, reader, writer, number=self._numbered).serve(has_room=has_room)
 
 
 class _Connection:
@@ -124,7 +88,6 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._number = number
-        self._frames = FrameReader()
         # Bound: MAX_IN_FLIGHT. A window counts until its answer is in the socket; one more is refused.
         self._decoding: dict[int, asyncio.Task[None]] = {}
 
@@ -132,36 +95,25 @@ class _Connection:
         """Until the client hangs up.
 
         Raises:
-            WireError, TimeoutError, OSError: the connection is of no further use.
+            FrameError, TimeoutError, OSError, EOFError: the connection is of no further use.
         """
         async with asyncio.timeout(HELLO_LIMIT_S):
-            first = await self._read()
-            if first:
-                refusal = _refusal(first[0], has_room=has_room)
-                await self._send(refusal or Welcome(self._engine.model_name, self._engine.languages))
-        if not first or refusal is not None:
+            refusal = _refusal(await self._read(), has_room=has_room)
+            await self._send(refusal or Welcome(self._engine.model_name, self._engine.languages))
+        if refusal is not None:
             return
         states = asyncio.create_task(self._tell_state(), name=f"engine-state-{self._number}")
         try:
-            received = first[1:]
             while True:
-                for message in received:
-                    await self._take(message)
-                received = await self._read()
-                if not received:
-                    return
+                await self._take(await self._read())
         finally:
             tasks = [states, *self._decoding.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self) -> list[ToEngine]:
-        """The next messages, at least one; none at the end."""
-        while data := await self._reader.read(READ_BYTES):
-            if messages := [read_to_engine(*frame) for frame in self._frames.feed(data)]:
-                return messages
-        return []
+    async def _read(self) -> ToEngine:
+        return read_to_engine(*await read_frame(self._reader, FRAMING))
 
     async def _take(self, message: ToEngine) -> None:
         if isinstance(message, Cancel):
@@ -172,9 +124,9 @@ class _Connection:
             self._engine.withdraw(self._own(message.session_id))
             return
         if not isinstance(message, Decode):
-            raise WireError("a second hello")
+            raise FrameError("a second hello")
         if message.ident in self._decoding:
-            raise WireError(f"window {message.ident} is already being decoded")
+            raise FrameError(f"window {message.ident} is already being decoded")
         if len(self._decoding) >= MAX_IN_FLIGHT:
             # Awaited, so that a client that sends on and reads nothing is not read from either.
             await self._send(_failed(message.ident, failures.too_many()))
@@ -188,7 +140,7 @@ class _Connection:
         with suppress(OSError):  # the client is gone: `serve` sees it, too
             try:
                 await self._send(outcome)
-            except WireError as exc:
+            except FrameError as exc:
                 log.error("hypothesis not sent", reason=str(exc))
                 await self._send(_failed(message.ident, failures.unsendable()))
 
@@ -218,7 +170,7 @@ class _Connection:
 
 def _refusal(first: ToEngine, *, has_room: bool) -> Refused | None:
     if not isinstance(first, Hello):
-        raise WireError("no hello")
+        raise FrameError("no hello")
     if (first.protocol, first.shape) != (PROTOCOL, SHAPE):
         return Refused(
             "ENGINE_VERSION",

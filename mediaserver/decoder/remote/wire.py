@@ -1,9 +1,9 @@
 """What goes over the socket between a media process and an engine (sans-IO).
 
-A frame is two lengths (header and samples, in bytes, 32 bits each, big-endian), a header in JSON, and the samples as
-float32 of the machine's own byte order: the socket never leaves it. Headers are checked strictly: a field that is
-missing, unknown or of another type is refused. What `Window` and `Hypothesis` hold goes over as it is declared there,
-so a field that they gain needs no edit here; one that JSON cannot carry fails at import.
+The body of a frame (`mediaserver/local/frames.py`) is samples, as float32 of the machine's own byte order: the socket
+never leaves it. Headers are checked strictly: a field that is missing, unknown or of another type is refused. What
+`Window` and `Hypothesis` hold goes over as it is declared there, so a field that they gain needs no edit here; one that
+JSON cannot carry fails at import.
 
 A client says `Hello` first and is told `Welcome` or `Refused`; then it sends `Decode`, `Cancel` and `Withdraw`, and
 gets one of `Answer`, `Superseded` and `Failed` for each `Decode`, and a `State` every `STATE_PERIOD_S`.
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -26,11 +24,10 @@ from pydantic_core import PydanticSerializationError
 from mediaserver.audio.clock import SAMPLE_RATE, Samples
 from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Window
+from mediaserver.local.frames import FrameError, Framing
 
 PROTOCOL = 2
 """Raised when the frames or the messages change; what `Window` and `Hypothesis` hold is in `SHAPE`."""
-
-LENGTHS = struct.Struct(">II")
 
 MAX_HEADER_BYTES = 256 * 1024
 """A hypothesis of 448 tokens is 60 kB of JSON at most; prompts and hot words are less."""
@@ -39,6 +36,8 @@ MAX_AUDIO_S = 60
 """Twice what Whisper hears at once; a longer window is a fault."""
 
 MAX_SAMPLES_BYTES = MAX_AUDIO_S * SAMPLE_RATE * np.dtype(np.float32).itemsize
+
+FRAMING = Framing(header_max_bytes=MAX_HEADER_BYTES, body_max_bytes=MAX_SAMPLES_BYTES)
 
 MAX_IN_FLIGHT = 1024
 """Windows of one connection that the engine may hold unanswered; the client keeps further ones back."""
@@ -53,10 +52,6 @@ HELLO_LIMIT_S = 5.0
 """Both ends are on one machine: who says nothing for so long is not one of us."""
 
 STRICT = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
-
-
-class WireError(Exception):
-    """Bytes that are no frame, or a frame that is no message. The connection cannot be used further."""
 
 
 @checked(config=STRICT, frozen=True, slots=True)
@@ -195,16 +190,16 @@ def encode(message: ToEngine | FromEngine) -> list[bytes | memoryview]:
     """A message as the buffers of one frame.
 
     Raises:
-        WireError: the message is larger than a frame may be, or a field has a value of another type.
+        FrameError: the message is larger than a frame may be, or a field has a value of another type.
     """
     if not isinstance(message, Decode):
         adapter = _TO_ENGINE if isinstance(message, Hello | Cancel | Withdraw) else _FROM_ENGINE
-        return [_start(_json(adapter, message), 0)]
+        return [FRAMING.start(_json(adapter, message), 0)]
     window = message.window
     arrays = [np.ascontiguousarray(getattr(window, name), dtype=np.float32) for name in _AUDIO]
     plain = _WINDOW_HEADER(*(getattr(window, name) for name in _PLAIN))
     header = _DECODE_HEADER(ident=message.ident, window=plain, lengths=tuple(map(len, arrays)), type="decode")
-    start = _start(_json(_TO_ENGINE, header), sum(array.nbytes for array in arrays))
+    start = FRAMING.start(_json(_TO_ENGINE, header), sum(array.nbytes for array in arrays))
     return [start, *(array.data.cast("B") for array in arrays if array.nbytes)]
 
 
@@ -212,54 +207,21 @@ def _json(adapter: TypeAdapter[Any], message: Any) -> bytes:
     try:
         return adapter.dump_json(message, warnings="error")
     except PydanticSerializationError as exc:
-        raise WireError(f"not sent: {exc}") from exc
-
-
-def _start(header: bytes, samples_bytes: int) -> bytes:
-    if len(header) > MAX_HEADER_BYTES or samples_bytes > MAX_SAMPLES_BYTES:
-        raise WireError(f"a frame of {len(header)} + {samples_bytes} bytes is too large")
-    return LENGTHS.pack(len(header), samples_bytes) + header
-
-
-class FrameReader:
-    """Cuts a stream of bytes into frames. Holds at most one frame and what was fed last."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Header and samples of each frame that is complete now.
-
-        Raises:
-            WireError: the lengths are beyond the bounds.
-        """
-        self._buffer += data
-        while len(self._buffer) >= LENGTHS.size:
-            header_bytes, samples_bytes = LENGTHS.unpack_from(self._buffer)
-            if header_bytes > MAX_HEADER_BYTES or samples_bytes > MAX_SAMPLES_BYTES:
-                raise WireError(f"a frame of {header_bytes} + {samples_bytes} bytes is announced")
-            middle = LENGTHS.size + header_bytes
-            end = middle + samples_bytes
-            if len(self._buffer) < end:
-                return
-            with memoryview(self._buffer) as view:
-                header, samples = bytes(view[LENGTHS.size : middle]), bytes(view[middle:end])
-            del self._buffer[:end]
-            yield header, samples
+        raise FrameError(f"not sent: {exc}") from exc
 
 
 def read_to_engine(header: bytes, samples: bytes) -> ToEngine:
     """A frame that a client sent.
 
     Raises:
-        WireError: it is no message of a client.
+        FrameError: it is no message of a client.
     """
     message = _validated(_TO_ENGINE, header)
     if not isinstance(message, _DECODE_HEADER):
         _require_bare(samples)
         return message  # type: ignore[no-any-return] # what the adapter's union says
     if sum(message.lengths) * 4 != len(samples):
-        raise WireError(f"{len(samples)} bytes of samples, {sum(message.lengths)} samples announced")
+        raise FrameError(f"{len(samples)} bytes of samples, {sum(message.lengths)} samples announced")
     arrays = np.split(np.frombuffer(samples, dtype=np.float32), np.cumsum(message.lengths)[:-1])
     parts: dict[str, Any] = {name: getattr(message.window, name) for name in _PLAIN}
     parts.update(zip(_AUDIO, arrays, strict=True))
@@ -270,7 +232,7 @@ def read_from_engine(header: bytes, samples: bytes) -> FromEngine:
     """A frame that an engine sent.
 
     Raises:
-        WireError: it is no message of an engine.
+        FrameError: it is no message of an engine.
     """
     _require_bare(samples)
     return _validated(_FROM_ENGINE, header)  # type: ignore[no-any-return] # what the adapter's union says
@@ -281,9 +243,9 @@ def _validated(adapter: TypeAdapter[Any], header: bytes) -> Any:
         return adapter.validate_json(header)
     except ValidationError as exc:
         where = ", ".join(".".join(map(str, error["loc"])) or error["msg"] for error in exc.errors()[:3])
-        raise WireError(f"no message: {where}") from exc
+        raise FrameError(f"no message: {where}") from exc
 
 
 def _require_bare(samples: bytes) -> None:
     if samples:
-        raise WireError("samples behind a message that has none")
+        raise FrameError("samples behind a message that has none")

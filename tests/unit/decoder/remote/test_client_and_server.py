@@ -17,11 +17,10 @@ from mediaserver.decoder.remote import server as server_module
 from mediaserver.decoder.remote.client import RemoteEngine
 from mediaserver.decoder.remote.server import EngineServer
 from mediaserver.decoder.remote.wire import (
-    LENGTHS,
+    FRAMING,
     PROTOCOL,
     SHAPE,
     Decode,
-    FrameReader,
     Hello,
     Refused,
     State,
@@ -32,6 +31,7 @@ from mediaserver.decoder.remote.wire import (
 from mediaserver.decoder.status import EngineStatus
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
+from mediaserver.local.frames import LENGTHS
 from mediaserver.metrics import Metrics
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads", "no_leaked_tasks")
@@ -372,8 +372,9 @@ async def test_who_says_no_hello_is_hung_up_on(path: Path, monkeypatch: pytest.M
 async def test_one_connection_too_many_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
     async with serving(Scripted(), path), connected(path):
-        (frame,) = FrameReader().feed(await exchange(path, HELLO))
-        refused = read_from_engine(*frame)
+        answer = await exchange(path, HELLO)
+        assert FRAMING.lengths(answer[: LENGTHS.size]) == (len(answer) - LENGTHS.size, 0)
+        refused = read_from_engine(answer[LENGTHS.size :], b"")
         assert isinstance(refused, Refused)
         assert refused.code == "ENGINE_FULL"
 

@@ -15,26 +15,24 @@ from hypothesis import strategies as st
 
 from mediaserver.audio.clock import Samples
 from mediaserver.decoder.remote.wire import (
-    LENGTHS,
-    MAX_HEADER_BYTES,
+    FRAMING,
     MAX_SAMPLES_BYTES,
     Answer,
     Cancel,
     Decode,
     Failed,
-    FrameReader,
     Hello,
     Refused,
     State,
     Superseded,
     Welcome,
-    WireError,
     Withdraw,
     encode,
     read_from_engine,
     read_to_engine,
 )
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
+from mediaserver.local.frames import LENGTHS, FrameError
 
 
 def value_of(hint: typing.Any) -> typing.Any:
@@ -76,8 +74,10 @@ def assert_same(one: typing.Any, other: typing.Any) -> None:
 
 
 def frame_of(message: typing.Any) -> tuple[bytes, bytes]:
-    (frame,) = FrameReader().feed(b"".join(encode(message)))
-    return frame
+    data = b"".join(encode(message))
+    header_bytes, samples_bytes = FRAMING.lengths(data[: LENGTHS.size])
+    assert len(data) == LENGTHS.size + header_bytes + samples_bytes
+    return data[LENGTHS.size :][:header_bytes], data[LENGTHS.size + header_bytes :]
 
 
 def window(samples: int = 16_000) -> Window:
@@ -140,31 +140,14 @@ def test_a_window_without_samples_arrives() -> None:
     assert len(got.window.samples) == 0
 
 
-@given(st.lists(st.integers(1, 400), max_size=30))
-def test_frames_arrive_however_the_bytes_are_cut(cuts: list[int]) -> None:
-    data = b"".join(part for n in range(3) for part in encode(Decode(n, window(50))))
-    reader, frames = FrameReader(), []
-    for cut in (*cuts, len(data)):
-        frames += list(reader.feed(data[:cut]))
-        data = data[cut:]
-    messages = [read_to_engine(*frame) for frame in frames]
-    assert [message.ident for message in messages if isinstance(message, Decode)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("lengths", [(MAX_HEADER_BYTES + 1, 0), (10, MAX_SAMPLES_BYTES + 1), (2**32 - 1, 2**32 - 1)])
-def test_a_frame_beyond_the_bounds_is_refused_before_it_is_read(lengths: tuple[int, int]) -> None:
-    with pytest.raises(WireError, match="announced"):
-        list(FrameReader().feed(LENGTHS.pack(*lengths)))
-
-
 def test_a_window_beyond_the_bounds_is_not_sent() -> None:
-    with pytest.raises(WireError, match="too large"):
+    with pytest.raises(FrameError, match="too large"):
         encode(Decode(1, window(MAX_SAMPLES_BYTES // 4 + 1)))
 
 
 def test_a_field_with_a_value_of_another_type_is_not_sent() -> None:
     odd = dataclasses.replace(window(), start_sample=np.float32(0.5))  # type: ignore[arg-type] # meant
-    with pytest.raises(WireError, match="not sent"):
+    with pytest.raises(FrameError, match="not sent"):
         encode(Decode(1, odd))
 
 
@@ -185,7 +168,7 @@ def test_a_field_with_a_value_of_another_type_is_not_sent() -> None:
     ],
 )
 def test_what_is_no_message_is_refused(header: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(FrameError):
         read_to_engine(header, b"")
 
 
@@ -194,14 +177,14 @@ def test_bytes_of_any_kind_are_a_message_or_refused(header: bytes, samples: byte
     for read in (read_to_engine, read_from_engine):
         try:
             read(header, samples)
-        except WireError:
+        except FrameError:
             continue
 
 
 def test_samples_of_another_length_than_announced_are_refused() -> None:
     header, samples = frame_of(Decode(1, window(10)))
     for wrong in (samples[:-4], samples + bytes(4), samples[:-1]):
-        with pytest.raises(WireError, match="announced"):
+        with pytest.raises(FrameError, match="announced"):
             read_to_engine(header, wrong)
-    with pytest.raises(WireError, match="behind"):
+    with pytest.raises(FrameError, match="behind"):
         read_to_engine(*(frame_of(Cancel(1))[0], bytes(4)))

@@ -11,11 +11,12 @@ import pytest
 import pytest_asyncio
 
 from mediaserver.errors import VoiceForgeError
+from mediaserver.local.frames import LENGTHS
 from signaling.cluster import served, worker_connection
 from signaling.cluster.memory import MemoryState
 from signaling.cluster.served import ServedState, StateServer
 from signaling.cluster.state import StateAwayError, StateFullError
-from signaling.cluster.state_wire import BODY_MAX_BYTES, LENGTHS, Call, encode
+from signaling.cluster.state_wire import BODY_MAX_BYTES, Call, encode
 
 
 @pytest_asyncio.fixture
@@ -134,7 +135,7 @@ async def test_a_worker_that_names_too_many_topics_is_hung_up_on(
 async def test_a_worker_too_many_is_hung_up_on(
     server: StateServer, state: ServedState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(server, "_connections_max", 1)
     await state.get("a")
     more = ServedState(tmp_path / "s")
     with pytest.raises(StateAwayError):
