@@ -132,8 +132,10 @@ class Metrics:
         self.audio_seconds_total = counter(
             "audio_seconds_total", "Audio received, by kind: speech, silence, concealed.", ("kind",)
         )
-        self.vad_batch_streams = histogram("vad_batch_streams", "Streams in one VAD call.", buckets=BATCH_BUCKETS)
-        self.vad_seconds = histogram("vad_seconds", "Duration of one VAD call.")
+        self.vad_batch_streams = histogram(
+            "vad_batch_streams", "Streams whose frames were judged together.", buckets=BATCH_BUCKETS
+        )
+        self.vad_seconds = histogram("vad_seconds", "How long it took to judge what was ready of all streams.")
         self.turn_seconds = histogram("turn_seconds", "Duration of one call of the end-of-turn model.")
         self.turns_total = counter(
             "turns_total",
@@ -222,6 +224,12 @@ class Metrics:
         )
         self.loop_lag_seconds = histogram(
             "loop_lag_seconds", "How late the event loop wakes up.", buckets=LAG_BUCKETS_S
+        )
+        self.gc_pause_seconds = histogram(
+            "gc_pause_seconds",
+            "Searches for garbage, which stop the process, by generation: 1 (young objects), 2 (all of them).",
+            ("generation",),
+            buckets=LAG_BUCKETS_S,
         )
 
     def families(self) -> list[Family]:

@@ -25,7 +25,7 @@ from signaling.cluster.places import Place, new_place_id
 from signaling.cluster.state import State
 from signaling.limits import IDLE_CONNECTION_S
 from signaling.loading import Loaded, load_models
-from signaling.memory import settle
+from signaling.memory import Searches, settle
 from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
 from signaling.seeing.node_metrics import Crew
@@ -77,6 +77,8 @@ class Server:
         self._metrics = Metrics()
         self._place = seat.place
         self.app = make_app(settings, metrics=self._metrics, state=seat.state, place=seat.place, crew=seat.crew)
+        self._searches = Searches(self._metrics, is_at_rest=lambda: not len(self.app[REGISTRY]))
+        self._searching: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(
             self.app,
             access_log_class=AccessLogger,
@@ -135,6 +137,7 @@ class Server:
                 admission=app[ADMISSION],
                 registry=app[REGISTRY],
                 then=[
+                    ("searches", self._stop_searching),
                     ("recordings", app[JOBS].close),
                     ("models", lambda: _close_models(loading)),
                     ("http", self._runner.cleanup),
@@ -155,6 +158,7 @@ class Server:
             if loading.done():
                 loaded, models = loading.result(), self.app[MODELS]
                 settle()  # before anybody is let in: it stops the event loop for a moment
+                self._searching = asyncio.create_task(self._searches.run(), name="garbage")
                 models.engine, models.vad, models.turns = loaded.engine, loaded.vad, loaded.turns
                 await self._tell_others()
                 on_loaded(loaded.engine.model_name)
@@ -162,6 +166,11 @@ class Server:
         finally:
             stop.cancel()
             await asyncio.gather(stop, return_exceptions=True)
+
+    async def _stop_searching(self) -> None:
+        if self._searching is not None:
+            self._searching.cancel()
+            await asyncio.gather(self._searching, return_exceptions=True)
 
     async def _drain(self, signals: StopSignals) -> None:
         self.app[ADMISSION].stop()

@@ -50,6 +50,10 @@ class ChannelEvents:
     on_gone: Callable[[str], None]
 
 
+NOBODY = ChannelEvents(on_message=lambda _message: None, on_error=lambda _error: None, on_gone=lambda _reason: None)
+"""Told after the end."""
+
+
 class ChannelSink:
     """Text messages of one connection.
 
@@ -139,6 +143,13 @@ class ChannelSink:
         """Nothing more is sent, and nothing more is told."""
         self._gone = True
         self._pending.clear()
+
+    def close(self) -> None:
+        """The connection is over: whoever was told is let go of."""
+        self.discard()
+        self._events = NOBODY
+        if self._channel is not None:
+            self._channel.remove_all_listeners()
 
     def _unacknowledged(self) -> bool:
         if self._pending or self._channel is None or self._channel.bufferedAmount:

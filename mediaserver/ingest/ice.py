@@ -96,6 +96,9 @@ async def close_peer_connection(pc: RTCPeerConnection) -> None:
     aiortc's `close` does not wait for its own gathering and connecting. These bind further sockets, start the receiver
     which has just been stopped, and start ICE for the data channels on a closed transport unless it has no candidates.
     It may go when `close` ends them first. May be called again.
+
+    Nor does it leave a circle of objects, which only a search through all of them would find: each connection has 500,
+    and what stands in for aiortc's methods refers to its sessions.
     """
     connections = connections_of(pc)
     for connection in connections:
@@ -105,6 +108,40 @@ async def close_peer_connection(pc: RTCPeerConnection) -> None:
         await transceiver.stop()
     for connection in connections:
         await connection.close()  # sockets that were bound since
+    _untie(pc)
+
+
+def _untie(pc: RTCPeerConnection) -> None:
+    """Have the parts of a closed peer connection refer to each other one way only."""
+    for connection in connections_of(pc):
+        for pair in connection._check_list:
+            pair.task = None  # its cancellation refers to all that it passed through, this pair too
+        connection._check_list.clear()
+        _restore(connection)
+        connection.get_component_candidates = _no_candidates  # type: ignore[method-assign]
+        connection.query_consent = _no_consent  # type: ignore[method-assign]
+    for transport in transports_of(pc):
+        _restore(transport)
+        for told in (transport, transport.transport, transport.transport.iceGatherer):
+            told.remove_all_listeners()
+    for part in (pc.sctp, *pc.getReceivers()):
+        if part is not None:
+            _restore(part)
+
+
+def _restore(part: object) -> None:
+    """Take off an object what stands in for methods of its class."""
+    for name in [name for name in vars(part) if callable(getattr(type(part), name, None))]:
+        delattr(part, name)
+
+
+async def _no_candidates(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:  # noqa: ASYNC109 - aioice's signature
+    """What gathers on after the end finds nothing, and binds no socket."""
+    return []
+
+
+async def _no_consent() -> None:
+    """Nobody is asked any more."""
 
 
 def configure_ice(pc: RTCPeerConnection, options: IceOptions, *, on_lost: Callable[[], None]) -> None:

@@ -72,6 +72,18 @@ class LinkEvents:
     on_over: Callable[[str], None]
 
 
+NOBODY = LinkEvents(
+    on_samples=lambda _channel, _samples, _concealed: None,
+    on_still=lambda _channels: None,
+    on_paused=lambda: None,
+    on_message=lambda _message: None,
+    on_error=lambda _error: None,
+    on_stage=lambda _stage, _age_s: None,
+    on_over=lambda _reason: None,
+)
+"""Told after the end: who was told before is let go of, and is freed without a search."""
+
+
 class Link:
     """One peer connection. It lives on one event loop.
 
@@ -198,10 +210,11 @@ class Link:
     async def close(self) -> None:
         """Let go of everything. Events that have not been sent are lost: `sink.drained` before, where they matter."""
         self.stop()
-        self.sink.discard()
+        self.sink.close()
         if self._pc is not None:
             await attempt(self._log, "connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
         self.state = State.CLOSED
+        self._events = NOBODY
 
     # --- while it lives
 

@@ -316,7 +316,8 @@ class Peer:
         if going_on is None:
             channels.start()
         else:
-            self._gap.begin(asyncio.get_running_loop().time())
+            assert self._began_s is not None
+            self._gap.begin(self._began_s + going_on.age_s)  # not now: candidates were gathered meanwhile
             self._relay.replay(after=after)
             channels.go_on(after=after)
             channels.tell(Resumed(stream_time=channels.stream_time_s, is_elsewhere=True))
@@ -417,6 +418,8 @@ class Peer:
         if link is not None:
             await link.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        self._relay.disconnect()
+        self._tee.let_go()
         self._state = State.CLOSED
         self._log.info("peer ended", reason=reason)
         on_ended, self.on_ended = self.on_ended, None

@@ -19,6 +19,7 @@ from aiortc import RTCRtpReceiver
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket, RtpPacket
 
+from mediaserver.audio.clock import Samples
 from mediaserver.ingest.media_path import MediaPath
 from mediaserver.ingest.opus import load_libopus
 from mediaserver.ingest.reception import Reception
@@ -156,6 +157,7 @@ class AudioReceiver:
             self._timer.cancel()
             self._timer = None
         self._stopped = True
+        self._on_samples, self._on_bye = _unheard, _untold  # who was told before is let go of
 
     # What aiortc calls
 
@@ -238,3 +240,11 @@ class AudioReceiver:
         if self._stream is not None:
             self._stream.poll(self._loop.time())
             self._arm()
+
+
+def _unheard(_samples: Samples, _concealed: int) -> None:
+    """Samples after the end."""
+
+
+def _untold() -> None:
+    """A goodbye after the end."""

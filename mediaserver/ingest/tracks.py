@@ -54,6 +54,14 @@ class TrackEvents:
     on_bye: Callable[[int], None]
 
 
+NOBODY = TrackEvents(
+    on_samples=lambda _channel, _samples, _concealed: None,
+    on_silence=lambda _channel, _samples: None,
+    on_bye=lambda _track: None,
+)
+"""Told after the end."""
+
+
 class Tracks:
     """The receivers of a peer connection's tracks. Make it between the two descriptions.
 
@@ -105,6 +113,7 @@ class Tracks:
         """Hand on what is held, free the decoders and take no more packets; idempotent."""
         for receiver in self._receivers:
             receiver.stop()
+        self._events = NOBODY
 
     def _on_samples(self, track: int, samples: Samples, concealed: int) -> None:
         if len(self._position) > 1:

@@ -137,6 +137,7 @@ class Finals:
         if self._finalizer is not None:
             self._finalizer.cancel()
             await asyncio.gather(self._finalizer, return_exceptions=True)
+        self._on_settled = _nobody
 
     async def _decode_all(self) -> None:
         """Decode the waiting utterances in order."""
@@ -234,3 +235,7 @@ def _final_lost() -> VoiceForgeError:
         "Open fewer sessions on this node, or use a smaller model.",
         retryable=True,
     )
+
+
+def _nobody(_utterance: Utterance, _outcome: Hypothesis | VoiceForgeError | None) -> None:
+    """Told after the end."""

@@ -60,6 +60,7 @@ class Holding:
         """The session ends: nobody is waited for any more."""
         self._is_over = True
         self._stop()
+        self._on_expired = _nobody
 
     def _stop(self) -> None:
         if self._since_s is not None:
@@ -71,5 +72,10 @@ class Holding:
 
     def _expire(self) -> None:
         self._metrics.resumes_total.labels(self._door, "expired").inc()
+        on_expired = self._on_expired
         self.close()
-        self._on_expired()
+        on_expired()
+
+
+def _nobody() -> None:
+    """Told after the end."""

@@ -42,6 +42,10 @@ class Reporter:
         self.min_confidence = min_confidence
         self._seq = 0  # counts events, sent or left out: a client sees a gap
 
+    def close(self) -> None:
+        """All has been told: what comes now, nobody hears."""
+        self._sink = _Nobody()
+
     def emit(self, event: Event) -> None:
         """Send an event."""
         self._sink.send(event, self._seq)
@@ -112,3 +116,10 @@ class Reporter:
 
     def _words(self, heard: Sequence[HypothesisWord], curve: Curve) -> list[Word]:
         return told_words(heard, curve, min_confidence=self.min_confidence)
+
+
+class _Nobody:
+    """Hears what comes after the end."""
+
+    def send(self, event: Event, seq: int) -> None:
+        """Leave it out."""

@@ -118,17 +118,17 @@ class Session:
         self._effective = Effective.of(config, settings, decoder)
         self._log = log.bind(session=session_id)
 
-        self._reporter = Reporter(
-            sink,
-            stream_time_s=lambda: self.stream_time_s,
-            calibration=calibration_of(decoder.model_name) if calibration is None else calibration,
-            min_confidence=self._effective.min_confidence,
-        )
-        self._hearing = Hearing(
+        hearing = self._hearing = Hearing(
             session_id,
             capacity_samples=samples_in(s=max(settings.max_utterance_s, LONGEST_S) + RING_SPARE_S),
             languages=self._languages(),
             start_sample=start.sample,
+        )
+        self._reporter = Reporter(
+            sink,
+            stream_time_s=lambda: seconds(hearing.received_samples),
+            calibration=calibration_of(decoder.model_name) if calibration is None else calibration,
+            min_confidence=self._effective.min_confidence,
         )
         self._endpointer = Endpointer(self._effective.endpointer, start_sample=start.sample)
         self._turns = Turns(session_id, hearing=self._hearing, pool=turns, endpointer=self._endpointer)
@@ -450,3 +450,6 @@ class Session:
             )
         )
         self._reporter.emit(Closed(reason=reason))
+        # Nothing refers back from here on: it is freed when its owner lets go of it, and needs no search.
+        self._reporter.close()
+        self.on_close_stream = self.on_finalized = self.on_inner = None

@@ -33,6 +33,10 @@ class Tee:
         self._outlet = outlet
         self._taps = tuple(taps)
 
+    def let_go(self) -> None:
+        """The client is gone; those who listen in are still told."""
+        self._outlet = _Nobody()
+
     def begin(self, channels: Channels) -> None:
         """Tell those who listen in what they listen to."""
         for tap in self._taps:
@@ -43,3 +47,10 @@ class Tee:
         self._outlet.send(event, seq, channel)
         for tap in self._taps:
             tap.send(event, seq, channel)
+
+
+class _Nobody:
+    """An outlet without a client."""
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """Leave it out."""
