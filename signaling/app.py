@@ -28,6 +28,7 @@ from signaling.jobs_bell import JobsBell
 from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.outbound import Outbound
+from signaling.privacy.endings import Endings
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
@@ -201,7 +202,15 @@ def make_app(
         metrics=metrics,
         state=shared.state,
     )
-    privacy = Privacy(settings, database=accounts.database, jobs=jobs, logs=logs, audit=audit)
+    privacy = Privacy(
+        settings,
+        database=accounts.database,
+        jobs=jobs,
+        logs=logs,
+        audit=audit,
+        endings=Endings(registry=registry, flush=meter.flush),
+        is_alone=lambda: member is None or member.places.is_alone,
+    )
     revocations = Revocations(keys=accounts.keys, registry=registry)
     guard = Guard(
         settings=settings,

@@ -126,6 +126,7 @@ class LiveSession:
         channels: how many are heard in it: each costs what a session of one channel does.
         asked: what its door wants to know again where another process goes on with it; may hold secrets.
         former: names, in the state that processes share, of the URLs that it had at other ones.
+        began_at: when it was opened, wherever that was; in seconds since 1970.
         on_gone: called once each, when it has left the registry.
     """
 
@@ -141,6 +142,7 @@ class LiveSession:
     trace_id: str = field(default_factory=lambda: str(get_contextvars().get("trace_id", "")))
     asked: dict[str, str] = field(default_factory=dict, repr=False)
     former: tuple[str, ...] = ()
+    began_at: float = field(default_factory=time.time)
     on_gone: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -228,6 +230,7 @@ class Registry:
         else:
             self._require_place(channels)
         live = LiveSession(session_id, door, peer, current_principal(), new_secret(self._place_id), channels=channels)
+        live.began_at -= age_s or 0.0
         self._limiter.opened(live.principal, now_s=time.monotonic(), is_new=age_s is None)
         self._by_secret[live.secret] = live
         self._metrics.sessions.labels(door).inc()

@@ -38,6 +38,12 @@ TOLD_BEFORE: Mapping[str, VoiceForgeError] = {
         "The key's minutes of this month are used up.",
         "Wait for the next month, by UTC, or ask for more.",
     ),
+    "data_deleted": VoiceForgeError(
+        "DATA_DELETED",
+        "All data of this session's tenant is being deleted, and what the session knows with it.",
+        "Open a new session.",
+        retryable=True,
+    ),
 }
 """What a client is told before the end, where the end's reason alone would leave it guessing."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -50,8 +50,8 @@ TABLES = ("jobs", "results", "deliveries", "uploads", "usage")
 ALWAYS_NOT_COVERED = (
     "What clients and receivers of webhooks were told, and the operator's backups.",
     "Blocks of the disk that deleted files lay on, until the file system uses them again.",
-    "Events of sessions that run, and in the memory of other processes of sessions that have just ended: those are "
-    "forgotten within seconds after the request, and records for coming back expire within `resume_window_s`.",
+    "What other processes have in memory of the tenant's sessions: they end those that run and forget them within "
+    "seconds after the request; records for coming back expire within `resume_window_s`.",
 )
 OF_POSTGRES = (
     "PostgreSQL's write-ahead log, replicas, and pages whose rows were freed by VACUUM and are not yet used again.",
@@ -60,6 +60,10 @@ NOT_COMPACTED = ("The database's file was too large to be written anew: `voicefo
 NOT_SCRUBBED = ("SQLite's log could not be emptied while somebody read: it is tried again every 30 s.",)
 
 StopJobs = Callable[[Sequence[str]], None]
+
+
+async def _ends_none(_erasure: Erasure) -> int:
+    return 0
 
 
 class Eraser:
@@ -71,6 +75,8 @@ class Eraser:
         erasures: the requests.
         signer: gives what signs certificates; asked off the event loop.
         stop_jobs: stops jobs that run in this process.
+        end_sessions: ends the sessions of this process that the request is about, and waits until none runs anywhere;
+            how many.
         forget: forgets what is in its memory of a tenant's ended sessions; how many.
         wall_s: seconds since 1970.
     """
@@ -83,6 +89,7 @@ class Eraser:
         *,
         signer: Callable[[], Signer],
         stop_jobs: StopJobs = lambda _ids: None,
+        end_sessions: Callable[[Erasure], Awaitable[int]] = _ends_none,
         forget: Callable[[str], int] = lambda _tenant: 0,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
@@ -91,6 +98,7 @@ class Eraser:
         self._erasures = erasures
         self._signer = signer
         self._stop_jobs = stop_jobs
+        self._end_sessions = end_sessions
         self._forget = forget
         self._wall_s = wall_s
 
@@ -102,11 +110,13 @@ class Eraser:
             OSError: a file cannot be deleted, or the key not be read.
         """
         began_s = self._wall_s()
+        ended = await self._end_sessions(erasure)
         jobs, ran = await self._erase_jobs(erasure)
         uploads = await self._erase_uploads(erasure)
         await self._erase_usage(erasure)
         async with self._database.writing() as session:
-            await self._erasures.count(session, erasure, {"event_logs": self._forget(erasure.tenant)})
+            sessions = {"event_logs": self._forget(erasure.tenant), **({"sessions_ended": ended} if ended else {})}
+            await self._erasures.count(session, erasure, sessions)
         if ran:
             await asyncio.sleep(STOPPED_S)
             for job_id in ran:
@@ -162,7 +172,7 @@ class Eraser:
         count = AT_ONCE
         while count == AT_ONCE:
             async with self._database.writing() as session:
-                count = await roll_up_some(session, *_usage_of(erasure), keeps_totals=erasure.keeps_totals)
+                count = await roll_up_some(session, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
                 await self._erasures.count(session, erasure, {"usage_rows": count})
         if not erasure.keeps_totals:
             async with self._database.writing() as session:
@@ -200,7 +210,7 @@ class Eraser:
                 )
                 or 0,
                 "uploads": await _count(session, Upload.id, _uploads_of(erasure)),
-                "usage_rows": await _count(session, Usage.id, _usage_of(erasure)),
+                "usage_rows": await _count(session, Usage.id, usage_of(erasure)),
             }
             totals = await _count(session, UsageDay.day, (UsageDay.tenant == erasure.tenant,))
         files = await self._files.present(names)
@@ -240,7 +250,8 @@ def _uploads_of(erasure: Erasure) -> tuple[ColumnElement[bool], ...]:
     return Upload.tenant == erasure.tenant, Upload.created_at <= erasure.requested_at
 
 
-def _usage_of(erasure: Erasure) -> tuple[ColumnElement[bool], ...]:
+def usage_of(erasure: Erasure) -> tuple[ColumnElement[bool], ...]:
+    """Which rows of usage a request is about."""
     return Usage.tenant == erasure.tenant, Usage.began_at <= erasure.requested_at
 
 

@@ -6,6 +6,7 @@ on after a crash neither loses nor doubles a count.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -19,12 +20,17 @@ from mediaserver.jobs.store import new_id
 from mediaserver.storage.database import Database
 from mediaserver.storage.tenants import Erasure
 from signaling.auth.keys import TENANT_LETTERS
+from signaling.problems import LimitError
 
 UNFINISHED_MAX = 100
 """Requests at once; one more is refused. One takes seconds."""
 
 OF_TENANT_MAX = 4
 """Of one tenant, so that it keeps nobody else from asking: the last of them deletes what all before it would."""
+
+OF_TENANT_IN_PERIOD, PERIOD_S = 6, 3600.0
+"""What a tenant may ask for itself. Each writes SQLite's file anew, which keeps everybody else waiting for a second or
+two, and stays in the database for good."""
 
 FULL_RETRY_AFTER_S = 30
 LEASE_S = 30.0
@@ -53,17 +59,21 @@ class Erasures:
         self._database = database
         self._wall_s = wall_s
 
-    async def request(self, tenant: str, *, requested_by: str, keeps_totals: bool = True) -> Erasure:
+    async def request(
+        self, tenant: str, *, requested_by: str, keeps_totals: bool = True, is_own: bool = False
+    ) -> Erasure:
         """Ask for all data of a tenant to be deleted that is there now.
 
         Args:
             tenant: whose.
             requested_by: a key's id, or what stands for a person at the machine.
             keeps_totals: whether the totals of days stay, for billing.
+            is_own: whether the tenant itself asks, which is bounded by `OF_TENANT_IN_PERIOD`.
 
         Raises:
             ConfigError: INVALID_TENANT.
             CapacityError: TOO_MANY_ERASURES.
+            LimitError: ERASED_TOO_OFTEN.
         """
         if not TENANT_LETTERS.fullmatch(tenant):
             raise ConfigError(
@@ -75,6 +85,8 @@ class Erasures:
                 raise _too_many(f"{UNFINISHED_MAX} deletions are under way already.")
             if (await session.scalar(unfinished.where(Erasure.tenant == tenant)) or 0) >= OF_TENANT_MAX:
                 raise _too_many(f"{OF_TENANT_MAX} deletions of this tenant's data are under way already.")
+            if is_own:
+                await self._require_rare(session, tenant)
             row = Erasure(
                 id=new_id("era"),
                 tenant=tenant,
@@ -89,6 +101,25 @@ class Erasures:
             )
             session.add(row)
         return row
+
+    async def _require_rare(self, session: AsyncSession, tenant: str) -> None:
+        now_s = self._wall_s()
+        recent = (
+            await session.scalars(
+                select(Erasure.requested_at)
+                .where(Erasure.tenant == tenant, Erasure.requested_at > now_s - PERIOD_S)
+                .order_by(Erasure.requested_at.desc())
+                .limit(OF_TENANT_IN_PERIOD)
+            )
+        ).all()
+        if len(recent) >= OF_TENANT_IN_PERIOD:
+            after_s = max(1, math.ceil(recent[-1] + PERIOD_S - now_s))
+            raise LimitError(
+                "ERASED_TOO_OFTEN",
+                f"{OF_TENANT_IN_PERIOD} deletions of this tenant's data were asked for within an hour.",
+                f"Try again in {after_s} s, or delete single recordings. What came before the last one is gone.",
+                retry_after_s=after_s,
+            )
 
     async def get(self, erasure_id: str) -> Erasure | None:
         """A request by its id."""

@@ -13,18 +13,24 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
+from mediaserver.storage.tenants import Erasure
 from signaling.eventlogs import EventLogs
 from signaling.privacy.certificate import Signer
-from signaling.privacy.eraser import Eraser
+from signaling.privacy.endings import ENDED_S, Endings
+from signaling.privacy.eraser import Eraser, usage_of
 from signaling.privacy.erasures import Erasures
 from signaling.privacy.tenants import Tenants
 from signaling.scratch import sweep_scratch
 from signaling.seeing.audit import Audit
+from signaling.usage.rollup import roll_up
 
 log = structlog.get_logger(__name__)
 
 LOOK_PERIOD_S = 2.0
 """How often it is looked for requests that another process took; those of this one wake it at once."""
+
+OTHERS_S = LOOK_PERIOD_S + ENDED_S + 1.0
+"""By then every process has seen a request, ended the sessions it is about, and written down what these used."""
 
 UPKEEP_PERIOD_S = 3600.0
 
@@ -40,6 +46,8 @@ class Privacy:
         database: of keys, usage and recordings.
         jobs: whose recordings are deleted, and stopped.
         logs: events of sessions that have ended, which requests of other processes concern too.
+        endings: ends sessions.
+        is_alone: whether no other process has sessions.
         audit: hears what was deleted.
         wall_s: seconds since 1970.
     """
@@ -52,11 +60,15 @@ class Privacy:
         jobs: Jobs,
         logs: EventLogs,
         audit: Audit,
+        endings: Endings,
+        is_alone: Callable[[], bool] = lambda: True,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._logs = logs
         self._audit = audit
+        self._endings = endings
+        self._is_alone = is_alone
         self._wall_s = wall_s
         self._wake = asyncio.Event()
         self._seen: dict[str, float] = {}  # bound: requests of SEEN_S, of which UNFINISHED_MAX wait
@@ -68,6 +80,7 @@ class Privacy:
             self.erasures,
             signer=lambda: Signer.of(settings),
             stop_jobs=jobs.stop_deleted,
+            end_sessions=self._end_everywhere,
             forget=logs.forget_tenant,
             wall_s=wall_s,
         )
@@ -112,10 +125,24 @@ class Privacy:
             )
         now_s = self._wall_s()
         for erasure in await self.erasures.all(since_s=now_s - SEEN_S):
+            await self._end_here(erasure)  # again and again: one may come back here that was held elsewhere
             if erasure.id not in self._seen:
                 self._seen[erasure.id] = now_s
                 self._logs.forget_tenant(erasure.tenant)
         self._seen = {name: seen_s for name, seen_s in self._seen.items() if abs(now_s - seen_s) < 2 * SEEN_S}
+
+    async def _end_here(self, erasure: Erasure) -> None:
+        """What another process was asked to delete."""
+        if await self._endings.end(erasure):
+            await roll_up(self._database, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
+            self._logs.forget_tenant(erasure.tenant)
+
+    async def _end_everywhere(self, erasure: Erasure) -> int:
+        """End a request's sessions here, and give other processes the time to do so."""
+        ended = await self._endings.end(erasure)
+        if not self._is_alone():
+            await asyncio.sleep(OTHERS_S)
+        return ended
 
     async def _give_back(self, erasure_id: str) -> None:
         try:

@@ -55,6 +55,7 @@ TERMS = Terms(
         "session_max": (WSCloseCode.POLICY_VIOLATION, "The session has lasted as long as one may."),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
         "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
+        "data_deleted": (WSCloseCode.POLICY_VIOLATION, "The data of this session's tenant is being deleted."),
     },
 )
 

@@ -111,14 +111,15 @@ BUSY = Refusal(
     ("TOO_MANY_ERASURES", "DATABASE_BUSY", "DATABASE_DOWN"),
     headers={"Retry-After": RetryAfter},
 )
+TOO_OFTEN = Refusal(HTTPStatus.TOO_MANY_REQUESTS, ("ERASED_TOO_OFTEN",), headers={"Retry-After": RetryAfter})
 ONE = {"tenant": TenantName}
 TAKEN = {
     HTTPStatus.ACCEPTED: Answer("It is taken, and survives a restart.", {JSON: ErasureBody}, {"Location": Location})
 }
 DELETES = (
-    "All recordings with their files, transcripts and webhooks that are still owed, uploads, and which session used "
-    "what, as it is now; recordings under way are stopped. It takes seconds, then a signed certificate "
-    "says what was deleted and that nothing was found afterwards."
+    "Sessions that run are ended, with the reason `data_deleted`. All recordings with their files, transcripts and "
+    "webhooks that are still owed, uploads, and which session used what, as it is now; recordings under way are "
+    "stopped. It takes seconds, then a signed certificate says what was deleted and that nothing was found afterwards."
 )
 
 LIST = Operation(
@@ -167,7 +168,7 @@ ERASE_OWN = Operation(
     description=DELETES + " Totals of usage by day stay.",
     query=NoQuery,
     answers=TAKEN,
-    refusals=[Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG",)), BUSY],
+    refusals=[Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG",)), TOO_OFTEN, BUSY],
 )
 ERASURES = Operation(
     summary="Requests to delete",
@@ -243,7 +244,8 @@ class PrivacyDoor:
         """DELETE all data of one's own tenant: 202 with the request."""
         read_query(NoQuery, request.query)
         _require_key(principal_of(request))
-        return await self._erase(request, principal_of(request).tenant, keeps_totals=True)
+        tenant = principal_of(request).tenant
+        return await self._erase(request, tenant, keeps_totals=True, is_own=True)
 
     @described(ERASURES)
     async def erasures(self, request: web.Request) -> web.Response:
@@ -268,9 +270,11 @@ class PrivacyDoor:
             )
         return _told(ErasureBody.of(row))
 
-    async def _erase(self, request: web.Request, tenant: str, *, keeps_totals: bool) -> web.Response:
+    async def _erase(
+        self, request: web.Request, tenant: str, *, keeps_totals: bool, is_own: bool = False
+    ) -> web.Response:
         by = principal_of(request).key_id or AT_THE_MACHINE
-        row = await self._privacy.erasures.request(tenant, requested_by=by, keeps_totals=keeps_totals)
+        row = await self._privacy.erasures.request(tenant, requested_by=by, keeps_totals=keeps_totals, is_own=is_own)
         concerning(request, tenant=tenant, erasure=row.id)
         self._privacy.wake()
         return _told(ErasureBody.of(row), status=HTTPStatus.ACCEPTED, location=f"{ERASURES_PATH}/{row.id}")

@@ -59,6 +59,7 @@ TERMS = Terms(
         "session_max": (WSCloseCode.INTERNAL_ERROR, "The session has lasted as long as one may."),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
         "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
+        "data_deleted": (WSCloseCode.POLICY_VIOLATION, "The data of this session's tenant is being deleted."),
     },
     failed=(WSCloseCode.INTERNAL_ERROR, "NET-0000 The server failed at this session."),
 )

@@ -50,6 +50,7 @@ TERMS = Terms(
         "session_max": (WSCloseCode.OK, "session_expired"),
         "key_ended": (WSCloseCode.POLICY_VIOLATION, "The key that opened this session no longer works."),
         "minutes_used_up": (WSCloseCode.POLICY_VIOLATION, "The key's minutes of this month are used up."),
+        "data_deleted": (WSCloseCode.POLICY_VIOLATION, "The data of this session's tenant is being deleted."),
         "shutdown": (WSCloseCode.GOING_AWAY, "The server is shutting down."),
     },
 )

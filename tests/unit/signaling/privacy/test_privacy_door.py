@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from front_door import OFFER, SDP, Node, StartNode
+from sqlalchemy import select
 
 from mediaserver.jobs.store import NewJob, Store
-from signaling.app import ACCOUNTS
+from mediaserver.storage.usage import Usage
+from signaling.app import ACCOUNTS, PRIVACY
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope, TokenKind
 from signaling.privacy import service
 from signaling.privacy.certificate import problem_of
 from signaling.privacy.eraser import Eraser
+from signaling.privacy.erasures import OF_TENANT_IN_PERIOD
 
 TENANTS = "/api/v1/admin/tenants"
 
@@ -140,18 +143,60 @@ async def test_other_processes_forget_too_and_one_that_fails_keeps_nobody_waitin
     assert (await ask(both[0], "GET", f"/api/v1/erasures/{broken['id']}", admin))[1]["state"] == "running"
 
 
-async def test_events_of_sessions_that_ended_are_forgotten_too(node: Node) -> None:
+async def test_sessions_that_run_are_ended_and_forgotten(node: Node) -> None:
     admin, stream = await headers(node, "house", Scope.ADMIN), await headers(node, "acme", Scope.STREAM)
+    other = await headers(node, "other", Scope.STREAM)
     logs = []
-    for _ in range(2):
-        async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
+    for sent in (stream, stream, other):
+        async with node.client.post("/whip", data=OFFER, headers={**SDP, **sent}) as response:
             assert response.status == 201
             logs.append(response.headers["Location"])
     async with node.client.delete(logs[0]) as response:
         assert response.status == 200
     _, body = await ask(node, "DELETE", f"{TENANTS}/acme/data", admin)
-    assert (await completed(node, body["id"], admin))["deleted"]["event_logs"] == 1
-    async with node.client.get(f"{logs[0]}/events") as response:
-        assert response.status == 404
-    async with node.client.get(f"{logs[1]}/events") as response:
-        assert response.status == 200, "it runs"
+    done = await completed(node, body["id"], admin)
+    assert (done["deleted"]["event_logs"], done["deleted"]["sessions_ended"]) == (2, 1)
+    assert done["certificate"]["statement"]["is_complete"]
+    assert [peer.closed for peer in node.peers] == [["client"], ["data_deleted"], []]
+    for log, status in zip(logs, (404, 404, 200), strict=True):
+        async with node.client.get(f"{log}/events") as response:
+            assert response.status == status
+    async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
+        assert response.status == 201, "a new one is welcome"
+    await node.app[PRIVACY].look()
+    assert node.peers[-1].closed == []
+
+
+async def test_other_processes_end_theirs_and_what_these_used_names_no_session(
+    start_node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOK_PERIOD_S", 0.05)
+    both = [await start_node(data_dir=tmp_path / "data") for _ in range(2)]
+    admin, stream = await headers(both[0], "house", Scope.ADMIN), await headers(both[0], "acme", Scope.STREAM)
+    for node in both:
+        async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
+            assert response.status == 201
+    _, body = await ask(both[0], "DELETE", f"{TENANTS}/acme/data", admin)
+    await completed(both[0], body["id"], admin)
+    async with asyncio.timeout(20):
+        while not both[1].peers[0].closed:
+            await asyncio.sleep(0.05)
+    await both[1].app[PRIVACY].look()
+    assert [node.peers[0].closed for node in both] == [["data_deleted"]] * 2
+    async with both[0].app[ACCOUNTS].database.reading() as session:
+        assert (await session.scalars(select(Usage.id).where(Usage.tenant == "acme"))).all() == []
+
+
+async def test_a_tenant_cannot_keep_the_database_busy_with_deletions(node: Node) -> None:
+    """Each writes SQLite's file anew; an administrator may all the same."""
+    own, other = await headers(node, "acme", Scope.JOBS), await headers(node, "other", Scope.JOBS)
+    admin = await headers(node, "house", Scope.ADMIN)
+    for _ in range(OF_TENANT_IN_PERIOD):
+        status, body = await ask(node, "DELETE", "/api/v1/data", own)
+        assert status == 202
+        await completed(node, body["id"], own)
+    async with node.client.delete("/api/v1/data", headers=own) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (429, "ERASED_TOO_OFTEN")
+        assert 3500 < int(response.headers["Retry-After"]) <= 3600
+    assert (await ask(node, "DELETE", "/api/v1/data", other))[0] == 202
+    assert (await ask(node, "DELETE", f"{TENANTS}/acme/data", admin))[0] == 202
