@@ -14,6 +14,7 @@ import { Patience, persist, reasonOf } from "./resuming.ts";
 import { Sequence } from "./sequence.ts";
 import { Source } from "./source.ts";
 import { NO_STATS, type ConnectionStats } from "./stats.ts";
+import { Told } from "./told.ts";
 import type { Transport } from "./transport.ts";
 import { isBlocked, wayBy, waysOf } from "./ways.ts";
 import { WebSocketWay } from "./websocket.ts";
@@ -31,6 +32,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
   readonly #options: ClientOptions;
   readonly #addresses: Addresses;
   readonly #sequence = new Sequence();
+  readonly #told = new Told();
   readonly #abort = new AbortController();
   readonly #pulse: Pulse;
   readonly #patience = new Patience();
@@ -165,7 +167,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
       const error = faults.toldOf(cause);
       if (second === undefined || !isBlocked(error) || this.#abort.signal.aborted) throw error;
       this.#closeConnections();
-      this.#transport?.end();
+      this.#transport?.end(false);
       this.emit("warning", faults.udpBlocked(error));
       return await this.#openBy(second);
     }
@@ -201,6 +203,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (step === "duplicate" && !OF_CONNECTION.has(event.type)) return;
     if (step !== null && step !== "duplicate") this.emit("gap", step);
     if (event.type === "unknown") return;
+    if ((event.type === "interim" || event.type === "final") && this.#told.isKnown(event)) return;
     this.emit("event", event);
     this.#dispatch(event);
   }
@@ -330,7 +333,7 @@ export class VoiceForgeClient extends Emitter<ClientEvents> {
     if (this.#state === "closed") return;
     this.#pulse.stop();
     this.#unwatch();
-    this.#transport?.end();
+    this.#transport?.end(this.#state === "resuming" && reason === "client");
     this.#source?.stop();
     this.#setState("closed");
     this.#abort.abort(faults.closedHere());

@@ -47,6 +47,10 @@ export interface Transport {
   stats(): Promise<ConnectionStats>;
   /** Bytes that came on the newest connection, whatever they say; null where that is not known. */
   received(): Promise<number | null>;
-  /** Lets go of the session and of everything that belongs to it. */
-  end(): void;
+  /**
+   * Lets go of the session and of everything that belongs to it.
+   *
+   * @param isHeld whether the server waits for us, and is to be told that nobody comes.
+   */
+  end(isHeld: boolean): void;
 }

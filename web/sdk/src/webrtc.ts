@@ -58,7 +58,7 @@ export class WebRtc implements Transport {
     try {
       await peer.negotiate(async (offer) => {
         const whip = await createSession(url, offer, token, signal);
-        if (this.#hasEnded) void deleteSession(whip, token); // while the answer was on its way
+        if (this.#hasEnded) void deleteSession(whip.resource, token); // while the answer was on its way
         this.#whip = whip;
         return whip;
       }, signal);
@@ -91,7 +91,7 @@ export class WebRtc implements Transport {
   end(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    if (this.#whip !== null) void deleteSession(this.#whip, this.#token);
+    if (this.#whip !== null) void deleteSession(this.#whip.resource, this.#token);
   }
 
   async #report(): Promise<Record<string, unknown>[]> {

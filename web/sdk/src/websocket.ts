@@ -11,6 +11,7 @@ import { Outbox } from "./outbox.ts";
 import { Socket } from "./socket.ts";
 import { NO_STATS, type ConnectionStats } from "./stats.ts";
 import type { Connection, Hears, Transport } from "./transport.ts";
+import { deleteSession } from "./whip.ts";
 
 export interface WebSocketOptions {
   readonly addresses: Addresses;
@@ -80,8 +81,9 @@ export class WebSocketWay implements Transport {
     return null;
   }
 
-  end(): void {
+  end(isHeld: boolean): void {
     this.#hasEnded = true;
+    if (isHeld && this.#terms) void deleteSession(this.#options.addresses.session(this.#terms.path), undefined);
     this.#capture?.close();
     this.#capture = null;
     this.outbox.end();

@@ -63,10 +63,10 @@ export async function trickle(
   return response.ok;
 }
 
-/** Ends the session (RFC 9725 §4.2). Survives the page being closed; a server that is gone needs no telling. */
-export async function deleteSession(session: WhipSession, token: string | undefined): Promise<void> {
+/** Ends the session (RFC 9725 §4.2; by its WebSocket's address likewise). Survives the page being closed; a server that is gone needs no telling. */
+export async function deleteSession(resource: URL, token: string | undefined): Promise<void> {
   try {
-    await fetch(session.resource, { method: "DELETE", keepalive: true, headers: bearer(token) });
+    await fetch(resource, { method: "DELETE", keepalive: true, headers: bearer(token) });
   } catch {
     // The server's own watchdog ends a session whose client it cannot reach.
   }

@@ -231,3 +231,24 @@ test("a connection that is lost again before it is greeted is only one more atte
   assert.equal(client.state, "connected");
   assert.deepEqual(told.slice(0, 2), ["resuming", "connected"]);
 });
+
+test("a server that does not know yet who has the session is offered again when it says", async () => {
+  const { client, told } = await connected();
+  browser.becomes("failed");
+  const answer = browser.answer;
+  browser.answer = () => refusal(503, "SESSION_MOVING", 4);
+  await later(250);
+  browser.gathered();
+  await browser.settle();
+  browser.answer = answer;
+  const posts = () => browser.methods.filter((method) => method === "POST").length;
+  const before = posts();
+  await later(3_900);
+  assert.deepEqual([client.state, posts()], ["resuming", before]);
+  await later(200);
+  browser.gathered();
+  await browser.settle();
+  browser.opened();
+  browser.says("resumed", RESUMED);
+  assert.deepEqual(told, ["resuming", "connected", "resumed 4.35 false"]);
+});
