@@ -69,7 +69,10 @@ class CallsDoor:
 
     @described(HANG_UP)
     async def hang_up(self, request: web.Request) -> web.Response:
-        """POST: 200 once the call's finals are out and it is closed. The URL is a secret; no key is asked for."""
+        """POST: 200 once the call's finals are out and it is closed.
+
+        A key is asked for as for opening a call, as OpenAI does; the URL, a secret, says which call.
+        """
         secret = request.match_info["call_id"].removeprefix(CALL_PREFIX)
         live = self._registry.find(secret)
         if live is None or live.door != DOOR:
