@@ -36,7 +36,8 @@ def load(**own: Any) -> Measure:
     """CPU and memory of connected peers, and the time until they are in.
 
     Peers are real to the server (ICE, DTLS, SRTP, data channel); what they send was encoded before. 20, 50 and 100 are
-    connected and silent, then some of them speak, then they come all at once. Takes 5 minutes (--short: 1.5).
+    connected and silent, then some of them speak, then they come all at once. Ctrl-C and SIGTERM tell the steps that
+    are over. Takes 5 minutes (--short: 1.5).
     """
     return lambda job: load_.measure(job, **own)
 
@@ -65,7 +66,14 @@ def load(**own: Any) -> Measure:
     type=click.FloatRange(0, 1),
     default=soak_.DROPPED,
     show_default=True,
-    help="Share of sessions that end without a word.",
+    help="Share of sessions whose connection is lost without a word.",
+)
+@click.option(
+    "--returning",
+    type=click.FloatRange(0, 1),
+    default=soak_.RETURNING,
+    show_default=True,
+    help="Share of those that come back after 1 to 5 s, and resume.",
 )
 @click.option(
     "--driver-processes", "processes", type=click.IntRange(1), default=1, show_default=True, help="That play the peers."
@@ -75,7 +83,8 @@ def load(**own: Any) -> Measure:
 def soak(**own: Any) -> Measure:
     """Half an hour at 80 % load: memory flat, no final lost.
 
-    Sessions come, speak, go or are dropped; memory, files, loop lag and every final are watched. Ctrl-C tells what
-    there is. Takes --minutes and two more to begin and end.
+    Sessions come, speak, go or are dropped, and some of these come back; memory, files, loop lag and every final are
+    watched. Ctrl-C and SIGTERM tell what there is; each look is written to soak.jsonl under --out as it comes. Takes
+    --minutes and two more to begin and end.
     """
     return lambda job: soak_.measure(job, **own)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from benchmarks import corpus
+from benchmarks.ending import EndedError, heeding_signals
 from benchmarks.job import Job
 from benchmarks.machine import provenance, typed_command
 from benchmarks.report import Result, markdown, save, show
@@ -28,6 +29,9 @@ from mediaserver.session_config import config_error
 from mediaserver.settings import Settings
 
 DEFAULT_OUT = Path("benchmarks/out")
+
+SIGNALLED = 128
+"""What a shell adds to the number of the signal that ended a command, for its status."""
 
 Measure = Callable[[Job], Coroutine[Any, Any, Result]]
 """A measurement with its own options chosen."""
@@ -97,8 +101,12 @@ def _run(measure: Measure, *, data: Path | None, out: Path, settings: Settings, 
     )
     where = provenance(typed_command())
     aside = Console(stderr=True)
-    job = Job(corpus.find(data), settings, _models(settings, aside), aside, Normaliser(), short)
-    result = asyncio.run(measure(job))
+    job = Job(corpus.find(data), settings, _models(settings, aside), aside, Normaliser(), short, out, where)
+    try:
+        result = asyncio.run(heeding_signals(measure(job)))
+    except EndedError as ended:
+        job.say(f"ended by {ended.signal.name}, with nothing to tell")
+        sys.exit(SIGNALLED + ended.signal)
     result.details["corpus"] = job.corpus.name
     result.details["settings"] = settings.model_dump(mode="json", exclude={"ice_servers", "cors_origins", "model_dir"})
     paths = save(result, where, out)
@@ -108,7 +116,7 @@ def _run(measure: Measure, *, data: Path | None, out: Path, settings: Settings, 
         console = Console()
         show(result, console)
         console.print(f"[dim]{where.machine}, commit {where.commit}[/dim]", highlight=False)
-    aside.print(f"[dim]written: {', '.join(str(path) for path in paths)}[/dim]", highlight=False)
+    job.say(f"written: {', '.join(str(path) for path in paths)}")
     if result.failed:
         sys.exit(1)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.corpus import Corpus, Recording
 from benchmarks.drive import Drive, Take
 from benchmarks.loops import loops
+from benchmarks.machine import Provenance
 from benchmarks.scoring import Errors, Normaliser, total, word_errors
 from benchmarks.screen import ScreenScore, final_text, score_stream
 from benchmarks.stack import Models
@@ -32,6 +36,8 @@ class Job:
 
     Args:
         short: whether a small subset is enough: for trying things out, not for publishing.
+        out: folder for what is written while it is measured; None: nothing is.
+        where: the machine and the command, for that.
     """
 
     corpus: Corpus
@@ -40,6 +46,13 @@ class Job:
     console: Console
     normaliser: Normaliser
     short: bool = False
+    out: Path | None = None
+    where: Provenance | None = None
+
+    def say(self, line: str) -> None:
+        """A line of how it goes, for people; in one piece also where the console is no terminal."""
+        with suppress(OSError):  # of a terminal that is closed there is still a file to be written
+            self.console.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
 
     def progress(self, *, in_seconds: bool) -> Progress:
         """A progress bar on the console; steps are counted in files or in seconds of audio."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import reels
 from benchmarks.corpus import Recording
+from benchmarks.ending import until_interrupted
 from benchmarks.job import Job
 from benchmarks.latency import CATEGORIES, MIN_DBFS
 from benchmarks.load_server import Look, lag_s, look
@@ -110,34 +111,47 @@ class _Span:
 
 
 class Bench:
-    """The server and its peers during a benchmark."""
+    """A server and its peers during a benchmark.
 
-    def __init__(self, job: Job, server: servers.Server, drivers: Drivers, recordings: Sequence[Recording]) -> None:
+    Args:
+        recordings: what is said, by number.
+        steps: where each step goes once it is over.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        server: servers.Server,
+        drivers: Drivers,
+        recordings: Sequence[Recording],
+        steps: list[Step],
+    ) -> None:
         self._job = job
         self._server = server
         self._drivers = drivers
         self._recordings = recordings
+        self._steps = steps
         self._refused = 0
         self._peers = 0
         self._before: Look | None = None
-        self.steps: list[Step] = []
 
     async def warm_up(self, idle: str) -> None:
         """Let the first peers in, and look at what the server holds then."""
+        self._job.say(f"a server runs; {WARM_UP} peers warm it up")
         await self._drivers.open(WARM_UP, per_s=RATE_PER_S, idle=idle)
         self._peers = WARM_UP
         await asyncio.sleep(SETTLE_S)
         self._before = await look(self._server)
         self._refused = sum((await self._drivers.report()).refused.values())
 
-    async def silent(self, what: str, idle: str, count: int, seconds: float) -> Step:
+    async def silent(self, what: str, idle: str, count: int, seconds: float) -> None:
         """Let peers in until there are `count`, and look at what they cost while nobody speaks."""
         set_ups, took_s = await self._drivers.open(max(0, count - self._peers), per_s=RATE_PER_S, idle=idle)
         self._peers = count
         await asyncio.sleep(SETTLE_S)
-        step = await self._measured(what, seconds, set_ups=set_ups, set_ups_s=took_s, is_sent_whole=idle != reels.DTX)
-        self.steps.append(step)
-        return step
+        self._add(
+            await self._measured(what, seconds, set_ups=set_ups, set_ups_s=took_s, is_sent_whole=idle != reels.DTX)
+        )
 
     async def speaking(self, at_once: int, seconds: float) -> None:
         """Have some speak at a time, look at the costs, then let everybody go with all finals."""
@@ -148,10 +162,11 @@ class Bench:
         self._peers = 0
         score = sum((peer.score for peer in last.left), ScreenScore())
         errors = errors_of(self._job, self._recordings, last.left)
-        self.steps.append(replace(step, score=score, errors=errors, unheard=unheard_of(self._recordings, last.left)))
+        self._add(replace(step, score=score, errors=errors, unheard=unheard_of(self._recordings, last.left)))
 
     async def burst(self, count: int, idle: str) -> None:
         """Have peers come all at once, and go."""
+        self._job.say(f"{count} peers come all at once")
         before = await look(self._server)
         began_s = self._drivers.cpu_s()
         set_ups, took_s = await self._drivers.open(count, per_s=1000.0 * count, idle=idle)
@@ -159,18 +174,23 @@ class Bench:
         report = await self._drivers.close()
         self._peers = 0
         span = _Span(before, after, self._drivers.cpu_s() - began_s, report)
-        self.steps.append(self._step("all at once", count, span, set_ups=set_ups, set_ups_s=took_s))
+        self._add(self._step("all at once", count, span, set_ups=set_ups, set_ups_s=took_s))
 
     async def leave(self) -> Report:
         """Everybody goes."""
         self._peers = 0
         return await self._drivers.close()
 
+    def _add(self, step: Step) -> None:
+        self._steps.append(step)
+        self._job.say(step.summary)
+
     async def _measured(
         self, what: str, seconds: float, *, is_sent_whole: bool, set_ups: Sequence[SetUp] = (), set_ups_s: float = 0.0
     ) -> Step:
         sent = (await self._drivers.report()).packets
         before, began_s = await look(self._server), self._drivers.cpu_s()
+        self._job.say(f"{self._peers} peers, {what}: {seconds:.0f} s")
         with self._job.progress(in_seconds=True) as progress:
             task = progress.add_task(f"{self._peers} peers, {what}", total=seconds)
             for _ in range(round(seconds)):
@@ -232,7 +252,8 @@ async def measure(
     burst = SHORT_BURST if job.short else BURST
     recordings = recordings_for(job)
     steps: list[Step] = []
-    with TemporaryDirectory() as folder:
+    job.say(f"{len(recordings)} recordings are encoded")
+    with TemporaryDirectory() as folder, until_interrupted() as cut:
         path = Path(folder) / "reels.json"
         await asyncio.to_thread(write_reels, path, recordings)
         for number, silence in enumerate(silences):
@@ -244,7 +265,7 @@ async def measure(
                     f"http://127.0.0.1:{server.port}", path, processes=processes, query={"language": "en"}
                 ) as drivers,
             ):
-                bench = Bench(job, server, drivers, recordings)
+                bench = Bench(job, server, drivers, recordings, steps)
                 await bench.warm_up(silence)
                 for count in own:
                     await bench.silent(NAMES[silence], silence, count, length_s)
@@ -254,7 +275,10 @@ async def measure(
                     else:
                         await bench.leave()
                     await bench.burst(burst, silence)
-                steps += bench.steps
+    if cut.is_cut:
+        job.say("ended early")
+        if not steps:
+            raise asyncio.CancelledError
     full = max((step for step in steps if step.what == NAMES[silences[0]]), key=lambda step: step.peers)
     per_core = 100 / full.media_percent if full.media_percent else float("inf")
     return Result(
@@ -269,6 +293,7 @@ async def measure(
             f"included. Memory: growth since the first {WARM_UP} peers. Heard: packets that the server took, of those "
             "sent. Loop lag is told by a histogram whose first bound is 10 ms.",
             *(note for step in steps for note in unclean(step)),
+            *(["Ended early, by hand or by a signal."] if cut.is_cut else []),
         ],
         details={"steps": [asdict(step) for step in steps], "peers_per_core": per_core},
         failed=[sentence for step in steps for sentence in broken(step, is_largest=step is full)],

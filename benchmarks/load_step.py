@@ -87,6 +87,17 @@ class Step:
         return self.others_cores <= BUSY_CORES
 
     @property
+    def summary(self) -> str:
+        """What a person is told as soon as it is over."""
+        ready_ms = percentile(self.ready_ms, 95)
+        return (
+            f"{self.peers} peers, {self.what}: media {self.media_cores:.2f} cores, {self.media_percent:.2f} % a peer; "
+            f"engine {self.engine_cores:.2f} cores"
+            + ("" if ready_ms is None else f"; ready p95 {ready_ms:.0f} ms")
+            + f"; {self.refused} refused, {self.lost} lost"
+        )
+
+    @property
     def row(self) -> list[Cell]:
         """The table's row."""
         ready = [percentile(self.ready_ms, share) for share in (50, 95, 99)]

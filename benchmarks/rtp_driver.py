@@ -10,21 +10,22 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from benchmarks.reels import ROOM, Reel, read
-from benchmarks.rtp_peer import Pacer, PeerError, RecordedPeer, SetUp
+from benchmarks.rtp_outcome import Away, Going, Guest, Said, outcome
+from benchmarks.rtp_pacer import Pacer
+from benchmarks.rtp_peer import PeerError, RecordedPeer, SetUp
 from benchmarks.scoring import percentile
-from benchmarks.screen import Seen, score_stream
-from mediaserver.events import Event, Final, Interim, Revision, SpeechStarted, SpeechStopped, Word
+from benchmarks.tether import tie
 
 REST_S = 4.0
 """Least pause of a peer between two recordings: its final is told by then, and belongs to one of them."""
@@ -32,72 +33,13 @@ REST_S = 4.0
 TURN_S = (0.2, 1.0)
 """From the end of one peer's recording to the start of another's: people take turns."""
 
+AWAY_S = (1.0, 5.0)
+"""How long a peer is gone that comes back: a tunnel, another network. Longer than that says no more of the server."""
+
 LATE_PACKETS_KEPT = 20_000
 """Lateness is remembered of so many rounds of packets: 400 s."""
 
 HTTP_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
-
-TELLS = {kind.type: kind for kind in (Interim, Final, Revision, SpeechStarted, SpeechStopped)}
-
-
-@dataclass(slots=True)
-class Said:
-    """A recording that a peer has played, in seconds of its stream."""
-
-    reel: int
-    start_s: float
-    end_s: float
-
-
-@dataclass(slots=True)
-class Guest:
-    """A peer, what it played and what it was told."""
-
-    peer: RecordedPeer
-    set_up: SetUp
-    events: list[tuple[float, Mapping[str, Any]]]
-    said: list[Said] = field(default_factory=list)
-    rests_until_s: float = 0.0
-    leaves_at_s: float = float("inf")
-
-
-def event_of(body: Mapping[str, Any]) -> Event | None:
-    """The event of a native message, where the screen's figures rest on it."""
-    kind = TELLS.get(body["type"])
-    if kind is None:
-        return None
-    given = {item.name: body[item.name] for item in dataclasses.fields(kind) if item.name in body}
-    if "words" in given:
-        names = {item.name for item in dataclasses.fields(Word)}
-        given["words"] = [
-            Word(**{key: value for key, value in word.items() if key in names}) for word in given["words"]
-        ]
-    event: Event = kind(**given)
-    return event
-
-
-def outcome(guest: Guest) -> dict[str, Any]:
-    """What became of a guest: the text of each recording that it played, and the screen's figures."""
-    begun_s = guest.peer.began_at_s or 0.0
-    seen = [Seen(at_s - begun_s, event) for at_s, body in guest.events if (event := event_of(body)) is not None]
-    texts: dict[int, tuple[float, str]] = {}
-    for item in seen:
-        if isinstance(item.event, Final | Revision):
-            middle_s = item.event.start + item.event.duration / 2
-            texts[item.event.utterance_id] = (middle_s, item.event.transcript)
-    said, claimed = [], set()
-    for part in guest.said:
-        mine = [key for key, (at_s, _) in sorted(texts.items()) if part.start_s - 0.5 <= at_s <= part.end_s + 1.0]
-        claimed.update(mine)
-        said.append([part.reel, " ".join(texts[key][1].strip() for key in mine), len(mine)])
-    return {
-        "said": said,
-        "stray": [text for key, (_, text) in sorted(texts.items()) if key not in claimed],
-        "score": dataclasses.asdict(score_stream(seen)),
-        "reason": guest.peer.reason,
-        "stream_s": guest.peer.stream_s,
-        "events": Counter(body["type"] for _, body in guest.events),
-    }
 
 
 class Driver:
@@ -123,8 +65,11 @@ class Driver:
         self._left: list[dict[str, Any]] = []
         self._set_ups: list[SetUp] = []
         self._dropped = 0
+        self._returned: list[SetUp] = []
+        self._unreturned: Counter[str] = Counter()
         self._churning: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[None]] = set()
         self._http = aiohttp.ClientSession(timeout=HTTP_TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
 
     @property
@@ -145,8 +90,9 @@ class Driver:
             finally:
                 if self._churning is not None:
                     self._churning.cancel()
-                for task in tasks:
+                for task in (*tasks, *self._returning):
                     task.cancel()
+                await asyncio.gather(*self._returning, return_exceptions=True)
                 await asyncio.gather(*(guest.peer.abandon() for guest in self._guests), return_exceptions=True)
                 await self._http.close()
 
@@ -169,15 +115,16 @@ class Driver:
         self._at_once = at_once
         return {}
 
-    async def do_churn(self, guests: int, stays_s: float, dropped: float, idle: str) -> dict[str, Any]:
-        """Keep so many peers, each staying for an exponential time; a share of them goes without a word."""
-        self._churning = asyncio.create_task(self._churn(guests, stays_s, dropped, self._idle[idle]))
+    async def do_churn(self, guests: int, stays_s: float, goings: Mapping[Going, float], idle: str) -> dict[str, Any]:
+        """Keep so many peers, each staying for an exponential time, and going in these ways, by their weights."""
+        self._churning = asyncio.create_task(self._churn(guests, stays_s, goings, self._idle[idle]))
         return {}
 
     async def do_report(self) -> dict[str, Any]:
         """What happened since the last report."""
         left, self._left = self._left, []
         set_ups, self._set_ups = self._set_ups, []
+        returned, self._returned = self._returned, []
         late, self._pacer.late_s = self._pacer.late_s, []
         return {
             "guests": len(self._guests),
@@ -185,7 +132,9 @@ class Driver:
             "lost": sum(guest.peer.closed.is_set() for guest in self._guests),
             "refused": dict(self._refused),
             "dropped": self._dropped,
+            "unreturned": dict(self._unreturned),
             "set_ups": [dataclasses.asdict(item) for item in set_ups],
+            "returned": [dataclasses.asdict(item) for item in returned],
             "left": left,
             "late_p99_s": percentile(late[-LATE_PACKETS_KEPT:], 99) or 0.0,
             "late_max_s": max(late, default=0.0),
@@ -198,6 +147,7 @@ class Driver:
         if self._churning is not None:
             self._churning.cancel()
             await asyncio.gather(self._churning, return_exceptions=True)
+        await asyncio.gather(*self._returning)
         while self._talking:  # noqa: ASYNC110 - a recording's end is told to the conductor alone
             await asyncio.sleep(0.1)
         lost = sum(guest.peer.closed.is_set() for guest in self._guests)
@@ -232,6 +182,21 @@ class Driver:
         self._pacer.remove(guest.peer)
         self._left.append(outcome(guest))
 
+    async def _return(self, guest: Guest) -> None:
+        """Lose the connection, and come back; who cannot is closed, and leaves as others do."""
+        away = Away(time.perf_counter())
+        guest.aways.append(away)
+        await guest.peer.drop()
+        await asyncio.sleep(self._chance.uniform(*AWAY_S))
+        try:
+            set_up = await guest.peer.resume(self._http)
+        except PeerError as error:
+            self._unreturned[error.code] += 1
+            return
+        self._returned.append(set_up)
+        away.until_s = time.perf_counter()
+        guest.leaves_at_s = float("inf")  # it stays for another time
+
     async def _conduct(self) -> None:
         """Have as many talk as are wanted."""
         while True:
@@ -244,6 +209,7 @@ class Driver:
                 for guest in self._guests
                 if guest.rests_until_s <= now_s
                 and not guest.peer.closed.is_set()
+                and not guest.peer.is_away
                 and not guest.peer.is_talking
                 and guest.peer.began_at_s is not None
             ]
@@ -262,22 +228,34 @@ class Driver:
 
         guest.peer.play(reel, on_played)
 
-    async def _churn(self, guests: int, stays_s: float, dropped: float, idle: Reel) -> None:
-        """Fill the place of everybody who leaves; nobody leaves within a recording or before its final was due."""
+    async def _churn(self, guests: int, stays_s: float, goings: Mapping[Going, float], idle: Reel) -> None:
+        """Fill the place of everybody who leaves.
+
+        Nobody leaves within a recording or before its final was due, but those who come back.
+        """
         while True:
             await asyncio.sleep(0.25)
             now_s = time.perf_counter()
             for guest in list(self._guests):
                 if guest.leaves_at_s == float("inf"):
                     guest.leaves_at_s = now_s + self._chance.expovariate(1 / stays_s)
-                if guest.peer.closed.is_set() or guest.leaves_at_s <= now_s >= guest.rests_until_s:
-                    drop = self._chance.random() < dropped and not guest.peer.closed.is_set()
+                    (guest.going,) = self._chance.choices(list(goings), list(goings.values()))
+                is_due = guest.leaves_at_s <= now_s and guest.peer.began_at_s is not None and not guest.peer.is_away
+                if guest.peer.closed.is_set() or (is_due and guest.going != "return" and guest.rests_until_s <= now_s):
                     self._guests.remove(guest)
-                    task = asyncio.create_task(self._part(guest, drop=drop))
-                    self._leaving.add(task)
-                    task.add_done_callback(self._leaving.discard)
+                    drop = guest.going == "drop" and not guest.peer.closed.is_set()
+                    self._begin(self._leaving, self._part(guest, drop=drop))
+                elif is_due and guest.going == "return":
+                    guest.peer.is_away = True
+                    self._begin(self._returning, self._return(guest))
             if len(self._guests) < guests:
                 await self._enter(idle)
+
+    @staticmethod
+    def _begin(those: set[asyncio.Task[None]], doing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(doing)
+        those.add(task)
+        task.add_done_callback(those.discard)
 
 
 async def main() -> None:
@@ -292,4 +270,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    tie(signal.SIGKILL)  # it has nothing to put in order
     asyncio.run(main())

@@ -8,13 +8,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.rtp_outcome import Going
 from benchmarks.rtp_peer import SetUp
 from benchmarks.screen import ScreenScore
 from mediaserver.errors import VoiceForgeError
@@ -29,8 +30,11 @@ class Left:
 
     Args:
         said: of each recording that it played: its number, the text of its finals, and how many those were.
+        cut: recordings within which the connection was lost; they are not in `said`.
         stray: finals that belong to no recording.
         reason: why its session ended.
+        drops: how often its connection was lost, and it was to come back.
+        twice: finals that it was told again.
     """
 
     said: Sequence[tuple[int, str, int]]
@@ -39,18 +43,26 @@ class Left:
     reason: str | None
     stream_s: float
     events: Mapping[str, int]
+    cut: int = 0
+    drops: int = 0
+    twice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened since the report before, in all processes; counts of refusals and drops are of the whole run."""
+    """What happened since the report before, in all processes.
+
+    Counts of refusals, of drops for good and of failures to come back are of the whole run.
+    """
 
     guests: int
     talking: int
     lost: int
     refused: Mapping[str, int]
     dropped: int
+    unreturned: Mapping[str, int]
     set_ups: Sequence[SetUp]
+    returned: Sequence[SetUp]
     left: Sequence[Left]
     late_p99_s: float
     late_max_s: float
@@ -93,8 +105,8 @@ class Drivers:
             )
         )
 
-    async def churn(self, guests: int, *, stays_s: float, dropped: float, idle: str) -> None:
-        """Keep so many peers, each staying for `stays_s` on the average; a share of them goes without a word."""
+    async def churn(self, guests: int, *, stays_s: float, goings: Mapping[Going, float], idle: str) -> None:
+        """Keep so many peers, each staying for `stays_s` on the average and going in these ways, by their weights."""
         await asyncio.gather(
             *(
                 self._ask(
@@ -102,7 +114,7 @@ class Drivers:
                     do="churn",
                     guests=guests // self._count + (n < guests % self._count),
                     stays_s=stays_s,
-                    dropped=dropped,
+                    goings=dict(goings),
                     idle=idle,
                 )
                 for n, process in enumerate(self._processes)
@@ -129,7 +141,9 @@ class Drivers:
             lost=sum(item["lost"] for item in answers),
             refused=sum((Counter(item["refused"]) for item in answers), Counter()),
             dropped=sum(item["dropped"] for item in answers),
+            unreturned=sum((Counter(item["unreturned"]) for item in answers), Counter()),
             set_ups=[SetUp(**each) for item in answers for each in item["set_ups"]],
+            returned=[SetUp(**each) for item in answers for each in item["returned"]],
             left=[_left(each) for item in answers for each in item["left"]],
             late_p99_s=max(item["late_p99_s"] for item in answers),
             late_max_s=max(item["late_max_s"] for item in answers),
@@ -159,7 +173,7 @@ def driver_cpus() -> list[int]:
 
 @asynccontextmanager
 async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, str]) -> AsyncIterator[Drivers]:
-    """Start the processes; they are gone afterwards."""
+    """Start the processes; they are gone afterwards. One that is left by an error or a signal ends them at once."""
     started: list[asyncio.subprocess.Process] = []
     drivers = Drivers(started)
     try:
@@ -174,6 +188,11 @@ async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, 
             started.append(process)
             await drivers.begin(process, url=url, reels=str(reels), query=dict(query), seed=number, cpus=driver_cpus())
         yield drivers
+    except BaseException:
+        for process in started:
+            with suppress(ProcessLookupError):
+                process.kill()
+        raise
     finally:
         for process in started:
             if process.stdin is not None:
@@ -189,4 +208,4 @@ async def driving(url: str, reels: Path, *, processes: int, query: Mapping[str, 
 def _left(body: Mapping[str, Any]) -> Left:
     score = ScreenScore(**{item.name: body["score"][item.name] for item in fields(ScreenScore)})
     said = [(int(reel), str(text), int(finals)) for reel, text, finals in body["said"]]
-    return Left(said, body["stray"], score, body["reason"], body["stream_s"], body["events"])
+    return Left(**{**body, "said": said, "score": score})

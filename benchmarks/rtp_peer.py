@@ -1,7 +1,7 @@
 """A WebRTC client that costs next to nothing: real ICE, DTLS, SRTP and data channel, and packets encoded beforehand.
 
 What a browser's end does for a call is done by aiortc here, except for the sending of audio: its sender has two tasks
-and an encoder's thread for each track. `Pacer` sends for all peers of a process instead.
+and an encoder's thread for each track. `rtp_pacer.Pacer` sends for all peers of a process instead.
 """
 
 from __future__ import annotations
@@ -46,9 +46,6 @@ CLOSE_S = 30.0
 CONSENT_TIMEOUT_S = 30.0
 """After so long without an answer the server is gone (RFC 7675 §5.1)."""
 
-SLOTS = 10
-"""Peers send in turn, a tenth of them every 2 ms: packets of a real crowd do not come all at once either."""
-
 MARKER = 0x80
 
 OnEvent = Callable[[Mapping[str, Any], float], None]
@@ -65,12 +62,12 @@ class PeerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """How long a peer took to come in, in seconds from the moment when its offer was sent.
+    """How long a peer took to come in, or back, in seconds from the moment when its offer was sent.
 
     Args:
         answered_s: to the answer.
         connected_s: to the DTLS connection.
-        ready_s: to the first event, `ready`, on the data channel.
+        ready_s: to `ready` on the data channel, the first event; of one that came back: to `resumed`.
     """
 
     answered_s: float
@@ -97,6 +94,7 @@ class RecordedPeer:
         self._srtp: Any = None
         self._send: Callable[[bytes], None] | None = None
         self._resource = ""
+        self._seq = 0
         self._ready = asyncio.Event()
         self._connected_at_s = self._ready_at_s = 0.0
         self._idle = self._reel = idle
@@ -106,9 +104,11 @@ class RecordedPeer:
         self._ssrc = self._payload_type = 0
         self._is_first = True
         self._on_played: Callable[[], None] | None = None
+        self.is_away = False
+        """Whether its connection was dropped, and it means to come back."""
         self.closed = asyncio.Event()
         self.reason: str | None = None
-        """Why the session ended, by the server or, `lost`, by what the client saw."""
+        """Why the session ended: by the server, or, `lost` and `unresumed`, by what the client saw."""
         self.packets = 0
         """Sent so far."""
         self.ticks = 0
@@ -132,8 +132,28 @@ class RecordedPeer:
         Raises:
             PeerError: the server refused, or no `ready` came.
         """
+        return await self._come(http, f"{self._url}/whip", self._query)
+
+    async def drop(self) -> None:
+        """Lose the connection without a word. Time goes on meanwhile: what is played is heard by nobody."""
+        self.is_away = True
+        await self._let_go()
+
+    async def resume(self, http: aiohttp.ClientSession) -> SetUp:
+        """Come back into the session over another connection, and wait for `resumed`.
+
+        Raises:
+            PeerError: the server refused, or no `resumed` came. The peer is closed then, as `unresumed`.
+        """
         try:
-            return await self._connect(http)
+            return await self._come(http, self._resource, {"after": str(self._seq)})
+        except PeerError:
+            self._end("unresumed")
+            raise
+
+    async def _come(self, http: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> SetUp:
+        try:
+            return await self._connect(http, url, query)
         except TimeoutError:
             await self.abandon()
             raise PeerError("NO_READY") from None
@@ -144,22 +164,21 @@ class RecordedPeer:
             await self.abandon()
             raise
 
-    async def _connect(self, http: aiohttp.ClientSession) -> SetUp:
+    async def _connect(self, http: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> SetUp:
         pc = self._pc = new_peer_connection()
+        self._ready.clear()
         sender = pc.addTransceiver("audio", direction="sendonly").sender
         _quieten(sender)
         channel = self._channel = pc.createDataChannel(CHANNEL)
-        channel.on("message", self._hear)
-        channel.on("close", lambda: self._end("lost"))
-        pc.on("connectionstatechange", self._on_state)
+        channel.on("message", lambda message: self._hear(pc, message))
+        channel.on("close", lambda: self._lose(pc))
+        pc.on("connectionstatechange", lambda: self._on_state(pc))
         options = IceOptions(LOOPBACK_ADDRESSES[:1], None, range(0), CONSENT_TIMEOUT_S)
-        configure_ice(pc, options, on_lost=lambda: self._end("lost"))
+        configure_ice(pc, options, on_lost=lambda: self._lose(pc))
         await pc.setLocalDescription(await pc.createOffer())
         offer = pc.localDescription.sdp
         begun_s = time.perf_counter()
-        async with http.post(
-            f"{self._url}/whip", params=self._query, data=offer, headers={"Content-Type": "application/sdp"}
-        ) as response:
+        async with http.post(url, params=query, data=offer, headers={"Content-Type": "application/sdp"}) as response:
             body = await response.text()
             if response.status != 201:
                 raise PeerError(_code(response.status, body))
@@ -170,6 +189,7 @@ class RecordedPeer:
             await self._ready.wait()
         if self.closed.is_set():
             raise PeerError("LOST")
+        self.is_away = False
         self._aim(pc, sender)
         return SetUp(answered_s, self._connected_at_s - begun_s, self._ready_at_s - begun_s)
 
@@ -179,13 +199,13 @@ class RecordedPeer:
 
     def tick(self) -> None:
         """Send the next packet, or let its time pass."""
-        if self._send is None:
+        if self._send is None and not self.is_away:
             return
         payload = self._reel[self._at]
         self._at += 1
         self._timestamp = (self._timestamp + TICKS) & 0xFFFFFFFF
         self.ticks += 1
-        if payload:
+        if payload and self._send is not None:
             self._sequence = (self._sequence + 1) & 0xFFFF
             if self._is_first:
                 self._is_first, self.began_at_s = False, time.perf_counter() - PACKET_MS / 1000
@@ -209,18 +229,22 @@ class RecordedPeer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await self.closed.wait()
+        self._end("lost")  # unless it ended in order
         await self.abandon()
 
     async def abandon(self) -> None:
         """Be gone without a word that the server could act upon soon: what is left to it is to notice."""
-        self._send = None
         self._ready.set()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Have no connection any more; what an old one still says is not heard."""
+        self._send = None
         pc, self._pc = self._pc, None
         if pc is None:
             return
         for connection in connections_of(pc):
-            for protocol in connection._protocols:
-                protocol.transport.abort()
+            await connection.close()  # before its sessions, whose last words would be sent
         await close_peer_connection(pc)
 
     def _aim(self, pc: RTCPeerConnection, sender: RTCRtpSender) -> None:
@@ -233,18 +257,25 @@ class RecordedPeer:
         self._payload_type = pc.getTransceivers()[0]._codecs[0].payloadType or 0
         self._send = lambda packet: socket.sendto(packet, address)
 
-    def _on_state(self) -> None:
-        match self._pc.connectionState if self._pc is not None else "closed":
+    def _on_state(self, pc: RTCPeerConnection) -> None:
+        match pc.connectionState:
             case "connected":
                 self._connected_at_s = time.perf_counter()
             case "failed" | "closed":
-                self._end("lost")
+                self._lose(pc)
 
-    def _hear(self, message: str | bytes) -> None:
+    def _lose(self, pc: RTCPeerConnection) -> None:
+        if pc is self._pc:  # else it was let go on purpose
+            self._end("lost")
+
+    def _hear(self, pc: RTCPeerConnection, message: str | bytes) -> None:
+        if pc is not self._pc:
+            return
         now_s = time.perf_counter()
         event = json.loads(message)
+        self._seq = event.get("seq", self._seq)
         match event["type"]:
-            case "ready":
+            case "ready" | "resumed":
                 self._ready_at_s = now_s
                 self._ready.set()
             case "closed":
@@ -255,42 +286,9 @@ class RecordedPeer:
         if self.reason is None:
             self.reason = reason
         self._send = None
+        self.is_away = False
         self.closed.set()
         self._ready.set()
-
-
-class Pacer:
-    """Sends for all peers of a process, on one task: a tenth of them every 2 ms.
-
-    A tick is due at an absolute time: one that is late does not delay the next, and its lateness is told.
-    """
-
-    def __init__(self) -> None:
-        self._slots: list[list[RecordedPeer]] = [[] for _ in range(SLOTS)]
-        self.late_s: list[float] = []
-
-    def add(self, peer: RecordedPeer) -> None:
-        """Send for a peer from now on."""
-        min(self._slots, key=len).append(peer)
-
-    def remove(self, peer: RecordedPeer) -> None:
-        """Send for it no more."""
-        for slot in self._slots:
-            if peer in slot:
-                slot.remove(peer)
-
-    async def run(self) -> None:
-        """Send until cancelled."""
-        clock = asyncio.get_running_loop().time
-        due_s, step_s, number = clock(), PACKET_MS / 1000 / SLOTS, 0
-        while True:
-            await asyncio.sleep(max(due_s - clock(), 0.0))
-            if number == 0:
-                self.late_s.append(max(clock() - due_s, 0.0))
-            for peer in list(self._slots[number]):
-                peer.tick()
-            number = (number + 1) % SLOTS
-            due_s += step_s
 
 
 def _quieten(sender: RTCRtpSender) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from benchmarks.tether import tied
 from mediaserver.errors import VoiceForgeError
 
 READY_S = 180.0
@@ -135,15 +138,20 @@ class Server:
 async def serving(launch: Launch, log: Path) -> AsyncIterator[Server]:
     """Start a server on a free port of the loopback interface, give it once it is ready, and end it.
 
+    It is also ended if this process is killed (Linux).
+
     Raises:
         VoiceForgeError: SERVER_FAILED, with the end of its log.
     """
     port = _free_port()
+    command = [part.replace("{port}", str(port)) for part in launch.command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         try:
+            if shutil.which(command[0]) is None:  # what ties it would start, and fail with an error of its own
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             process = await asyncio.create_subprocess_exec(
-                *(part.replace("{port}", str(port)) for part in launch.command),
+                *tied(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=asyncio.subprocess.STDOUT,

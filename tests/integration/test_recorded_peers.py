@@ -79,7 +79,7 @@ async def test_what_they_play_is_heard_and_every_recording_has_its_final(
 
 async def test_those_that_come_and_go_leave_nothing_behind(server: TestServer, drivers: Drivers) -> None:
     await drivers.open(2, per_s=10.0, idle=reels.DTX)
-    await drivers.churn(2, stays_s=0.5, dropped=0.0, idle=reels.DTX)
+    await drivers.churn(2, stays_s=0.5, goings={"leave": 1.0}, idle=reels.DTX)
     gone = 0
     while gone < 3:
         await asyncio.sleep(0.2)
@@ -87,3 +87,40 @@ async def test_those_that_come_and_go_leave_nothing_behind(server: TestServer, d
     last = await drivers.close()
     assert {peer.reason for peer in last.left} <= {"client"}
     await emptied(server)
+
+
+async def test_those_whose_connection_is_lost_come_back_and_are_told_everything_once(
+    server: TestServer, drivers: Drivers, speech: Speech
+) -> None:
+    await drivers.open(2, per_s=10.0, idle=reels.ROOM)
+    (first, _) = (live.session_id for live in server.app[REGISTRY].sessions())
+    await drivers.talk(1)
+    await drivers.churn(2, stays_s=1.0, goings={"return": 1.0}, idle=reels.ROOM)
+    back = 0
+    while back < 4:
+        await asyncio.sleep(0.2)
+        report = await drivers.report()
+        back += len(report.returned)
+        assert not report.left
+        assert not report.unreturned
+    assert len(server.app[REGISTRY]) == 2
+    assert first in {live.session_id for live in server.app[REGISTRY].sessions()}
+    last = await drivers.close()
+    back += len(last.returned)
+    assert [peer.reason for peer in last.left] == ["client", "client"]
+    assert sum(peer.drops for peer in last.left) == sum(peer.events["resumed"] for peer in last.left) == back
+    assert sum(peer.twice for peer in last.left) == 0
+    heard = [text for peer in last.left for _, text, _ in peer.said]
+    assert all(word_errors(speech.text, text) <= 0.25 for text in heard)
+    await emptied(server)
+
+
+async def test_those_that_are_gone_for_good_are_waited_for(server: TestServer, drivers: Drivers) -> None:
+    await drivers.open(1, per_s=10.0, idle=reels.ROOM)
+    await drivers.churn(0, stays_s=0.2, goings={"drop": 1.0}, idle=reels.ROOM)
+    while not (gone := (await drivers.report()).left):
+        await asyncio.sleep(0.1)
+    assert [peer.reason for peer in gone] == ["dropped"]
+    await asyncio.sleep(0.5)  # a word that was said would have been heard by now
+    (live,) = server.app[REGISTRY].sessions()
+    assert not live.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,11 +17,11 @@ from benchmarks import load_step, reels
 from benchmarks.load import unheard_of
 from benchmarks.load_server import Look, Part, lag_s
 from benchmarks.load_step import Step, broken, unclean
-from benchmarks.rtp_driver import Guest, Said, event_of, outcome
-from benchmarks.rtp_drivers import Drivers, Left
+from benchmarks.rtp_drivers import Drivers, Left, Report
+from benchmarks.rtp_outcome import Away, Guest, Said, event_of, outcome, told_twice
 from benchmarks.rtp_peer import RecordedPeer, SetUp
 from benchmarks.screen import ScreenScore
-from benchmarks.soak import Course, until_interrupted
+from benchmarks.soak_course import Course, Diary, Sample
 from benchmarks.soak_growth import growth, speakers_for
 from mediaserver.events import Final, SpeechStarted, Word
 
@@ -136,9 +137,49 @@ def test_finals_belong_to_the_recording_within_which_they_lie() -> None:
     events: list[tuple[float, Mapping[str, Any]]] = [(103.5, final(1, "hello", 2.0)), (111.0, final(2, "stray", 9.0))]
     guest = Guest(peer, SetUp(0, 0, 0), events, said=[Said(4, 1.5, 4.0), Said(5, 20.0, 25.0)])
     told = outcome(guest)
-    assert told["said"] == [[4, "hello", 1], [5, "", 0]]
+    assert told["said"] == [(4, "hello", 1), (5, "", 0)]
     assert told["stray"] == ["stray"]
     assert told["score"]["word_s"] == [pytest.approx(0.5), pytest.approx(1.0)]
+
+
+def test_what_is_played_while_its_peer_is_away_is_sent_to_nobody_and_takes_its_time() -> None:
+    wire, played = Wire([b"quiet"]), [False]
+    wire.peer.tick()
+    wire.peer.play([b"a", b"b"], lambda: played.__setitem__(0, True))
+    wire.peer.is_away, wire.peer._send = True, None
+    wire.peer.tick()
+    wire.peer.tick()
+    assert played == [True]
+    wire.peer.is_away, wire.peer._send = False, wire.sent
+    wire.peer.tick()
+    assert [payload for _, _, payload in wire.packets] == [b"quiet", b"quiet"]
+    (first, begun, _), (second, later, _) = wire.packets
+    assert ((second - first) & 0xFFFF, (later - begun) & 0xFFFFFFFF) == (1, 3 * 960)
+    assert wire.peer.stream_s == pytest.approx(4 * 0.02)
+
+
+def test_a_recording_that_a_drop_cut_is_left_out_and_so_is_the_lateness_of_what_was_told_again() -> None:
+    peer = RecordedPeer("http://nowhere", idle=[b"x"], on_event=lambda body, at_s: None, query={})
+    peer.began_at_s = 100.0
+    events: list[tuple[float, Mapping[str, Any]]] = [
+        (109.0, final(1, "before", 2.0)),  # told again, long after it was said
+        (112.0, final(2, "cut", 7.0)),
+        (121.5, final(3, "after", 20.0)),
+    ]
+    said = [Said(4, 1.5, 4.0), Said(5, 6.5, 9.5), Said(6, 19.5, 22.0)]
+    told = outcome(Guest(peer, SetUp(0, 0, 0), events, said=said, aways=[Away(105.0, 110.0)]))
+    assert told["said"] == [(4, "before", 1), (6, "after", 1)]
+    assert (told["cut"], told["stray"], told["drops"], told["twice"]) == (1, [], 1, 0)
+    assert told["score"]["word_s"] == [pytest.approx(0.5)]
+
+
+def test_finals_that_come_again_are_counted() -> None:
+    first, second = final(1, "a", 0.0), final(2, "b", 3.0)
+    assert told_twice([first, second]) == 0
+    assert told_twice([first, second, second]) == 1
+    assert told_twice([first, second, {**first, "seq": 7}]) == 1
+    assert told_twice([{"type": "interim", "seq": 9}, first]) == 1
+    assert told_twice([first, {"type": "pong"}, second]) == 0
 
 
 class Named:
@@ -226,20 +267,33 @@ def test_speakers_are_a_share_of_the_machine() -> None:
     assert speakers_for(0.8, [(1, 0.5), (2, 0.5)], cores=2.0) == 2
 
 
-async def test_who_ends_a_long_run_by_hand_is_told_what_there_is() -> None:
-    course = Course()
+LEFT = Left([(0, "text", 1)], [], ScreenScore(), "client", 30.0, {})
 
-    async def run() -> str:
-        with until_interrupted(course):
-            await asyncio.sleep(60.0)
-        await asyncio.sleep(0)  # what follows may wait
-        return "told"
 
-    running = asyncio.create_task(run())
-    await asyncio.sleep(0)
-    running.cancel()  # what asyncio does at Ctrl-C
-    assert await running == "told"
-    assert course.cut
+def test_a_long_run_counts_who_came_back_and_who_could_not(tmp_path: Path) -> None:
+    recordings: Any = [Named("a.flac")]
+    course = Course(recordings)
+    left = [
+        LEFT,
+        replace(LEFT, reason="dropped"),
+        replace(LEFT, reason="unresumed", drops=1),
+        replace(LEFT, reason="shutdown"),
+        replace(LEFT, said=[(0, "", 0)], drops=1, twice=2),
+        replace(LEFT, said=[(0, "", 0)]),
+    ]
+    back = SetUp(0.01, 0.02, 0.03)
+    course.take(Report(0, 0, 0, {}, 1, {"SESSION_NOT_FOUND": 1}, [], [back], left[:3], 0.0, 0.0, 0))
+    course.take(Report(0, 0, 0, {}, 1, {"SESSION_NOT_FOUND": 1}, [], [back], left[3:], 0.0, 0.0, 0))
+    course.samples.append(Sample(15.0, 200.0, 300.0, 50, 9, 30, 2, 0.3, 0.5, None))
+    assert course.lost == 1
+    with Diary(tmp_path / "out", None) as diary:
+        diary.write(course.told())
+        assert diary.path is not None
+        _, line = diary.path.read_text().splitlines()  # before it is closed: a run that is killed closes nothing
+    told = json.loads(line)
+    assert told["sample"]["media_mib"] == 200.0
+    assert (told["returned"], told["unreturned"], told["told_twice"]) == (2, {"SESSION_NOT_FOUND": 1}, 2)
+    assert (told["unheard"], told["unheard_over_drops"]) == (["a.flac", "a.flac"], ["a.flac"])
 
 
 class Echo:
