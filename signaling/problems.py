@@ -37,6 +37,10 @@ STATUS_OF_CODE: Mapping[str, HTTPStatus] = {
     "CHANNELS_DIFFER": HTTPStatus.CONFLICT,
     "DENOISER_NOT_INSTALLED": HTTPStatus.NOT_IMPLEMENTED,
     "DISK_FULL": HTTPStatus.INSUFFICIENT_STORAGE,
+    # A tenant has its share; others come in.
+    "QUEUE_SHARE_USED_UP": HTTPStatus.TOO_MANY_REQUESTS,
+    "UPLOAD_SHARE_USED_UP": HTTPStatus.TOO_MANY_REQUESTS,
+    "WATCHER_SHARE_USED_UP": HTTPStatus.TOO_MANY_REQUESTS,
 }
 """Codes of the stages below whose status does not follow from their class."""
 

@@ -116,7 +116,7 @@ class Jobs:
         """Take jobs in, all or none.
 
         Raises:
-            CapacityError: QUEUE_FULL.
+            CapacityError: QUEUE_FULL or QUEUE_SHARE_USED_UP.
         """
         running = await self._begin()
         rows = await self.store.add(jobs, now_s=self._wall_s())
@@ -129,7 +129,7 @@ class Jobs:
         """Make a whole upload a job; if the job cannot be taken in, the upload stays. None: it is gone meanwhile.
 
         Raises:
-            CapacityError: QUEUE_FULL.
+            CapacityError: QUEUE_FULL or QUEUE_SHARE_USED_UP.
         """
         if not await self.files.adopt(upload_id, job.id):
             return None
@@ -172,7 +172,7 @@ class Jobs:
 
         Raises:
             StorageFullError: DISK_FULL.
-            CapacityError: TOO_MANY_UPLOADS.
+            CapacityError: TOO_MANY_UPLOADS or UPLOAD_SHARE_USED_UP.
         """
         await self._begin()
         await self.files.require_room(size_bytes)
@@ -206,9 +206,9 @@ class Jobs:
         await self.files.remove_upload(upload_id)
         return True
 
-    def changes(self, job_id: str) -> AsyncGenerator[Job | None]:
+    def changes(self, job_id: str, *, tenant: str) -> AsyncGenerator[Job | None]:
         """See `Watch.changes`."""
-        return self._watch.changes(job_id)
+        return self._watch.changes(job_id, tenant=tenant)
 
     async def _begin_surely(self) -> None:
         while True:

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from mediaserver.errors import CapacityError
 from mediaserver.jobs.deliveries import ended_event, owe
 from mediaserver.jobs.models import NO_TENANT, Job, Priority, Result, State, Upload
+from mediaserver.jobs.shares import Shared
 from mediaserver.storage.database import Database
 from mediaserver.storage.tenants import Tenant
 
-QUEUED_MAX = 10_000
-"""Jobs that wait; a further one is refused. At a minute each they take a machine a week."""
+QUEUED_MAX = 20_000
+"""Jobs that wait, of all tenants; one tenant alone has half. At a minute each those take a machine a week."""
 
-UPLOADS_MAX = 1000
+UPLOADS_MAX = 2000
 """Uploads in pieces that are under way; a further one is refused until one is done or expires."""
 
 FULL_RETRY_AFTER_S = 60
+
+QUEUE = Shared(
+    "recordings that wait",
+    "QUEUE_FULL",
+    "QUEUE_SHARE_USED_UP",
+    FULL_RETRY_AFTER_S,
+    "Wait until some of yours are done, or cancel those that you do not need.",
+)
+UPLOADS = Shared(
+    "uploads under way",
+    "TOO_MANY_UPLOADS",
+    "UPLOAD_SHARE_USED_UP",
+    FULL_RETRY_AFTER_S,
+    "Submit those of yours that are complete, or delete those that you do not need.",
+)
 
 EXPIRED_AT_ONCE = 100
 
@@ -77,17 +93,13 @@ class Store:
         """Take jobs in, all or none, in their order.
 
         Raises:
-            CapacityError: QUEUE_FULL.
+            CapacityError: QUEUE_FULL or QUEUE_SHARE_USED_UP.
         """
         async with self._database.writing() as session:
-            waiting = await session.scalar(select(func.count()).where(Job.state == State.QUEUED))
-            if (waiting or 0) + len(jobs) > QUEUED_MAX:
-                raise CapacityError(
-                    "QUEUE_FULL",
-                    f"{QUEUED_MAX} recordings wait already.",
-                    f"Try again in {FULL_RETRY_AFTER_S} s.",
-                    retry_after_s=FULL_RETRY_AFTER_S,
-                )
+            for name, more in Counter(job.tenant for job in jobs).items():
+                counts = select(func.count(), func.count().filter(Job.tenant == name)).where(Job.state == State.QUEUED)
+                waiting, own = (await session.execute(counts)).one()
+                QUEUE.require(more, own=own, all_tenants=waiting, limit=QUEUED_MAX)
             tenants = {name: await session.get(Tenant, name) for name in {job.tenant for job in jobs}}
             rows = [_row(job, now_s, tenants[job.tenant]) for job in jobs]
             for row in rows:
@@ -187,17 +199,14 @@ class Store:
         """Take an upload in.
 
         Raises:
-            CapacityError: TOO_MANY_UPLOADS.
+            CapacityError: TOO_MANY_UPLOADS or UPLOAD_SHARE_USED_UP.
         """
+        name = upload.tenant or NO_TENANT
         async with self._database.writing() as session:
-            if (await session.scalar(select(func.count(Upload.id))) or 0) >= UPLOADS_MAX:
-                raise CapacityError(
-                    "TOO_MANY_UPLOADS",
-                    f"{UPLOADS_MAX} uploads are under way already.",
-                    f"Try again in {FULL_RETRY_AFTER_S} s.",
-                    retry_after_s=FULL_RETRY_AFTER_S,
-                )
-            tenant = await session.get(Tenant, upload.tenant or NO_TENANT)
+            counts = select(func.count(Upload.id), func.count(Upload.id).filter(Upload.tenant == name))
+            all_tenants, own = (await session.execute(counts)).one()
+            UPLOADS.require(1, own=own, all_tenants=all_tenants, limit=UPLOADS_MAX)
+            tenant = await session.get(Tenant, name)
             if tenant is not None and tenant.upload_keep_s is not None:
                 upload.expires_at = min(upload.expires_at, upload.created_at + tenant.upload_keep_s)
             session.add(upload)

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 import structlog
 
-from mediaserver.errors import CapacityError, VoiceForgeError
+from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.models import Job, State
+from mediaserver.jobs.shares import Shared
 from mediaserver.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -17,17 +18,26 @@ log = structlog.get_logger(__name__)
 LOOK_PERIOD_S = 0.5
 """Progress is written once a second; an end is seen within half of one."""
 
-WATCHERS_MAX = 256
-"""A further one is refused: it may ask for the job from time to time instead."""
+WATCHERS_MAX = 512
+"""Of all tenants; one tenant alone has half. A further one is refused: it may ask from time to time instead."""
 
 WATCHERS_RETRY_AFTER_S = 30
+
+WATCHERS = Shared(
+    "clients that watch jobs",
+    "TOO_MANY_WATCHERS",
+    "WATCHER_SHARE_USED_UP",
+    WATCHERS_RETRY_AFTER_S,
+    "Watch fewer at once, or ask for the job from time to time instead.",
+)
 
 
 class _Watcher:
     """What one watcher has still to be told: the newest state of its job takes the place of an older one."""
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, tenant: str) -> None:
         self.job_id = job_id
+        self.tenant = tenant
         self.news = asyncio.Event()
         self.job: Job | None = None
         self._told: tuple[object, ...] | None = None
@@ -49,20 +59,19 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
 
-    async def changes(self, job_id: str) -> AsyncGenerator[Job | None]:
+    async def changes(self, job_id: str, *, tenant: str) -> AsyncGenerator[Job | None]:
         """The job now and after each change, up to its end; None once it is deleted, or nothing more can be told.
 
+        Args:
+            job_id: of the job.
+            tenant: who watches it.
+
         Raises:
-            CapacityError: TOO_MANY_WATCHERS.
+            CapacityError: TOO_MANY_WATCHERS or WATCHER_SHARE_USED_UP.
         """
-        if len(self._watchers) >= WATCHERS_MAX:
-            raise CapacityError(
-                "TOO_MANY_WATCHERS",
-                f"{WATCHERS_MAX} clients watch jobs already.",
-                "Ask for the job from time to time instead.",
-                retry_after_s=WATCHERS_RETRY_AFTER_S,
-            )
-        watcher = _Watcher(job_id)
+        own = sum(watcher.tenant == tenant for watcher in self._watchers)
+        WATCHERS.require(1, own=own, all_tenants=len(self._watchers), limit=WATCHERS_MAX)
+        watcher = _Watcher(job_id, tenant)
         self._watchers.add(watcher)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="jobs-watch-all")

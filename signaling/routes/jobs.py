@@ -147,7 +147,7 @@ class Transcriptions:
         """GET the progress of a job as server-sent events, to its end."""
         read_query(NoQuery, request.query)
         job = await self._find(request)
-        async with aclosing(self._jobs.changes(job.id)) as changes:
+        async with aclosing(self._jobs.changes(job.id, tenant=principal_of(request).tenant)) as changes:
             news = asyncio.ensure_future(anext(changes, None))
             try:
                 # The first news come at once, or a refusal does: both before the stream has begun.

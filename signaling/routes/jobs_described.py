@@ -48,6 +48,7 @@ RETRY = {"Retry-After": RetryAfter}
 STORE_CODES = ("DATABASE_BUSY", "DATABASE_DOWN")
 STORE_DOWN = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, STORE_CODES, headers=RETRY)
 TAKES_NONE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, (*STORE_CODES, "SHUTTING_DOWN", "QUEUE_FULL"), headers=RETRY)
+QUEUE_SHARE = Refusal(HTTPStatus.TOO_MANY_REQUESTS, ("QUEUE_SHARE_USED_UP",), headers=RETRY)
 DISK_FULL = Refusal(HTTPStatus.INSUFFICIENT_STORAGE, ("DISK_FULL",))
 NO_JOB = Refusal(HTTPStatus.NOT_FOUND, ("JOB_NOT_FOUND",))
 WRONG_QUERY = Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_CONFIG",))
@@ -89,6 +90,7 @@ SUBMIT = Operation(
         Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("TOO_LARGE", "BODY_TOO_LARGE")),
         WRONG_TYPE,
         TAKES_NONE,
+        QUEUE_SHARE,
         DISK_FULL,
     ],
 )
@@ -108,6 +110,7 @@ BATCH = Operation(
         Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("BODY_TOO_LARGE",)),
         WRONG_TYPE,
         TAKES_NONE,
+        QUEUE_SHARE,
         DISK_FULL,
     ],
 )
@@ -213,6 +216,7 @@ EVENTS = Operation(
         WRONG_QUERY,
         NO_JOB,
         Refusal(HTTPStatus.SERVICE_UNAVAILABLE, (*STORE_CODES, "TOO_MANY_WATCHERS"), headers=RETRY),
+        Refusal(HTTPStatus.TOO_MANY_REQUESTS, ("WATCHER_SHARE_USED_UP",), headers=RETRY),
     ],
 )
 
@@ -276,6 +280,7 @@ UPLOAD_CREATE = Operation(
         OTHER_TUS,
         Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("TOO_LARGE",)),
         Refusal(HTTPStatus.SERVICE_UNAVAILABLE, (*STORE_CODES, "SHUTTING_DOWN", "TOO_MANY_UPLOADS"), headers=RETRY),
+        Refusal(HTTPStatus.TOO_MANY_REQUESTS, ("UPLOAD_SHARE_USED_UP",), headers=RETRY),
         DISK_FULL,
     ],
 )

@@ -302,12 +302,17 @@ async def test_jobs_are_listed_by_pages_and_filters(books: Books) -> None:
 
 
 async def test_a_full_queue_takes_all_or_none(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUEUED_MAX", 3)
-    await books.store.add([new_job(), new_job()], now_s=1.0)
+    monkeypatch.setattr(module, "QUEUED_MAX", 4)
+    await books.store.add([new_job()], now_s=1.0)
+    for jobs, code in ((2, "QUEUE_SHARE_USED_UP"), (4, "QUEUE_FULL")):
+        with pytest.raises(CapacityError) as failure:
+            await books.store.add([new_job() for _ in range(jobs)], now_s=1.0)
+        assert failure.value.code == code
+    assert len(await books.store.listed(limit=9)) == 1
+    await books.store.add([new_job(tenant="other")], now_s=1.0)  # there is always room for another
     with pytest.raises(CapacityError) as failure:
-        await books.store.add([new_job(), new_job()], now_s=1.0)
+        await books.store.add([new_job(tenant="third"), new_job(tenant="third")], now_s=1.0)
     assert failure.value.code == "QUEUE_FULL"
-    assert len(await books.store.listed(limit=9)) == 2
 
 
 async def test_the_broker_is_told_of_what_waits_and_again_after_long(books: Books) -> None:
@@ -324,15 +329,21 @@ async def test_the_broker_is_told_of_what_waits_and_again_after_long(books: Book
 
 
 async def test_uploads_expire_and_are_bounded(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    def upload() -> Upload:
-        return Upload(id=new_id("upl"), size_bytes=3, file_name=None, created_at=1.0, expires_at=10.0)
+    def upload(tenant: str | None = None) -> Upload:
+        return Upload(id=new_id("upl"), size_bytes=3, file_name=None, created_at=1.0, expires_at=10.0, tenant=tenant)
 
-    monkeypatch.setattr(module, "UPLOADS_MAX", 1)
+    monkeypatch.setattr(module, "UPLOADS_MAX", 3)
     one = upload()
     await books.store.add_upload(one)
     with pytest.raises(CapacityError) as failure:
         await books.store.add_upload(upload())
+    assert failure.value.code == "UPLOAD_SHARE_USED_UP"
+    other = upload("other")
+    await books.store.add_upload(other)
+    with pytest.raises(CapacityError) as failure:
+        await books.store.add_upload(upload("third"))
     assert failure.value.code == "TOO_MANY_UPLOADS"
+    assert await books.store.delete_upload(other.id)
     assert await books.store.get_upload(one.id, now_s=9.0) is not None
     assert await books.store.get_upload(one.id, now_s=11.0) is None
     assert await books.store.needed([one.id, "upl_none"]) == {one.id}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from mediaserver.jobs import watch
+from mediaserver.jobs import store, watch
 from mediaserver.settings import Settings
 from signaling import body as body_module
 from tests.unit.signaling.jobs_door import Door, FakeRecorder, FakeTranscriber, open_door
@@ -353,6 +353,23 @@ async def test_so_many_may_watch(door: Door, monkeypatch: pytest.MonkeyPatch) ->
     job = await door.submit("wait for me")
     status, body = await door.ask("GET", f"/transcriptions/{job['id']}/events")
     assert (status, body["error"]["code"]) == (503, "TOO_MANY_WATCHERS")
+
+
+async def test_a_tenant_has_its_share(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429, not 503: others come in."""
+    monkeypatch.setattr(watch, "WATCHERS_MAX", 3)
+    monkeypatch.setattr(store, "UPLOADS_MAX", 3)
+    monkeypatch.setattr(store, "QUEUED_MAX", 2)
+    job = await door.submit("wait for me")
+    async with door.client.get(f"/api/v1/transcriptions/{job['id']}/events") as watching:
+        assert watching.status == 200
+        async with door.client.get(f"/api/v1/transcriptions/{job['id']}/events") as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (429, "30")
+            assert (await refused.json())["error"]["code"] == "WATCHER_SHARE_USED_UP"
+    created = {"headers": {"Upload-Length": "5"}}
+    await door.ask("POST", "/uploads", **created)
+    status, body = await door.ask("POST", "/uploads", **created)
+    assert (status, body["error"]["code"]) == (429, "UPLOAD_SHARE_USED_UP")
 
 
 async def test_a_body_that_stops_coming_is_given_up(
