@@ -10,30 +10,19 @@ from typing import Any
 
 from aiohttp.test_utils import TestServer
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
+from tests.integration.real_server import serving
 
 
 @asynccontextmanager
 async def served(model_files: ModelFiles, vad_model_path: Path, data_dir: Path) -> AsyncIterator[TestServer]:
     """The real application with the real models; it has to be empty at the end."""
-    settings, metrics = Settings(data_dir=data_dir, outbound_allow_private=True), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    try:
+    settings = Settings(data_dir=data_dir, outbound_allow_private=True)
+    async with serving(model_files, vad_model_path, settings=settings) as server:
         yield server
         assert len(server.app[REGISTRY]) == 0
-    finally:
-        await server.close()
-        await engine.close()
-        await vad.close()
 
 
 def finals_of(messages: list[dict[str, Any]], *, channel: int = 0, channels: int = 1) -> list[dict[str, Any]]:

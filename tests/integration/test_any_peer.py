@@ -22,17 +22,15 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
 from mediaserver.ingest.ice import LOOPBACK_ADDRESSES, IceOptions, close_peer_connection, configure_ice
-from mediaserver.metrics import Metrics
 from mediaserver.outbound.webhooks import signature
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from signaling.routes import whip
 from tests.conftest import Speech, in_ci
+from tests.integration.real_server import serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -93,18 +91,9 @@ async def node(model_files: ModelFiles, vad_model_path: Path, monkeypatch: pytes
     receiving = TestServer(hooks)
     await receiving.start_server()
     settings = Settings(webhook_url=str(receiving.make_url("/hook")), webhook_secret=NODE_SECRET)
-    metrics = Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    async with ClientSession() as http:
+    async with serving(model_files, vad_model_path, settings=settings) as server, ClientSession() as http:
         yield Node(server, receiver, http)
-    await server.close()
     await receiving.close()
-    await engine.close()
-    await vad.close()
 
 
 def said(events: list[Event], channel: int | None = None) -> str:

@@ -15,15 +15,13 @@ import pytest_asyncio
 from aiohttp.test_utils import TestServer
 from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
 from mediaserver.ingest.ice import IceOptions, close_peer_connection, configure_ice, new_peer_connection
 from mediaserver.metrics import Metrics
-from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
 from signaling.caller import Call, RecordingTrack
 from tests.conftest import Speech, SpeechData
+from tests.integration.real_server import serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -52,16 +50,9 @@ class Node:
 
 @pytest_asyncio.fixture
 async def node(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[Node]:
-    settings, metrics = Settings(), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    yield Node(server, metrics)
-    await server.close()
-    await engine.close()
-    await vad.close()
+    metrics = Metrics()
+    async with serving(model_files, vad_model_path, metrics=metrics) as server:
+        yield Node(server, metrics)
 
 
 async def transcript_of(node: Node, speech: Speech) -> tuple[str, list[dict[str, Any]]]:

@@ -15,15 +15,13 @@ from aiohttp.test_utils import TestServer
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
 from mediaserver.ingest.ice import IceOptions, close_peer_connection, configure_ice, connections_of, new_peer_connection
-from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from tests.conftest import Speech
+from tests.integration.real_server import serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -34,16 +32,9 @@ SDP = {"Content-Type": "application/sdp"}
 
 @pytest_asyncio.fixture
 async def node(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[TestServer]:
-    settings, metrics = Settings(ping_timeout_s=1.5, resume_window_s=20), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    yield server
-    await server.close()
-    await engine.close()
-    await vad.close()
+    settings = Settings(ping_timeout_s=1.5, resume_window_s=20)
+    async with serving(model_files, vad_model_path, settings=settings) as server:
+        yield server
 
 
 class TimedTrack(RecordingTrack):

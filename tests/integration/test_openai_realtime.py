@@ -21,16 +21,15 @@ from aiortc import RTCSessionDescription
 from openai import AsyncOpenAI
 
 from mediaserver.audio.turn import TurnModel, TurnPool
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
 from mediaserver.ingest.ice import IceOptions, close_peer_connection, configure_ice, new_peer_connection
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from signaling.routes.openai_realtime.client_events import APPEND_MAX_BYTES
 from tests.conftest import Speech
+from tests.integration.real_server import serving
 from tests.scoring import word_errors
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
@@ -70,19 +69,12 @@ class Node:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(model_files: ModelFiles, vad_model_path: Any, turn_model_path: Any) -> AsyncIterator[Node]:
     settings, metrics = Settings(turn_model=True), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
     turns = TurnPool(TurnModel(turn_model_path), metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad, turns=turns))
-    await server.start_server()
-    node = Node(server)
-    yield node
-    await node.emptied()
-    await server.close()
-    await engine.close()
+    async with serving(model_files, vad_model_path, settings=settings, metrics=metrics, turns=turns) as server:
+        node = Node(server)
+        yield node
+        await node.emptied()
     await turns.close()
-    await vad.close()
 
 
 def encoded(speech: Speech, *, codec: str = "pcm_s16le", rate: int = 24_000, silence_s: float = 1.0) -> list[bytes]:

@@ -16,15 +16,11 @@ import aiohttp
 import openai
 import pytest
 import pytest_asyncio
-from aiohttp.test_utils import TestServer
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import make_app
 from tests.conftest import Speech
+from tests.integration.real_server import serving
 from tests.recordings import joined, write_wav
 from tests.scoring import word_errors
 
@@ -39,17 +35,10 @@ async def url(
 ) -> AsyncIterator[str]:
     """A server whose temporary files are in `tmp_path`."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    settings, metrics = Settings(data_dir=tmp_path / "data"), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    yield str(server.make_url("/"))
-    await server.close()  # and so every handler has ended
+    async with serving(model_files, vad_model_path, settings=Settings(data_dir=tmp_path / "data")) as server:
+        yield str(server.make_url("/"))
+    # Every handler has ended.
     assert not list(tmp_path.glob("voiceforge-*")), "temporary files are left"
-    await engine.close()
-    await vad.close()
 
 
 @pytest.fixture

@@ -17,14 +17,10 @@ import pytest_asyncio
 from aiohttp.test_utils import TestServer
 
 from mediaserver.audio.clock import Samples
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
-from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
 from signaling.own_server import own_server
 from tests.conftest import Speech
+from tests.integration.real_server import emptied, serving
 from tests.integration.test_browser import LEAD_IN_S, browser_page, microphone
 from tests.scoring import word_errors
 from tests.unit.ingest.encoded_audio import encoded, opus_packets
@@ -37,19 +33,9 @@ PATH = "/ws/v1/transcribe"
 
 @pytest_asyncio.fixture
 async def node(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[TestServer]:
-    settings, metrics = Settings(), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    app_server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await app_server.start_server()
-    yield app_server
-    async with asyncio.timeout(5):
-        while len(app_server.app[REGISTRY]):
-            await asyncio.sleep(0.02)
-    await app_server.close()
-    await engine.close()
-    await vad.close()
+    async with serving(model_files, vad_model_path) as server:
+        yield server
+        await emptied(server)
 
 
 def at_rate(samples: Samples, rate: int) -> Samples:

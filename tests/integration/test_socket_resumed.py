@@ -14,13 +14,9 @@ import pytest_asyncio
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestServer
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
-from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
 from tests.conftest import Speech
+from tests.integration.real_server import emptied, serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -34,19 +30,9 @@ PACE = 6.0
 
 @pytest_asyncio.fixture
 async def node(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[TestServer]:
-    settings, metrics = Settings(), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await server.start_server()
-    yield server
-    async with asyncio.timeout(5):
-        while len(server.app[REGISTRY]):
-            await asyncio.sleep(0.02)
-    await server.close()
-    await engine.close()
-    await vad.close()
+    async with serving(model_files, vad_model_path) as server:
+        yield server
+        await emptied(server)
 
 
 class Client:

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import METRICS, make_app
+from signaling.app import METRICS
 from signaling.caller import Call, RecordingTrack
 from tests.conftest import Speech
+from tests.integration.real_server import serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -112,23 +111,14 @@ StartNode = Callable[..., Awaitable[TestServer]]
 async def start_node(
     model_files: ModelFiles, vad_model_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[StartNode]:
-    """Starts a server in this process; keywords are settings. `stop_nodes` ends them, and sends what waits."""
+    """Starts a server in this process; keywords are settings."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-    closing: list[Callable[[], Awaitable[None]]] = []
+    async with AsyncExitStack() as running:
 
-    async def start(**given: Any) -> TestServer:
-        settings, metrics = Settings(**given), Metrics()
-        engine = open_engine(settings, model_files, metrics)
-        await engine.start()
-        vad = VadPool(vad_model_path, metrics=metrics)
-        server = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-        await server.start_server()
-        closing.extend([vad.close, engine.close, server.close])
-        return server
+        async def start(**given: Any) -> TestServer:
+            return await running.enter_async_context(serving(model_files, vad_model_path, settings=Settings(**given)))
 
-    yield start
-    while closing:
-        await closing.pop()()
+        yield start
 
 
 async def call(server: TestServer, speech: Speech) -> tuple[str, list[dict[str, Any]]]:

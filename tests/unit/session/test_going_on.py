@@ -21,7 +21,7 @@ from mediaserver.session.reporter import Sink
 from mediaserver.session.resumption import START, GoingOn, Position
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
-from tests.unit.session.test_session import ScriptedDecoder, ScriptedVad
+from tests.unit.session.scripted import ScriptedDecoder, ScriptedVad
 
 SPEECH, SILENCE = 0.9, 0.05
 

@@ -11,7 +11,7 @@ from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Interim, Ready
 from mediaserver.session.messages import handle_message
 from mediaserver.session_config import SessionConfig
-from tests.unit.session.test_session import ScriptedDecoder, Stream
+from tests.unit.session.scripted import ScriptedDecoder, Stream
 
 KNOWN = ("en", "de", "fr")
 
