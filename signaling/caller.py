@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
+from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from yarl import URL
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, OPUS_RATE, OnWarning, read_opus_frames
 from mediaserver.ingest.ice import LOOPBACK_ADDRESSES, IceOptions, configure_ice, new_peer_connection
-from signaling.client_key import key_headers
+from signaling.client_key import KEY_HINT, key_headers, untrusted
 
 CHANNEL = "transcripts"
 
@@ -229,6 +230,8 @@ class Call:
                 if response.status != 201:
                     raise _refusal(response.status, body)
                 resource = endpoint.join(URL(response.headers.get("Location", "")))
+        except aiohttp.ClientConnectorCertificateError as exc:
+            raise untrusted(self._url, exc) from exc
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise VoiceForgeError(
                 "SERVER_UNREACHABLE",
@@ -259,9 +262,8 @@ def _refusal(status: int, body: str) -> VoiceForgeError:
     """What a server says when it does not take an offer, in its own words where it has some."""
     with suppress(ValueError, KeyError, TypeError):
         error = json.loads(body)["error"]
-        return VoiceForgeError(
-            str(error["code"]), str(error["message"]), str(error["hint"]), retryable=bool(error.get("retryable"))
-        )
+        hint = KEY_HINT if status == HTTPStatus.UNAUTHORIZED else str(error["hint"])
+        return VoiceForgeError(str(error["code"]), str(error["message"]), hint, retryable=bool(error.get("retryable")))
     return VoiceForgeError(
         "SERVER_REFUSED", f"The server refused the call with status {status}.", "Is it a VoiceForge server?"
     )

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.text.subtitles import Format
+from signaling.client_key import KEY_HINT, untrusted
 
 PIECE_BYTES = 8 << 20
 """Of an upload: what is sent again at most when a connection breaks."""
@@ -182,6 +183,8 @@ class JobsClient:
                 if read is not None:
                     await read(response)
                 return response.headers
+        except aiohttp.ClientConnectorCertificateError as exc:
+            raise untrusted(self._base.removesuffix("/api/v1"), exc) from exc
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
             raise _UnreachableError(
                 "SERVER_UNREACHABLE",
@@ -199,7 +202,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> VoiceForgeError:
     """What the server said, or that it said nothing that is known here."""
     try:
         error = (await response.json())["error"]
-        return VoiceForgeError(error["code"], error["message"], error["hint"], retryable=error["retryable"])
+        hint = KEY_HINT if response.status == HTTPStatus.UNAUTHORIZED else error["hint"]
+        return VoiceForgeError(error["code"], error["message"], hint, retryable=error["retryable"])
     except (aiohttp.ClientError, ValueError, KeyError, TypeError):
         return VoiceForgeError(
             "SERVER_REFUSED", f"The server answered {response.status}.", "Check that --url is a VoiceForge server's."

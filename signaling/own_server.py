@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -28,6 +29,12 @@ _NOT_YET = frozenset(reason.code for reason in (LOADING, ENGINE_DOWN, STOPPING))
 """What it is waited for. Of further reasons, such as a disk that is nearly full, others would be sent elsewhere; here
 there is no other server, and this one takes a session all the same."""
 
+ALONE = {
+    f"VOICEFORGE_{name}": "unset"
+    for name in ("TLS_CERTIFICATE", "TLS_KEY", "REDIS_URL", "NODE_ADDRESS", "AUDIT_LOG", "OTLP_ENDPOINT")
+}
+"""What a node of this machine has for others to find it or hear of it, and a server for one client has not."""
+
 OnLine = Callable[[str], None]
 
 
@@ -44,11 +51,12 @@ async def own_server(arguments: Sequence[str], *, on_line: OnLine | None = None)
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "signaling.cli", "serve", "--host", "127.0.0.1", "--port", "0"),
-        *("--log-level", "warning", "--keyless-access", "loopback"),
+        *("--log-level", "warning", "--keyless-access", "loopback", "--workers", "1"),
         *("--jobs-concurrency", "0", *arguments),  # it is gone before a job would be done
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **ALONE},
         start_new_session=True,  # Ctrl-C is for this process, which lets the child finish its finals first
     )
     child = _Child(process, on_line or (lambda line: None))

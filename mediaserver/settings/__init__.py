@@ -65,6 +65,7 @@ class Settings(  # the last room's settings come first: pydantic collects them f
 
     model_config = SettingsConfigDict(
         env_prefix="VOICEFORGE_",
+        env_parse_none_str="unset",  # so that a variable can take back what the file says
         toml_file=SETTINGS_FILE,
         extra="forbid",
         frozen=True,

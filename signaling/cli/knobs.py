@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -20,11 +21,20 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from mediaserver.settings import SETTINGS_FILE, Group, Settings
+from signaling.client_key import VARIABLE
 
 UNITS = {"_ms": "ms", "_s": "s"}
 """The unit that the end of a setting's name stands for."""
 
 METAVARS = {"ms": "MS", "s": "SECONDS"}
+
+PREFIX = "VOICEFORGE_"
+
+OTHER_VARIABLES = frozenset({VARIABLE})
+"""Those of the command line that are no settings."""
+
+CLOSE = 0.85
+"""How much alike two names are of which one is taken for a slip: a letter or two changed places or left out."""
 
 HEADINGS = {
     Group.SERVER: "Server",
@@ -79,8 +89,9 @@ class Knob:
 
     @property
     def takes_objects(self) -> bool:
-        """Whether it is a list of objects, to be written as JSON."""
-        return any(get_origin(arg) is dict for kind in self._kinds() for arg in get_args(kind))
+        """Whether it is an object or a list of objects, to be written as JSON."""
+        kinds = [*self._kinds(), *(arg for kind in self._kinds() for arg in get_args(kind))]
+        return any(get_origin(kind) is dict for kind in kinds)
 
     @property
     def limits(self) -> str:
@@ -191,11 +202,32 @@ def load_settings(given: Mapping[str, Any]) -> Settings:
     except ValidationError as exc:
         raise click.UsageError(" ".join(_problem(error, flags) for error in exc.errors())) from exc
     except SettingsError as exc:
-        raise click.UsageError(f"{exc}; lists are written as JSON in the environment.") from exc
+        raise click.UsageError(_not_json(exc)) from exc
     except tomllib.TOMLDecodeError as exc:
         raise click.UsageError(f"{SETTINGS_FILE} is not TOML: {exc}.") from exc
     except OSError as exc:
         raise click.UsageError(f"{SETTINGS_FILE} cannot be read: {exc.strerror}.") from exc
+
+
+def unknown_variables() -> list[str]:
+    """What to say of each variable of the environment that looks like a setting and is none; most are slips."""
+    known = {knob.variable for knob in knobs()}
+    said = []
+    for name in sorted(os.environ):
+        if name.upper() in known or not name.upper().startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=CLOSE)
+        if close:  # others are not ours to judge: Kubernetes sets some for each of its services
+            said.append(f"{name} is no setting and does nothing. Did you mean {close[0]}?")
+    return said
+
+
+def _not_json(exc: SettingsError) -> str:
+    """The variable that does not hold the JSON it should, and where."""
+    found = re.search(r'field "(\w+)"', str(exc))
+    name = next((knob.variable for knob in knobs() if found and knob.name == found[1]), "A variable")
+    why = f": {exc.__cause__}" if isinstance(exc.__cause__, ValueError) else ""
+    return f"{name} is not JSON{why}. Lists and objects are written as JSON in the environment."
 
 
 def _problem(error: Any, flags: Mapping[str, Any]) -> str:
@@ -208,6 +240,8 @@ def _problem(error: Any, flags: Mapping[str, Any]) -> str:
         close = difflib.get_close_matches(name, known, n=1)
         return f"{SETTINGS_FILE} has `{name}`, which is no setting." + (f" Did you mean `{close[0]}`?" if close else "")
     knob = known[name]
+    if knob.is_secret and error["type"] == "too_short":  # which speaks of items
+        reason = f"at least {error['ctx']['min_length']} letters are wanted"
     if name in flags:
         where = knob.flag
     elif knob.variable in {variable.upper() for variable in os.environ}:
@@ -227,7 +261,7 @@ def reference() -> str:
         "",
         "A flag of `voiceforge serve` wins over an environment variable, that over `voiceforge.toml` in the working",
         "directory, that over the default. In the file the names are those of the first column; lists and objects are",
-        "written as TOML there, as JSON in the environment.",
+        "written as TOML there, as JSON in the environment; `unset` in the environment takes back what the file says.",
     ]
     for group in Group:
         lines += ["", f"## {HEADINGS[group]}", "", "| name | flag, variable | default | meaning |", "|---|---|---|---|"]

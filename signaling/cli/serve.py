@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from signaling.cli.knobs import KnobCommand, load_settings
+from mediaserver.errors import ConfigError
+from signaling.cli.knobs import KnobCommand, load_settings, unknown_variables
+from signaling.data_folder import require_data_folder
 
 
 @click.command(cls=KnobCommand)
@@ -18,6 +20,12 @@ def serve(**given: Any) -> None:
     working directory (`port = 9000`). A flag wins over the environment, that over the file.
     """
     settings = load_settings(given)
+    for line in unknown_variables():
+        click.echo(line, err=True)
+    try:
+        require_data_folder(settings)
+    except ConfigError as exc:
+        raise click.ClickException(f"{exc.message}\n{exc.hint}") from exc
     if settings.workers == 1:
         from signaling.serving import run  # noqa: PLC0415 - brings the engine, a second of imports --help need not wait for
     else:

@@ -20,6 +20,7 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, OPUS_RATE
 from mediaserver.settings import Settings
 from signaling.caller import FRAME_S, Call, CallTrack
+from signaling.client_key import VARIABLE, key_headers
 from signaling.doctor.finding import Check, Finding, failed, fine, skipped, warned
 from signaling.own_server import own_server
 
@@ -37,6 +38,9 @@ SKEW_FAILURE_S = 60.0
 """Tokens and credentials live 60 s at least: a clock that is further off makes some of them worthless."""
 
 BODY_MAX_BYTES = 256 * 1024
+
+REFUSALS = frozenset({"INVALID_API_KEY", "INSUFFICIENT_PERMISSIONS"})
+"""What a server answers that is one of ours and does not know who asks."""
 
 OWN_SERVER = ("--no-model-fetch", "--no-calibrate", "--jobs-concurrency", "0")
 """A server that is there for one call: it fetches nothing, tries nothing out, and leaves recordings to others."""
@@ -59,20 +63,36 @@ def node_checks(settings: Settings, *, url: str | None) -> list[Check]:
 def url_of(settings: Settings) -> str:
     """Where a server with these settings is reached from its own machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{settings.port}" if ":" in host else f"{scheme}://{host}:{settings.port}"
 
 
-async def says_voiceforge(http: aiohttp.ClientSession, url: str) -> bool:
-    """Whether what answers there is a VoiceForge server."""
+async def says_voiceforge(settings: Settings) -> bool:
+    """Whether what answers where a server with these settings listens is a VoiceForge server."""
     with suppress(aiohttp.ClientError, TimeoutError, ValueError):
-        return (await _json(http, f"{url}/api/v1/config")).get("name") == "VoiceForge"
+        async with _session(of_this_machine=True) as http:
+            told = await _json(http, f"{url_of(settings)}/api/v1/config")
+        return told.get("name") == "VoiceForge" or refusal_of(told) is not None
     return False
+
+
+def refusal_of(told: Mapping[str, Any]) -> str | None:
+    """What a VoiceForge server says that does not tell this client of itself; None: it tells, or is another program."""
+    error = told.get("error")
+    if isinstance(error, dict) and error.get("code") in REFUSALS:
+        return str(error.get("message"))
+    return None
+
+
+def _session(*, of_this_machine: bool) -> aiohttp.ClientSession:
+    """For plain requests, with the key of the command line. A certificate names no address of this machine."""
+    return aiohttp.ClientSession(headers=key_headers(), connector=aiohttp.TCPConnector(ssl=not of_this_machine))
 
 
 async def check_server(settings: Settings, url: str | None) -> Finding:
     """Whether the server lives, and whether it takes sessions."""
     base = (url or url_of(settings)).rstrip("/")
-    async with aiohttp.ClientSession() as http:
+    async with _session(of_this_machine=url is None) as http:
         try:
             async with http.get(f"{base}/healthz", timeout=_timeout(), allow_redirects=False) as response:
                 if response.status != 200:
@@ -92,11 +112,15 @@ async def check_server(settings: Settings, url: str | None) -> Finding:
             return failed(
                 f"{base} does not answer: {str(exc) or 'too late'}.", "Start it, or check the address and proxies."
             )
-    if told.get("name") != "VoiceForge":
+    refused = refusal_of(told)
+    if refused is None and told.get("name") != "VoiceForge":
         return failed(f"What answers at {base} is no VoiceForge server.", "Check the address.")
     if not ready:
         reasons = ", ".join(str(reason) for reason in why) or "it does not say why"
         return failed(f"{base} lives but takes no sessions: {reasons}.", "Wait, or look at its log.")
+    if refused is not None:
+        text = f"{base} takes sessions, but not with what this command has. {refused}"
+        return warned(text, f"Set {VARIABLE} to a key of scope `stream`.")
     text = f"{base} takes sessions (VoiceForge {told.get('version')}, model {told.get('model')})."
     if told.get("version") != version("voiceforge"):
         return warned(text, f"This command is of version {version('voiceforge')}.")
@@ -136,9 +160,9 @@ async def check_call(settings: Settings, url: str | None) -> Finding:
     """Whether a real call gets through, as a browser makes it, to a server that runs or to one for this alone."""
     async with AsyncExitStack() as stack:
         base = url
-        if base is None:
-            async with aiohttp.ClientSession() as http:
-                base = url_of(settings) if await says_voiceforge(http, url_of(settings)) else None
+        # With TLS a call wants the name in the certificate, which --url says.
+        if base is None and settings.tls_certificate is None and await says_voiceforge(settings):
+            base = url_of(settings) if key_headers() or not await _asks_for_key(settings) else None
         where = "the server"
         if base is None:
             where = "a server started for it"
@@ -155,10 +179,18 @@ async def check_call(settings: Settings, url: str | None) -> Finding:
         try:
             await Call(url=base, track=track, language=None, on_event=hear).run(asyncio.Event())
         except VoiceForgeError as exc:
-            return failed(f"A call to {where} failed: {exc.message}", exc.hint)
+            hint = f"Set {VARIABLE} to a key of scope `stream`." if exc.code in REFUSALS else exc.hint
+            return failed(f"A call to {where} failed: {exc.message}", hint)
     if "ready" not in events or "closed" not in events:
         return failed(f"A call to {where} connected but heard only {', '.join(events) or 'nothing'}.", "See its log.")
     return fine(f"A call to {where} connected, and its events came.")
+
+
+async def _asks_for_key(settings: Settings) -> bool:
+    with suppress(aiohttp.ClientError, TimeoutError, ValueError):
+        async with _session(of_this_machine=True) as http:
+            return refusal_of(await _json(http, f"{url_of(settings)}/api/v1/config")) is not None
+    return False
 
 
 class SilentTrack(CallTrack):

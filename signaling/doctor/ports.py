@@ -8,12 +8,10 @@ import socket
 from ipaddress import ip_address
 from pathlib import Path
 
-import aiohttp
-
 from mediaserver.ingest.ice import IceOptions, listens_on_loopback, local_addresses, primary_address
 from mediaserver.settings import Settings
 from signaling.doctor.finding import Check, Finding, failed, fine, warned
-from signaling.doctor.node import says_voiceforge, url_of
+from signaling.doctor.node import says_voiceforge
 from stun_turn.peers import is_public
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -46,9 +44,8 @@ async def check_http_port(settings: Settings) -> Finding:
             sock.listen()
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
-                async with aiohttp.ClientSession() as http:
-                    if await says_voiceforge(http, url_of(settings)):
-                        return fine(f"{where}: a VoiceForge server runs there.")
+                if await says_voiceforge(settings):
+                    return fine(f"{where}: a VoiceForge server runs there.")
                 return failed(f"{where} is taken by another program.", "Stop it, or choose another `port`.")
             if exc.errno == errno.EACCES:
                 return failed(f"{where} may not be opened by this user.", "Choose a `port` above 1023.")

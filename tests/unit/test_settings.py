@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from mediaserver.settings import Group, Settings
-from signaling.cli.knobs import knobs, load_settings, reference
+from signaling.cli.knobs import knobs, load_settings, reference, unknown_variables
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -44,6 +44,9 @@ def test_flags_win_over_environment_over_file_over_default(tmp_path: Path, monke
     assert load_settings({}).port == 1001
     monkeypatch.setenv("VOICEFORGE_PORT", "1002")
     assert load_settings({"port": None, "cors_origins": ()}).port == 1002
+    (tmp_path / "voiceforge.toml").write_text('port = 1001\nmodel = "base"\nlanguage = "de"\n')
+    monkeypatch.setenv("VOICEFORGE_LANGUAGE", "unset")
+    assert load_settings({}).language is None
     settings = load_settings({"port": "1003"})
     assert (settings.port, settings.model) == (1003, "base")
 
@@ -53,6 +56,19 @@ def test_lists_and_objects_can_be_given_as_flags() -> None:
     assert settings.cors_origins == ["http://a", "http://b"]
     assert settings.ice_servers == [{"urls": ["turn:a"]}]
     assert load_settings({"model_fetch": False}).model_fetch is False
+    assert load_settings({"price_per_minute": '{"*": 0.01}'}).price_per_minute == {"*": 0.01}
+
+
+def test_a_slip_in_the_name_of_a_variable_is_told_and_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_variables() == []
+    monkeypatch.setenv("VOICEFORGE_API_KEY", "of the command line")
+    monkeypatch.setenv("VOICEFORGE_SERVICE_HOST", "Kubernetes' own")
+    monkeypatch.setenv("VOICEFORGE_ENDPOINTING", "300")
+    monkeypatch.setenv("VOICEFORGE_WORKER", "2")
+    assert unknown_variables() == [
+        "VOICEFORGE_ENDPOINTING is no setting and does nothing. Did you mean VOICEFORGE_ENDPOINTING_MS?",
+        "VOICEFORGE_WORKER is no setting and does nothing. Did you mean VOICEFORGE_WORKERS?",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +81,10 @@ def test_lists_and_objects_can_be_given_as_flags() -> None:
         ({}, {}, "port = ", "voiceforge.toml is not TOML"),
         ({"denoise": "loud"}, {}, "", "--denoise cannot be 'loud': input should be 'off', 'speex'"),
         ({"ice_servers": "turn:x"}, {}, "", "--ice-servers is not JSON"),
-        ({}, {"VOICEFORGE_CORS_ORIGINS": "http://a"}, "", "cors_origins"),
+        ({}, {"VOICEFORGE_CORS_ORIGINS": "http://a"}, "", "VOICEFORGE_CORS_ORIGINS is not JSON: Expecting value"),
+        ({}, {"VOICEFORGE_PLANS": "{pro"}, "", "VOICEFORGE_PLANS is not JSON"),
+        ({"price_per_minute": "free"}, {}, "", "--price-per-minute is not JSON"),
+        ({}, {"VOICEFORGE_TOKEN_SECRET": "short"}, "", "cannot be what it is: at least 32 letters are wanted."),
         ({"port": "x", "max_sessions": "0"}, {}, "", "--max-sessions cannot be '0'"),
     ],
 )

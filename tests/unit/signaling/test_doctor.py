@@ -310,6 +310,39 @@ async def test_a_server_that_is_not_well(server: Serve, bodies: Any, status: dic
     assert said in finding.message
 
 
+async def test_a_server_that_asks_for_a_key_is_one_of_ours(server: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {"error": {"code": "INVALID_API_KEY", "message": "The request has no key.", "hint": ""}}
+    url = await server({**well(), "/api/v1/config": refused}, status={"/api/v1/config": 401})
+    finding = await check_server(Settings(), url)
+    assert finding.status is Status.WARNING
+    assert "takes sessions" in finding.message
+    assert "VOICEFORGE_API_KEY" in finding.hint
+    settings = Settings(host="127.0.0.1", port=int(url.rpartition(":")[2]))
+    assert (await check_http_port(settings)).status is Status.OK
+
+
+async def test_the_key_of_the_command_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.json_response(well().get(request.path, {}))
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    served = TestServer(app)
+    await served.start_server()
+    monkeypatch.setenv("VOICEFORGE_API_KEY", "vf_a_b")
+    assert (await check_server(Settings(), str(served.make_url("")))).status is Status.OK
+    await served.close()
+    assert seen[-1] == "Bearer vf_a_b"
+
+
+def test_a_server_with_a_certificate_is_looked_for_by_https(tmp_path: Path) -> None:
+    files = {"tls_certificate": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    assert node.url_of(Settings(host="0.0.0.0", port=8443, **files)) == "https://127.0.0.1:8443"
+
+
 async def test_a_certificate_that_nobody_signed(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])

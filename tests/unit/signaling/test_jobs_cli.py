@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import unused_port
+from aiohttp.test_utils import TestServer, unused_port
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
+from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Settings
 from signaling import jobs_client
 from signaling.cli import main
 from signaling.jobs_client import JobsClient
+from signaling.tls import tls_of
 from tests.unit.signaling.jobs_door import FakeTranscriber, open_door
+from tests.unit.signaling.test_tls import made
 
 
 class Serving:
@@ -141,6 +145,28 @@ def test_another_kind_of_server_is_noticed(tmp_path: Path) -> None:
                 await JobsClient(http, str(other.make_url(""))).show("job_x")
 
     asyncio.run(ask())
+
+
+async def test_a_key_that_is_wanted_and_a_certificate_that_nobody_vouches_for_are_told(tmp_path: Path) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        error = {"code": "INVALID_API_KEY", "message": "The request has no key.", "hint": "Bearer", "retryable": False}
+        return web.json_response({"error": error}, status=401)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", refuse)
+    files = made(tmp_path)
+    plain, secure = TestServer(app), TestServer(app, scheme="https")
+    await plain.start_server()
+    await secure.start_server(ssl=tls_of(Settings(**files)))
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(VoiceForgeError) as keyless:
+            await JobsClient(http, str(plain.make_url(""))).list({})
+        with pytest.raises(VoiceForgeError) as untrusted:
+            await JobsClient(http, str(secure.make_url(""))).list({})
+    await secure.close()
+    await plain.close()
+    assert "VOICEFORGE_API_KEY" in keyless.value.hint
+    assert untrusted.value.code == "CERTIFICATE_UNTRUSTED"
 
 
 async def test_an_upload_goes_on_after_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,12 @@ def test_files_that_cannot_be_used_are_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refused:
             tls_of(Settings(**wrong))
         assert refused.value.code == "TLS_FILES_UNUSABLE"
+        assert str(wrong["tls_key"]) in refused.value.message
+        assert "_ssl.c" not in refused.value.message
+
+
+def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    wrong = {**made(tmp_path), "tls_key": made(tmp_path / "other")["tls_key"]}
+    with pytest.raises(ConfigError, match="the key is another certificate's"):
+        tls_of(Settings(**wrong))
