@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -36,6 +36,16 @@ _RECURRENT = "model.decoder.rnn.{}"
 _OUTPUT = "model.decoder.decoder.2.{}"
 
 Floats = NDArray[np.float32]
+
+
+class Network(Protocol):
+    """What the VAD asks: `Silero`, or what stands for it."""
+
+    def encode(self, frames: Floats) -> Floats:
+        """What is heard of frames, [B, 576], of whatever streams and in whatever order."""
+
+    def step(self, encoded: Floats, states: Floats) -> tuple[Floats, Floats]:
+        """The next frame of each stream: probabilities, [B, 1], and the new states, [2, B, 128]."""
 
 
 class Silero:

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples
 from mediaserver.audio.denoise import Denoiser
 from mediaserver.audio.lane import CONTEXT_SAMPLES, STATE_SHAPE, End, Item, Lane, Lost, Restart, Step
-from mediaserver.audio.silero import INPUT_SAMPLES, Silero
+from mediaserver.audio.silero import INPUT_SAMPLES, Network, Silero
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
 
@@ -50,18 +49,6 @@ would have to win the interpreter back after each of the model's thirty steps.""
 MAX_BACKLOG_FRAMES = 938
 """30 s and 2 MB for one stream. The oldest frames are dropped first and told as `DROPPED_PROBABILITY`. A live stream
 never comes near; a source that is faster than real time holds back by `backlog_frames`."""
-
-
-class Network(Protocol):
-    """The model: `Silero`."""
-
-    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is heard of frames, [B, 576], of whatever streams."""
-
-    def step(
-        self, encoded: NDArray[np.float32], states: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The next frame of each stream: probabilities, [B, 1], and the new states, [2, B, 128]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +215,7 @@ class VadPool:
     def __init__(self, model_path: Path, *, metrics: Metrics | None = None) -> None:
         try:
             self.network: Network = Silero(model_path)
+            """The model, for those who have a whole recording; from any thread."""
         except (OSError, ValueError) as exc:
             raise ModelError(
                 "VAD_MODEL_UNUSABLE",
@@ -374,9 +362,3 @@ class VadPool:
             log.exception("VAD call failed; its frames count as speech", streams=len(batch))
         for lane, step in batch:
             lane.failed(step)
-
-    def judge(
-        self, frames: NDArray[np.float32], states: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One frame of each of some streams, from any thread: [B, 576] and [2, B, 128] to [B, 1] and [2, B, 128]."""
-        return self.network.step(self.network.encode(frames), states)

@@ -14,7 +14,8 @@ import numpy as np
 
 from mediaserver.audio.clock import FRAME_SAMPLES, Samples, seconds
 from mediaserver.audio.endpoint import EndpointerConfig
-from mediaserver.audio.sweep import BLOCK_FRAMES, Judge, Sweep
+from mediaserver.audio.silero import Network
+from mediaserver.audio.sweep import BLOCK_FRAMES, Sweep
 from mediaserver.ingest.container import CHUNK_SAMPLES, probe, read_channels, read_samples
 from mediaserver.jobs.pieces import Cutter, Piece
 
@@ -30,11 +31,11 @@ class Hearing:
     """How speech is found.
 
     Args:
-        judge: the voice activity model.
+        network: the voice activity model.
         endpoints: what begins and ends an utterance.
     """
 
-    judge: Judge
+    network: Network
     endpoints: EndpointerConfig
 
 
@@ -122,7 +123,7 @@ class Reading:
             yield from cutter.finish()
 
     def _lane(self, channel: int) -> tuple[Sweep, Cutter]:
-        return Sweep(self._hearing.judge), Cutter(channel, endpoints=self._hearing.endpoints)
+        return Sweep(self._hearing.network), Cutter(channel, endpoints=self._hearing.endpoints)
 
     def _blocks(self) -> Iterator[Samples]:
         """Blocks [channels, n] of whole frames; the last one is filled up with silence."""

@@ -160,7 +160,7 @@ class Recorder:
         self, path: Path, options: RecordingOptions, on_progress: OnProgress | None, on_segment: OnSegment | None
     ) -> Transcript:
         settings = self._settings
-        hearing = Hearing(self._vad.judge, _endpoints(options, settings))
+        hearing = Hearing(self._vad.network, _endpoints(options, settings))
         async with Reading(path, hearing, multichannel=options.multichannel) as reading:
             work = _Work(self._decoder, settings, options, reading, on_progress=on_progress, on_segment=on_segment)
             try:

@@ -59,9 +59,18 @@ class LoudnessVad:
     def open(self, deliver: Callable[[Verdict], None], *, denoiser: object = None) -> LoudnessVad.Stream:
         return LoudnessVad.Stream(deliver)
 
-    def judge(self, frames: Samples, states: Samples) -> tuple[Samples, Samples]:
-        """A call of the model, as recordings make it: frames [B, 576] with what came before them."""
-        return (np.abs(frames).max(axis=1, keepdims=True) > LOUD).astype(np.float32), states
+    @property
+    def network(self) -> LoudnessVad:
+        """The model, as recordings ask it."""
+        return self
+
+    def encode(self, frames: Samples) -> Samples:
+        """Frames [B, 576], with what came before them."""
+        return (np.abs(frames).max(axis=1, keepdims=True) > LOUD).astype(np.float32)
+
+    def step(self, encoded: Samples, states: Samples) -> tuple[Samples, Samples]:
+        """The next frame of each stream."""
+        return encoded, states
 
     class Stream:
         backlog_frames = 0

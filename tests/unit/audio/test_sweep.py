@@ -20,13 +20,16 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def judge(
-        self, frames: NDArray[np.float32], states: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        self.calls += 1
+    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         first = frames[:, CONTEXT_SAMPLES]
         fits = (frames[:, CONTEXT_SAMPLES - 1] == first - 1) | (first == 0)
-        return np.where(fits, first, -1.0)[:, None].astype(np.float32), states + 1
+        return np.where(fits, first, -1.0)[:, None].astype(np.float32)
+
+    def step(
+        self, encoded: NDArray[np.float32], states: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self.calls += 1
+        return encoded, states + 1
 
 
 def numbered(frames: int, *, start: int = 0) -> Samples:
@@ -36,7 +39,7 @@ def numbered(frames: int, *, start: int = 0) -> Samples:
 
 def test_every_frame_has_its_own_verdict_whatever_the_blocks() -> None:
     for blocks in ([1], [5, 3], [127, 128, 129], [2000, 2000, 17], [ROWS * 2 * WARM_FRAMES + 1]):
-        sweep, at = Sweep(Counting().judge), 0
+        sweep, at = Sweep(Counting()), 0
         for count in blocks:
             found = sweep.probabilities(numbered(count, start=at))
             assert found.tolist() == list(range(at, at + count))
@@ -45,12 +48,12 @@ def test_every_frame_has_its_own_verdict_whatever_the_blocks() -> None:
 
 def test_a_block_takes_a_fraction_of_the_calls() -> None:
     model = Counting()
-    Sweep(model.judge).probabilities(numbered(2000))
+    Sweep(model).probabilities(numbered(2000))
     assert model.calls == 2000 / ROWS + WARM_FRAMES
 
 
 def test_nothing_is_nothing() -> None:
-    assert Sweep(Counting().judge).probabilities(numbered(0)).shape == (0,)
+    assert Sweep(Counting()).probabilities(numbered(0)).shape == (0,)
 
 
 async def test_the_real_model_hears_what_it_hears_frame_by_frame(
@@ -65,10 +68,11 @@ async def test_the_real_model_hears_what_it_hears_frame_by_frame(
     context = np.zeros(CONTEXT_SAMPLES, dtype=np.float32)
     alone = []
     for frame in frames:
-        probability, state = pool.judge(np.concatenate((context, frame))[None], state)
+        encoded = pool.network.encode(np.concatenate((context, frame))[None])
+        probability, state = pool.network.step(encoded, state)
         context = frame[-CONTEXT_SAMPLES:]
         alone.append(float(probability[0, 0]))
-    together = Sweep(pool.judge).probabilities(samples)
+    together = Sweep(pool.network).probabilities(samples)
     await pool.close()
     differs = (together > 0.5) != (np.array(alone) > 0.5)
     assert differs.mean() < 0.01

@@ -36,10 +36,17 @@ PATH = "/v1/audio/transcriptions"
 class Vad:
     """Hears somebody where a frame is loud."""
 
-    def judge(
-        self, frames: NDArray[np.float32], states: NDArray[np.float32]
+    @property
+    def network(self) -> Vad:
+        return self
+
+    def encode(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (np.abs(frames).max(axis=1, keepdims=True) > 0.01).astype(np.float32)
+
+    def step(
+        self, encoded: NDArray[np.float32], states: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return (np.abs(frames).max(axis=1, keepdims=True) > 0.01).astype(np.float32), states
+        return encoded, states
 
 
 class Engine(FakeEngine):
