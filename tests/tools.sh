@@ -6,6 +6,8 @@ set -euo pipefail
 # program, Debian's package
 tools=(
   "chromium chromium"
+  "firefox-esr firefox-esr"
+  "pulseaudio pulseaudio"
   "turnserver coturn"
   "redis-server redis-server"
   "flite flite"

@@ -222,6 +222,7 @@ def _port_of(sdp: str) -> int:
 
 def _rewritten(sdp: str, port: int) -> str:
     """A description whose only candidate, in each of its sections, is this port of loopback."""
-    own = re.compile(rf"^a=candidate:(\S+) 1 udp (\d+) 127\.0\.0\.1 {_port_of(sdp)} typ host", re.MULTILINE)
+    flags = re.MULTILINE | re.IGNORECASE
+    own = re.compile(rf"^a=candidate:(\S+) 1 udp (\d+) 127\.0\.0\.1 {_port_of(sdp)} typ host", flags)
     kept = ANY_CANDIDATE.sub(lambda match: match[0] if own.match(match[0]) else "", sdp)
     return own.sub(rf"a=candidate:\1 1 udp \2 {HOST} {port} typ host", kept)

@@ -46,6 +46,12 @@ export function unreachableMedia(): VoiceForgeError {
   return fault("ICE_FAILED", "The server answers, but audio does not get through to it.", hint, true);
 }
 
+/** The code of `unreachableMedia`, for programs may do the same about it. */
+export function mediaOnOwnComputer(): VoiceForgeError {
+  const hint = "Use a WebSocket, or let the server listen on an address of the network too.";
+  return fault("ICE_FAILED", "Firefox sends no audio by WebRTC to a server on its own computer.", hint);
+}
+
 export function unexpected(cause: unknown): VoiceForgeError {
   const told = cause instanceof Error ? cause.message : String(cause);
   return fault("CLIENT_FAILED", `The browser could not connect: ${told}`, "Try another browser.", false, cause);

@@ -1,8 +1,9 @@
 /** One peer connection, from its offer to its end. */
 
-import { closedHere, connectionLost, notConnected, unreachableMedia } from "./faults.ts";
+import { closedHere, connectionLost, mediaOnOwnComputer, notConnected, unreachableMedia } from "./faults.ts";
 import { LateCandidates } from "./late_candidates.ts";
 import { whenAborted } from "./limited.ts";
+import { isOutOfReach } from "./own_computer.ts";
 import { iceCredentials } from "./sdpfrag.ts";
 import type { Connection, Hears } from "./transport.ts";
 import { trickle, type WhipSession } from "./whip.ts";
@@ -53,6 +54,7 @@ export class Peer implements Connection {
     const offer = await Promise.race([candidates.offer(), aborted]);
     const whip = await post(offer);
     if (this.#hears === null) throw closedHere();
+    if (this.#options.iceServers.length === 0 && isOutOfReach(offer, whip.answer)) throw mediaOnOwnComputer();
     await this.pc.setRemoteDescription({ type: "answer", sdp: whip.answer });
     const ice = iceCredentials(offer);
     const { token, patienceMs } = this.#options;

@@ -14,6 +14,9 @@ export function refusal(status: number, code: string, retryAfterS?: number): Res
   return Response.json({ error: { code, message: "No.", hint: "Ask.", retryable: status >= 429 } }, { status, headers });
 }
 
+const created = (sdp: string): Response =>
+  new Response(sdp, { status: 201, headers: { Location: "/whip/secret", ETag: '"1"' } });
+
 export class FakeTrack extends EventTarget {
   stopped = false;
   stop(): void {
@@ -33,6 +36,7 @@ class FakeChannel extends EventTarget {
 
 export class FakePeerConnection extends EventTarget {
   static readonly made: FakePeerConnection[] = [];
+  static offer = "";
   readonly channel = new FakeChannel();
   iceGatheringState = "new";
   connectionState = "new";
@@ -51,7 +55,7 @@ export class FakePeerConnection extends EventTarget {
     return this.channel;
   }
   async setLocalDescription(): Promise<void> {
-    this.localDescription = { sdp: "v=0\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n" };
+    this.localDescription = { sdp: FakePeerConnection.offer };
   }
   /** What came, in bytes. */
   received = 0;
@@ -134,8 +138,7 @@ export class FakeBrowser {
   nowMs = 0;
   readonly microphone = new FakeTrack();
   /** What the next POST is answered with. */
-  answer = (): Response =>
-    new Response("v=0\r\n", { status: 201, headers: { Location: "/whip/secret", ETag: '"1"' } });
+  answer = (): Response => created("v=0\r\n");
   /** What a plain GET is answered with. */
   asked = (): Response => refusal(426, "UPGRADE_REQUIRED");
   seq = 0;
@@ -143,6 +146,7 @@ export class FakeBrowser {
 
   constructor() {
     FakePeerConnection.made.length = 0;
+    FakePeerConnection.offer = "v=0\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
     FakeSocket.made.length = 0;
     this.#set("WebSocket", FakeSocket);
     this.#set("AudioContext", FakeAudioContext);
@@ -161,6 +165,11 @@ export class FakeBrowser {
     });
   }
 
+  /** From now on sessions are made with this answer. */
+  answersWith(sdp: string): void {
+    this.answer = () => created(sdp);
+  }
+
   get pc(): FakePeerConnection {
     const pc = FakePeerConnection.made.at(-1);
     if (pc === undefined) throw new Error("nothing connects yet");
@@ -169,6 +178,11 @@ export class FakeBrowser {
 
   get peers(): readonly FakePeerConnection[] {
     return FakePeerConnection.made;
+  }
+
+  /** What the next peer connections offer. */
+  set offer(sdp: string) {
+    FakePeerConnection.offer = sdp;
   }
 
   get socket(): FakeSocket {

@@ -218,6 +218,54 @@ test("where UDP does not get through the same track goes over a WebSocket, and t
   assert.deepEqual(browser.socket.audio, [1, 2]);
 });
 
+const OF_FIREFOX = [
+  "v=0",
+  "o=mozilla...THIS_IS_SDPARTA-99.0 1 0 IN IP4 0.0.0.0",
+  "a=mid:0",
+  "a=candidate:0 1 UDP 2122187007 192.0.2.2 37439 typ host",
+  "",
+].join("\r\n");
+const ON_LOOPBACK = "v=0\r\na=candidate:1 1 udp 1 127.0.0.1 60088 typ host\r\na=candidate:2 1 udp 1 ::1 49147 typ host\r\n";
+
+test("Firefox goes over a WebSocket at once to a server on its own computer, for it would never get through", async () => {
+  browser.offer = OF_FIREFOX;
+  browser.answersWith(ON_LOOPBACK);
+  const { client, told, ready } = await automatic();
+  browser.gathered();
+  await browser.settle();
+  assert.deepEqual(told, ["connecting", "warning UDP_BLOCKED"]);
+  assert.equal(browser.methods.at(-1), "DELETE", "the first session is not left behind");
+  browser.socket.opens();
+  await browser.settle();
+  browser.says("ready", READY);
+  await ready;
+  assert.equal(client.transport, "websocket");
+});
+
+const GETS_THROUGH = {
+  "to an address of the network": [OF_FIREFOX, ON_LOOPBACK.replace("::1", "192.0.2.2")],
+  "to an address that it learns later": [OF_FIREFOX, "v=0\r\n"],
+  "with candidates on loopback": [OF_FIREFOX.replace("192.0.2.2", "127.0.0.1"), ON_LOOPBACK],
+  "with a relay": [OF_FIREFOX, ON_LOOPBACK, { urls: "turn:192.0.2.3" }],
+  "if it is Chromium": [OF_FIREFOX.replace("mozilla...THIS_IS_SDPARTA-99.0", "-"), ON_LOOPBACK],
+} as const;
+
+for (const [how, [offer, answer, ...iceServers]] of Object.entries(GETS_THROUGH)) {
+  test(`media is waited for ${how}`, async () => {
+    browser.offer = offer;
+    browser.answersWith(answer);
+    browser.iceServers = iceServers;
+    const { client, told, ready } = await automatic();
+    browser.gathered();
+    await browser.settle();
+    browser.opened();
+    browser.says("ready", READY);
+    await ready;
+    assert.deepEqual(told, ["connecting", "connected"]);
+    assert.equal(client.transport, "webrtc");
+  });
+}
+
 test("a refusal is no blocked network", async () => {
   browser.answer = () => refusal(503, "NODE_FULL", 3);
   const { told, ready } = await automatic();
