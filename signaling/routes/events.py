@@ -18,7 +18,6 @@ from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.ingest.answer import MESSAGE_MAX_BYTES
 from mediaserver.session.eventlog import LISTENERS_RETRY_AFTER_S, Entry, EventLog, Listener
 from signaling.eventlogs import EventLogs
-from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.operation import (
     Access,
     Answer,
@@ -30,6 +29,7 @@ from signaling.openapi.operation import (
     Tag,
     described,
 )
+from signaling.preflight import allowed
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession
@@ -148,14 +148,7 @@ class Events:
     @described(PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: what a page of another origin may do (CORS)."""
-        return web.Response(
-            status=HTTPStatus.NO_CONTENT,
-            headers={
-                "Access-Control-Allow-Methods": "GET, OPTIONS",
-                "Access-Control-Allow-Headers": "Authorization, Last-Event-ID",
-                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-            },
-        )
+        return allowed("GET, OPTIONS", ("Authorization", "Last-Event-ID"))
 
     @described(EVENTS)
     async def events(self, request: web.Request) -> web.StreamResponse:

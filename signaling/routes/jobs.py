@@ -18,8 +18,8 @@ from mediaserver.jobs.results import rendered, unpack
 from mediaserver.jobs.service import Jobs
 from mediaserver.text.subtitles import Format
 from signaling.auth.principal import principal_of
-from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.operation import described
+from signaling.preflight import allowed
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.routes import jobs_described as api
@@ -70,14 +70,7 @@ class Transcriptions:
     @described(api.PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: what a page of another origin may do (CORS)."""
-        return web.Response(
-            status=HTTPStatus.NO_CONTENT,
-            headers={
-                "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": "Content-Type, Authorization, Accept",
-                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-            },
-        )
+        return allowed("GET, POST, DELETE, OPTIONS", ("Content-Type", "Authorization", "Accept"))
 
     @described(api.JOB_PREFLIGHT)
     async def job_preflight(self, request: web.Request) -> web.Response:

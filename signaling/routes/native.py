@@ -16,9 +16,10 @@ from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Outlet
 from mediaserver.session.eventlog import EventLog
 from mediaserver.session.resumption import GoingOn
-from signaling.limits import PREFLIGHT_MAX_AGE_S, Admission, load_denoiser
+from signaling.limits import Admission, load_denoiser
 from signaling.metadata import with_header_metadata
 from signaling.openapi.operation import described
+from signaling.preflight import allowed
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, new_session_id
@@ -41,7 +42,7 @@ LETTERS_PER_KIB = 1024
 END_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
 
-ALLOWED_HEADERS = ", ".join(("Authorization", REQUEST_HEADER, TRACEPARENT))
+ALLOWED_HEADERS = ("Authorization", REQUEST_HEADER, TRACEPARENT)
 """What a page of another origin may send with a DELETE."""
 
 TERMS = Terms(
@@ -150,14 +151,7 @@ class Native:
     @described(PREFLIGHT)
     async def preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS: what a page of another origin may do (CORS); the same whether or not there is a session."""
-        return web.Response(
-            status=HTTPStatus.NO_CONTENT,
-            headers={
-                "Access-Control-Allow-Methods": "GET, DELETE, OPTIONS",
-                "Access-Control-Allow-Headers": ALLOWED_HEADERS,
-                "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-            },
-        )
+        return allowed("GET, DELETE, OPTIONS", ALLOWED_HEADERS)
 
     async def _admitted(self, request: web.Request) -> StreamConfig:
         """What the client asks for, if it may come in."""

@@ -25,19 +25,19 @@ from mediaserver.session_config import SessionConfig
 from signaling.answering import Answering
 from signaling.eventlogs import EventLogs
 from signaling.limits import (
-    PREFLIGHT_MAX_AGE_S,
     SDP_MAX_BYTES,
     SDPFRAG_MAX_BYTES,
     load_denoiser,
     read_text,
 )
-from signaling.metadata import METADATA_HEADER, with_header_metadata
+from signaling.metadata import with_header_metadata
 from signaling.openapi.operation import described
 from signaling.problems import HttpError
 from signaling.query import read_query
 from signaling.registry import LiveSession, Registry, ReturningPeer, WebRtcPeer
 from signaling.resume.elsewhere import Found
 from signaling.resume.returning import ResumeQuery, Returning
+from signaling.routes.whip_http import NOT_KEPT, require_match, require_type, what_may_be_sent
 from signaling.routes.whip_opening import IS_STEREO, WEBHOOK_SECRET, WEBHOOK_URL, Opening, url_of
 from signaling.routes.whip_operations import (
     CREATE,
@@ -53,26 +53,12 @@ from signaling.routes.whip_operations import (
     WhipQuery,
 )
 from signaling.seeing.audit_door import concerning
-from signaling.seeing.telemetry import REQUEST_HEADER
-from signaling.seeing.tracing import TRACEPARENT
-from signaling.session_webhooks import SECRET_HEADER, URL_HEADER, Receiver, SessionWebhooks, receiver_of
+from signaling.session_webhooks import Receiver, SessionWebhooks, receiver_of
 from stun_turn.servers import IceServers, newcomer
 
 log = structlog.get_logger(__name__)
 
 DOOR = "whip"
-
-ALLOWED_HEADERS = (
-    "Content-Type",
-    "If-Match",
-    "Authorization",
-    METADATA_HEADER,
-    URL_HEADER,
-    SECRET_HEADER,
-    REQUEST_HEADER,
-    TRACEPARENT,
-)
-"""What a page of another origin may send."""
 
 DELETE_DEADLINE_S = 5.0
 """How long the finals of a session may take that its client ends: a decode of a long utterance, with room to queue."""
@@ -174,9 +160,9 @@ class Whip:
         ICE servers too, for clients that cannot learn of them after their offer; a browser that asks for a page's sake
         gets none, for it asks without credentials of its own (§4.6).
         """
-        response = _allowed()
+        response = what_may_be_sent()
         if "Access-Control-Request-Method" not in request.headers:
-            response.headers.update(_NOT_KEPT)
+            response.headers.update(NOT_KEPT)
             for link in self._ice_servers.links(newcomer()):
                 response.headers.add("Link", link)
         return response
@@ -184,37 +170,21 @@ class Whip:
     @described(SESSION_PREFLIGHT)
     async def session_preflight(self, _request: web.Request) -> web.Response:
         """OPTIONS of a session: the same, whether or not there is one."""
-        return _allowed()
+        return what_may_be_sent()
 
     @described(DESCRIBE)
     async def describe(self, request: web.Request) -> web.Response:
         """GET a session: its state as JSON, for a person who looks for a fault."""
         live, _ = self._find(request)
         concerning(request, session=live.session_id)
-        return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=_NOT_KEPT)
+        return web.json_response({"session_id": live.session_id, **live.peer.describe()}, headers=NOT_KEPT)
 
     @described(TRICKLE)
     async def trickle(self, request: web.Request) -> web.Response:
         """PATCH candidates into a session: 204 (RFC 9725 §4.3.1). ICE restarts are refused."""
         live, peer = self._find(request)
-        _require_type(request, SDPFRAG_TYPE, accept_header="Accept-Patch")
-        tags = request.headers.get("If-Match", "").strip()
-        if not tags:
-            raise HttpError(
-                HTTPStatus.PRECONDITION_REQUIRED,
-                "PRECONDITION_REQUIRED",
-                "The PATCH has no If-Match.",
-                "Send the ETag of the 201 as If-Match.",
-            )
-        if tags == "*":
-            raise _restart_unsupported()
-        if live.etag not in [tag.strip() for tag in tags.split(",")]:
-            raise HttpError(
-                HTTPStatus.PRECONDITION_FAILED,
-                "PRECONDITION_FAILED",
-                "If-Match names another ICE session.",
-                "Send the ETag of the 201 as If-Match.",
-            )
+        require_type(request, SDPFRAG_TYPE, accept_header="Accept-Patch")
+        require_match(request, live.etag)
         fragment = await read_text(request, limit_bytes=SDPFRAG_MAX_BYTES, invalid_code="INVALID_SDPFRAG")
         with bound_contextvars(session=live.session_id):
             await peer.add_candidates(fragment)
@@ -228,7 +198,7 @@ class Whip:
         return web.Response(status=HTTPStatus.OK)
 
     async def _create(self, request: web.Request) -> web.Response:
-        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        require_type(request, SDP_TYPE, accept_header="Accept-Post")
         query = read_query(WhipQuery, request.query)
         config = with_header_metadata(query.session(), request.headers)
         receiver = receiver_of(request.headers, self._webhooks.policy)
@@ -265,7 +235,7 @@ class Whip:
         peer = live.peer
         if not isinstance(peer, ReturningPeer) or not peer.can_resume:
             raise self._returning.cannot()
-        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        require_type(request, SDP_TYPE, accept_header="Accept-Post")
         after = read_query(ResumeQuery, request.query).after
         self._returning.require_known(after, newest=peer.newest)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
@@ -273,7 +243,7 @@ class Whip:
 
     async def _go_on(self, request: web.Request, found: Found) -> web.Response:
         """Serve a session that another process had."""
-        _require_type(request, SDP_TYPE, accept_header="Accept-Post")
+        require_type(request, SDP_TYPE, accept_header="Accept-Post")
         after = read_query(ResumeQuery, request.query).after
         self._returning.require_known(after, newest=found.newest)
         offer = await read_text(request, limit_bytes=SDP_MAX_BYTES, invalid_code="INVALID_SDP")
@@ -307,7 +277,7 @@ class Whip:
 
     def _created(self, live: LiveSession, answer: str) -> web.Response:
         headers = CIMultiDict({"Location": url_of(live), "ETag": live.etag, "Accept-Patch": SDPFRAG_TYPE})
-        headers.update(_NOT_KEPT)
+        headers.update(NOT_KEPT)
         headers.add("Link", f'<{url_of(live)}/events>; rel="events"; type="text/event-stream"')
         for link in self._ice_servers.links(live.session_id):
             headers.add("Link", link)
@@ -324,41 +294,3 @@ class Whip:
                 "POST an offer to /whip for a new one.",
             )
         return live, live.peer
-
-
-_NOT_KEPT = {"Cache-Control": "no-store"}
-"""What holds a secret or changes by the second is in no cache."""
-
-
-def _allowed() -> web.Response:
-    return web.Response(
-        status=HTTPStatus.NO_CONTENT,
-        headers={
-            "Accept-Post": SDP_TYPE,
-            "Accept-Patch": SDPFRAG_TYPE,
-            "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
-            "Access-Control-Allow-Headers": ", ".join(ALLOWED_HEADERS),
-            "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-        },
-    )
-
-
-def _require_type(request: web.Request, content_type: str, *, accept_header: str) -> None:
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if request.content_type != content_type or encoding != "identity":
-        raise HttpError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "UNSUPPORTED_MEDIA_TYPE",
-            f"The body is not plain {content_type}.",
-            f"Send `Content-Type: {content_type}` and no Content-Encoding.",
-            headers={accept_header: content_type},
-        )
-
-
-def _restart_unsupported() -> HttpError:
-    return HttpError(
-        HTTPStatus.UNPROCESSABLE_ENTITY,  # RFC 9725 §4.3: what a session that only trickles says to a restart
-        "ICE_RESTART_UNSUPPORTED",
-        "ICE restarts are not supported.",
-        "Open a new session: POST a new offer to /whip.",
-    )

@@ -49,15 +49,42 @@ NOT_FOUND = Refusal(HTTPStatus.NOT_FOUND, ("SESSION_NOT_FOUND",))
 TIMEOUT = Refusal(HTTPStatus.REQUEST_TIMEOUT, ("BODY_TIMEOUT",))
 TOO_LARGE = Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ("BODY_TOO_LARGE",))
 
-NO_RESUMPTION_NOW = Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, (*NO_SESSION_NOW.codes, "SESSION_MOVING"), headers={"Retry-After": RetryAfter}
+UNSUPPORTED = Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",))
+NOT_USABLE = Refusal(
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    (
+        "NO_USABLE_AUDIO",
+        "UNSUPPORTED_CODEC",
+        "TOO_MANY_AUDIO_TRACKS",
+        "TRACKS_INDISTINGUISHABLE",
+        "RTCP_MUX_REQUIRED",
+        "TOO_MANY_MEDIA_SECTIONS",
+        "TOO_MANY_SSRCS",
+        "PEER_CLOSED",
+    ),
 )
+"""What an offer is told that cannot be served (`mediaserver.ingest.sdp`)."""
+
+NOT_ANSWERED = ("ANSWER_TIMEOUT", "NO_UDP_PORT")
+"""Why one that could be is not, this time."""
+
+
+def _not_now(*codes: str) -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, codes, headers={"Retry-After": RetryAfter})
+
+
+NO_RESUMPTION_NOW = _not_now(*NO_SESSION_NOW.codes, "SESSION_MOVING")
 """What a route says to a client that comes back while it is not known yet who goes on with its session."""
 
-NOT_ENDED_NOW = Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, ("SESSION_MOVING", "STATE_AWAY"), headers={"Retry-After": RetryAfter}
-)
+NOT_ENDED_NOW = _not_now("SESSION_MOVING", "STATE_AWAY")
 """The same, to one that ends it."""
+
+OFFER = Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer})
+
+
+def _answer(text: str) -> Answer:
+    return Answer(text, {SDP_TYPE: Answered}, {"Location": Location, "ETag": ETag, "Link": Link})
+
 
 PREFLIGHT_HEADERS = {
     "Accept-Post": Annotated[str, Field(description="What may be posted.")],
@@ -114,14 +141,8 @@ CREATE = Operation(
     "channel `transcripts`, and for others at `Location` + `/events`.",
     query=WhipQuery,
     headers=OfferHeaders,
-    body=Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer}),
-    answers={
-        HTTPStatus.CREATED: Answer(
-            "The answer; the session is at `Location`.",
-            {SDP_TYPE: Answered},
-            {"Location": Location, "ETag": ETag, "Link": Link},
-        )
-    },
+    body=OFFER,
+    answers={HTTPStatus.CREATED: _answer("The answer; the session is at `Location`.")},
     refusals=[
         Refusal(
             HTTPStatus.BAD_REQUEST,
@@ -139,26 +160,10 @@ CREATE = Operation(
         ),
         TIMEOUT,
         TOO_LARGE,
-        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
-        Refusal(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            (
-                "NO_USABLE_AUDIO",
-                "UNSUPPORTED_CODEC",
-                "TOO_MANY_AUDIO_TRACKS",
-                "TRACKS_INDISTINGUISHABLE",
-                "RTCP_MUX_REQUIRED",
-                "TOO_MANY_MEDIA_SECTIONS",
-                "TOO_MANY_SSRCS",
-                "PEER_CLOSED",
-            ),
-        ),
+        UNSUPPORTED,
+        NOT_USABLE,
         Refusal(HTTPStatus.NOT_IMPLEMENTED, ("DENOISER_NOT_INSTALLED",)),
-        Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            (*NO_SESSION_NOW.codes, "ANSWER_TIMEOUT", "NO_UDP_PORT"),
-            headers={"Retry-After": RetryAfter},
-        ),
+        _not_now(*NO_SESSION_NOW.codes, *NOT_ANSWERED),
     ],
     conversations=[
         Conversation(
@@ -183,14 +188,8 @@ RESUME = Operation(
     "between is silence. `If-Match` of a PATCH is the new `ETag`.",
     path=PATH,
     query=ResumeQuery,
-    body=Body("The offer, at most 64 KiB.", {SDP_TYPE: Offer}),
-    answers={
-        HTTPStatus.CREATED: Answer(
-            "The answer; the session is at `Location`, which may be another one.",
-            {SDP_TYPE: Answered},
-            {"Location": Location, "ETag": ETag, "Link": Link},
-        )
-    },
+    body=OFFER,
+    answers={HTTPStatus.CREATED: _answer("The answer; the session is at `Location`, which may be another one.")},
     refusals=[
         Refusal(HTTPStatus.BAD_REQUEST, ("INVALID_SDP", "INVALID_CONFIG", "INVALID_CURSOR")),
         UNKNOWN,
@@ -198,25 +197,9 @@ RESUME = Operation(
         TIMEOUT,
         Refusal(HTTPStatus.CONFLICT, ("CANNOT_RESUME", "CHANNELS_DIFFER")),
         TOO_LARGE,
-        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
-        Refusal(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            (
-                "NO_USABLE_AUDIO",
-                "UNSUPPORTED_CODEC",
-                "TOO_MANY_AUDIO_TRACKS",
-                "TRACKS_INDISTINGUISHABLE",
-                "RTCP_MUX_REQUIRED",
-                "TOO_MANY_MEDIA_SECTIONS",
-                "TOO_MANY_SSRCS",
-                "PEER_CLOSED",
-            ),
-        ),
-        Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            (*NO_SESSION_NOW.codes, "ANSWER_TIMEOUT", "NO_UDP_PORT"),
-            headers={"Retry-After": RetryAfter},
-        ),
+        UNSUPPORTED,
+        NOT_USABLE,
+        _not_now(*NO_RESUMPTION_NOW.codes, *NOT_ANSWERED),
     ],
 )
 
@@ -272,7 +255,7 @@ TRICKLE = Operation(
         TIMEOUT,
         Refusal(HTTPStatus.PRECONDITION_FAILED, ("PRECONDITION_FAILED",)),
         TOO_LARGE,
-        Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, ("UNSUPPORTED_MEDIA_TYPE",)),
+        UNSUPPORTED,
         Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, ("ICE_RESTART_UNSUPPORTED",)),
         Refusal(HTTPStatus.PRECONDITION_REQUIRED, ("PRECONDITION_REQUIRED",)),
     ],

@@ -10,8 +10,8 @@ from structlog.contextvars import bound_contextvars
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from signaling.answering import Answering
-from signaling.limits import PREFLIGHT_MAX_AGE_S
 from signaling.openapi.operation import described
+from signaling.preflight import allowed
 from signaling.problems import HttpError
 from signaling.registry import Registry, WebRtcPeer
 from signaling.routes.openai_realtime.access import Access
@@ -24,6 +24,17 @@ from signaling.sessions import SessionFactory
 DOOR = "openai-webrtc"
 PATH = "/v1/realtime/calls"
 CALL_PREFIX = "rtc_"
+
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "OpenAI-Beta",
+    "OpenAI-Organization",
+    "OpenAI-Project",
+    "OpenAI-Safety-Identifier",
+    "X-OpenAI-Agents-SDK",
+)
+"""What the vendor's SDKs send from a browser."""
 
 HANG_UP_DEADLINE_S = 5.0
 """How long the finals of a call may take that its client ends."""
@@ -121,12 +132,4 @@ class CallsDoor:
 
 def preflight_response() -> web.Response:
     """What the SDKs send from a browser."""
-    return web.Response(
-        status=HTTPStatus.NO_CONTENT,
-        headers={
-            "Access-Control-Allow-Methods": "POST, OPTIONS",
-            "Access-Control-Allow-Headers": "Authorization, Content-Type, OpenAI-Beta, OpenAI-Organization, "
-            "OpenAI-Project, OpenAI-Safety-Identifier, X-OpenAI-Agents-SDK",
-            "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
-        },
-    )
+    return allowed("POST, OPTIONS", ALLOWED_HEADERS)
