@@ -12,17 +12,13 @@ import numpy as np
 from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from mediaserver.audio.vad import Verdict
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Window
-from mediaserver.events import (
-    Event,
-)
+from mediaserver.events import Event
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 
 E = TypeVar("E", bound=Event)
-
-
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
 
 

@@ -10,11 +10,7 @@ import numpy as np
 import pytest
 
 from mediaserver.decoder.window import Hypothesis
-from mediaserver.events import (
-    Final,
-    Interim,
-    Metadata,
-)
+from mediaserver.events import Final, Interim, Metadata
 from tests.unit.session.scripted import ScriptedDecoder, Stream, say_two_utterances
 
 

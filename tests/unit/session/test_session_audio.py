@@ -8,11 +8,7 @@ import numpy as np
 
 from mediaserver.audio.clock import FRAME_SAMPLES, SAMPLE_RATE
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind
-from mediaserver.events import (
-    Event,
-    Final,
-    Warned,
-)
+from mediaserver.events import Event, Final, Warned
 from mediaserver.ingest.bytestream import AudioFormat, Encoding
 from mediaserver.ingest.feed import Feed
 from mediaserver.metrics import Metrics

@@ -9,16 +9,7 @@ import pytest
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
-from mediaserver.events import (
-    Event,
-    Failed,
-    Final,
-    Finalized,
-    Interim,
-    UtteranceBegan,
-    UtteranceSettled,
-    Warned,
-)
+from mediaserver.events import Event, Failed, Final, Finalized, Interim, UtteranceBegan, UtteranceSettled, Warned
 from tests.unit.session.scripted import FRAME_S, ScriptedDecoder, ScriptedVad, Stream, half_second_words, raising
 
 

@@ -8,11 +8,7 @@ import numpy as np
 
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.decoder.window import Hypothesis, Kind, Replaced, Window
-from mediaserver.events import (
-    Failed,
-    Final,
-    Interim,
-)
+from mediaserver.events import Failed, Final, Interim
 from mediaserver.session.interims import FIRST_SPEECH_MS, OFFER_MS
 from mediaserver.session_config import SessionConfig
 from tests.unit.session.scripted import ScriptedDecoder, Stream, half_second_words

@@ -7,13 +7,7 @@ import pytest
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.decoder.window import Kind
 from mediaserver.errors import ConfigError, VoiceForgeError
-from mediaserver.events import (
-    Failed,
-    Final,
-    Interim,
-    Pong,
-    Ready,
-)
+from mediaserver.events import Failed, Final, Interim, Pong, Ready
 from mediaserver.session.messages import handle_message
 from mediaserver.session_config import SessionConfig
 from tests.unit.session.scripted import FRAME_S, Stream

@@ -8,12 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mediaserver.decoder.window import Hypothesis, Kind, Window
-from mediaserver.events import (
-    Failed,
-    Final,
-    Revision,
-    Warned,
-)
+from mediaserver.events import Failed, Final, Revision, Warned
 from mediaserver.session_config import SessionConfig
 from tests.unit.session.scripted import ScriptedDecoder, Stream, half_second_words, say_two_utterances
 
