@@ -11,6 +11,7 @@ import pytest
 
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from signaling.limits import Gate
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -47,6 +48,15 @@ def test_every_setting_that_a_deployment_sets_is_one(name: str) -> None:
     found |= set(re.findall(r'"([A-Z_]+)"', text)) if name.startswith("helm") else set()
     assert len(found) > 5
     assert {item.lower() for item in found} <= set(Settings.model_fields)
+
+
+def test_the_server_behind_the_proxy_of_compose_answers_to_its_public_name() -> None:
+    block = (DEPLOY / "compose/compose.yaml").read_text()
+    found = dict(re.findall(r"^      VOICEFORGE_([A-Z_]+): (.+)$", block, re.MULTILINE))
+    listed = json.loads(re.sub(r"\$\{DOMAIN[^}]*\}", "voice.example.org", found["CORS_ORIGINS"].strip("'")))
+    gate = Gate(bound_host=found["HOST"].split()[0], cors_origins=listed)
+    gate.check(host="voice.example.org", origin=None)  # as Caddy passes it on
+    gate.check(host="voice.example.org", origin="https://voice.example.org")
 
 
 def test_the_charts_own_settings_are_settings() -> None:
