@@ -15,6 +15,10 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 """What a time limit sends, and a terminal that is closed."""
 
 
+TOGETHER_S = 1.0
+"""Signals that come so soon after the first are the same one: a time limit signals the process and its group."""
+
+
 class EndedError(Exception):
     """The benchmark was ended by a signal before it had something to tell."""
 
@@ -46,7 +50,7 @@ def until_interrupted() -> Iterator[Cut]:
 async def heeding_signals(measuring: Coroutine[Any, Any, Measured]) -> Measured:
     """Run a measurement; SIGTERM and SIGHUP cancel it, as Ctrl-C does, so that it ends what it has started.
 
-    The first of them is heeded so. A second one ends the process at once, by the system's default. SIGHUP is left alone
+    The first of them is heeded so. A later one ends the process at once, by the system's default. SIGHUP is left alone
     where it is ignored (nohup).
 
     Raises:
@@ -63,8 +67,9 @@ async def heeding_signals(measuring: Coroutine[Any, Any, Measured]) -> Measured:
 
     def end(number: signal.Signals) -> None:
         came.append(number)
-        heed_no_more()
-        task.cancel()
+        if len(came) == 1:
+            task.cancel()
+            loop.call_later(TOGETHER_S, heed_no_more)
 
     for number in heeded:
         loop.add_signal_handler(number, end, number)

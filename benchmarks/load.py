@@ -293,6 +293,7 @@ async def measure(
             f"included. Memory: growth since the first {WARM_UP} peers. Heard: packets that the server took, of those "
             "sent. Loop lag is told by a histogram whose first bound is 10 ms.",
             *(note for step in steps for note in unclean(step)),
+            *([f"Media is {workers} workers and their supervisor."] if workers > 1 else []),
             *(["Ended early, by hand or by a signal."] if cut.is_cut else []),
         ],
         details={"steps": [asdict(step) for step in steps], "peers_per_core": per_core},
