@@ -18,15 +18,11 @@ from typing import Any
 
 import structlog
 
-from mediaserver.audio.clock import Samples, seconds
-from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Final, Interim, Reconnect, Resume, Resumed
-from mediaserver.ingest.gap import Gap
+from mediaserver.ingest.hearing import Hearing
 from mediaserver.ingest.ice import listens_on_loopback
 from mediaserver.ingest.link import LOST, Link, LinkEvents, attempt
 from mediaserver.ingest.peer_errors import (
-    channels_differ,
-    media_paused,
     no_media,
     peer_closed,
     too_many_labels,
@@ -107,16 +103,16 @@ class Peer:
         self._link: Link | None = None
         self._links = 0
         self._leaving: set[asyncio.Task[None]] = set()  # bound: one for each connection that was lost or replaced
-        self._channels: Channels | None = None
         self._began_s: float | None = None
-        self._gap = Gap(longest_s=settings.ping_timeout_s + window_s)  # what a drop takes to be noticed, and is waited
+        # A drop takes so long to be noticed, and is waited for.
+        self._hearing = Hearing(settings, longest_gap_s=settings.ping_timeout_s + window_s)
         self._has_told_text = False
         self._closing: asyncio.Task[None] | None = None
 
     @property
     def channels(self) -> Channels | None:
         """Its sessions; None before they are there."""
-        return self._channels
+        return self._hearing.channels
 
     @property
     def log(self) -> EventLog | None:
@@ -130,18 +126,18 @@ class Peer:
 
     def chosen(self) -> dict[str, Any]:
         """What its client chose, by the URL and since."""
-        return {} if self._channels is None else self._channels.config.model_dump(mode="json", exclude_unset=True)
+        return {} if self.channels is None else self.channels.config.model_dump(mode="json", exclude_unset=True)
 
     async def prepare_move(self, *, deadline_s: float) -> None:
         """Have said what was said: it could not be heard again elsewhere."""
-        if self._channels is not None:
-            self._channels.finalize()
-            await self._channels.settle(deadline_s=deadline_s)
+        if self.channels is not None:
+            self.channels.finalize()
+            await self.channels.settle(deadline_s=deadline_s)
 
     def move(self) -> None:
         """Tell the client to come back. Whoever calls it closes the peer then."""
-        if self._channels is not None:
-            self._channels.say_goodbye(Reconnect("draining"))
+        if self.channels is not None:
+            self.channels.say_goodbye(Reconnect("draining"))
 
     @property
     def can_resume(self) -> bool:
@@ -202,16 +198,15 @@ class Peer:
                 session goes on waiting.
             CapacityError: as `accept`.
         """
-        offer, channels = self._parsed(offer_sdp), self._channels
+        offer, channels = self._parsed(offer_sdp), self.channels
         if channels is None or self._closing is not None:
             raise peer_closed()
-        if len(offer.channel_names) != channels.count:
-            raise channels_differ(len(offer.channel_names), channels.count)
+        self._hearing.require_as_before(offer.channel_names)
         link = self._new_link(offer)
         try:
             await link.negotiate()
             self._unlink()
-            await self._gap.fill(channels)
+            await self._hearing.catch_up()
             if self._closing is not None:
                 raise peer_closed()
             self._unlink()  # of two that came back at once, the later one stays
@@ -258,7 +253,7 @@ class Peer:
             data_channel="none" if self._link is None else self._link.sink.state,
             offer=self._offer,
             statuses=[] if self._link is None else self._link.statuses(),
-            channels=self._channels,
+            channels=self.channels,
         ).model_dump()
 
     def send(self, event: Event, seq: int, channel: int) -> None:
@@ -286,11 +281,11 @@ class Peer:
             dialect=self._dialect,
             session_s=self._began_s,
             events=LinkEvents(
-                on_samples=self._on_samples,
-                on_still=self._on_still,
-                on_paused=self._on_paused,
+                on_samples=self._hearing.samples,
+                on_still=self._hearing.still,
+                on_paused=self._hearing.paused,
                 on_message=self._on_message,
-                on_error=self._on_error,
+                on_error=self._hearing.failed,
                 on_stage=self._reached if is_first else lambda _stage, _age_s: None,
                 on_over=lambda reason: self._on_over(link, reason),
             ),
@@ -299,10 +294,8 @@ class Peer:
 
     def _open(self, link: Link, after: int) -> str:
         offer, going_on = link.offer, self._going_on
-        if going_on is not None and len(offer.channel_names) != len(going_on.positions):
-            raise channels_differ(len(offer.channel_names), len(going_on.positions))
-        channels = self._channels = Channels(
-            self._make_session, outlet=self._tee, count=len(offer.channel_names), going_on=going_on
+        channels = self._hearing.open(
+            self._make_session, outlet=self._tee, tracks=offer.channel_names, going_on=going_on
         )
         self._relay.begin(channels)
         self._tee.begin(channels)
@@ -317,7 +310,7 @@ class Peer:
             channels.start()
         else:
             assert self._began_s is not None
-            self._gap.begin(self._began_s + going_on.age_s)  # not now: candidates were gathered meanwhile
+            self._hearing.goes_on_since(self._began_s + going_on.age_s)  # not now: candidates were gathered meanwhile
             self._relay.replay(after=after)
             channels.go_on(after=after)
             channels.tell(Resumed(stream_time=channels.stream_time_s, is_elsewhere=True))
@@ -327,30 +320,10 @@ class Peer:
 
     # --- while it lives
 
-    def _on_samples(self, channel: int, samples: Samples, concealed: int) -> None:
-        if self._channels is None:
-            return
-        if self._gap.is_open:
-            self._gap.end(self._channels, asyncio.get_running_loop().time() - seconds(len(samples)))
-        self._channels.push_to(channel, samples, concealed=concealed)
-
-    def _on_still(self, channels: range) -> None:
-        if self._channels is not None:
-            for channel in channels:
-                self._channels.finalize_channel(channel)
-
-    def _on_paused(self) -> None:
-        if self._channels is not None:
-            self._channels.warn(media_paused(self._settings))
-
     def _on_message(self, message: str | bytes) -> None:
-        if self._channels is not None and self._link is not None and self._closing is None:
-            for telling in self._dialect.hear(message, self._channels):
+        if self.channels is not None and self._link is not None and self._closing is None:
+            for telling in self._dialect.hear(message, self.channels):
                 self._link.sink.send(telling)
-
-    def _on_error(self, error: VoiceForgeError) -> None:
-        if self._channels is not None:
-            self._channels.fail(error)
 
     def _reached(self, stage: str, age_s: float) -> None:
         self._metrics.setup_seconds.labels(stage).observe(age_s)
@@ -367,25 +340,24 @@ class Peer:
     def _on_over(self, link: Link, reason: str) -> None:
         if link is not self._link or self._closing is not None:
             return
-        if reason == Alarm.NO_MEDIA and self._channels is not None:
-            self._channels.fail(no_media(self._settings))
+        if reason == Alarm.NO_MEDIA:
+            self._hearing.failed(no_media(self._settings))
         never_came_back = self._links > 1 and not link.has_connected
-        if (reason == LOST or never_came_back) and self._channels is not None and self._holding.lost():
+        if (reason == LOST or never_came_back) and self.channels is not None and self._holding.lost():
             self._unlink()
         else:
             self._end(reason)
 
     def _unlink(self) -> None:
         """Let the connection go; what was said over it is final. Nothing where there is none."""
-        link, channels = self._link, self._channels
-        if link is None or channels is None:
+        link = self._link
+        if link is None or self.channels is None:
             return
         self._link = None
         last_packet_s = link.last_packet_s
         link.stop()  # what it held back is heard now
         self._relay.disconnect()
-        channels.finalize()
-        self._gap.begin(last_packet_s)
+        self._hearing.silent_since(last_packet_s)
         task = asyncio.create_task(link.close(), name=f"peer-unlink-{self._session_id}")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
@@ -409,9 +381,9 @@ class Peer:
         link = self._link
         if link is not None:
             link.stop()  # what it holds back reaches the session before that closes
-        if self._channels is not None:
-            self._channels.on_close_stream = None
-            flush = self._channels.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
+        if self.channels is not None:
+            self.channels.on_close_stream = None
+            flush = self.channels.close(reason, deadline_s=total_s * (1.0 - DRAIN_SHARE))
             await attempt(self._log, "session", flush, total_s)
             if reason != LOST and link is not None:
                 await link.sink.drained(ends_s - asyncio.get_running_loop().time())
