@@ -112,10 +112,6 @@ class Admission:
             reasons.append(ENGINE_DOWN)
         return [*reasons, *self.further()]
 
-    def reasons_not_ready(self) -> list[str]:
-        """The same as sentences."""
-        return [reason.sentence for reason in self.not_ready()]
-
     def check_up(self) -> ServedEngine:
         """The engine, where the node works at all: what a recording needs, which gives way to every session.
 

@@ -252,13 +252,6 @@ class Registry:
         live = self._by_secret.get(secret)
         return live if live is not None and live.closing is None else None
 
-    def find_by_id(self, session_id: str) -> LiveSession | None:
-        """The session of a log's id; None if there is none or it is closing. A scan: for people, not for media."""
-        for live in self._by_secret.values():
-            if live.session_id == session_id and live.closing is None:
-                return live
-        return None
-
     async def close(self, live: LiveSession, reason: str, *, deadline_s: float) -> None:
         """Close a session and wait until it is closed; finals that are out within `deadline_s` are sent.
 

@@ -25,9 +25,6 @@ from mediaserver.text.leading import leading_words
 LINE_COLUMNS = 42
 """Longest line. A full-width character (Chinese, Japanese, Korean) takes two columns."""
 
-CUE_LINES = 2
-"""More lines hide the picture."""
-
 CUE_MAX_S = 7.0
 """A cue that stays longer is read twice."""
 
@@ -65,7 +62,9 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: `start` and `end` in seconds of stream time, at most `CUE_LINES` lines, and who says it."""
+    """One subtitle: `start` and `end` in seconds of stream time, at most two lines, for more hide the picture, and who
+    says it.
+    """
 
     start: float
     end: float

@@ -38,8 +38,6 @@ Bytes = Annotated[int, Field(ge=0, description="A number of bytes.")]
 Location = Annotated[str, Field(description="Where it is.")]
 HttpDate = Annotated[str, Field(description="When it is deleted if it has not become a job (RFC 9110 §5.6.7).")]
 
-JobEvents = Annotated[JobBody, Field(description="After each `data: ` the job as one JSON object.")]
-
 ONE_JOB = {"id": Annotated[str, Field(description="The job's id.")]}
 ONE_UPLOAD = {"id": Annotated[str, Field(description="The upload's id.")]}
 ANY = {"id": Annotated[str, Field(description="Of no consequence: the answer is the same for all.")]}

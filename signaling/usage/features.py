@@ -12,7 +12,6 @@ DENOISE, TURN_DETECTION = "denoise", "turn_detection"
 """What a session may use beside being heard."""
 
 HEARD = (STREAMING, RECORDING, TRANSLATION)
-FEATURES = (*HEARD, DENOISE, TURN_DETECTION)
 
 ANY_MODEL = "*"
 

@@ -53,9 +53,6 @@ SERVICES = ("jobs-outbox", "jobs-upkeep", "jobs-queue")
 class LoudnessVad:
     """Loud frames are speech."""
 
-    backlog_frames = 0
-    dropped_frames = 0
-
     def open(self, deliver: Callable[[Verdict], None], *, denoiser: object = None) -> LoudnessVad.Stream:
         return LoudnessVad.Stream(deliver)
 
@@ -74,7 +71,6 @@ class LoudnessVad:
 
     class Stream:
         backlog_frames = 0
-        dropped_frames = 0
 
         def __init__(self, deliver: Callable[[Verdict], None]) -> None:
             self._deliver = deliver

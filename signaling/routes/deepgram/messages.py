@@ -131,9 +131,6 @@ class ConfigureFailure(BaseModel):
     description: str
 
 
-ServerMessage = Results | SpeechStarted | UtteranceEnd | StreamMetadata | Fault | ConfigureSuccess | ConfigureFailure
-
-
 Keyterms = Annotated[list[str], Field(fail_fast=True)]
 """What is wrong with one of them is enough: with each of ten thousand it would take a tenth of a second."""
 

@@ -34,12 +34,10 @@ def ended(metrics: Metrics, reason: str) -> float:
     return metrics.registry.get_sample_value("voiceforge_sessions_ended_total", labels) or 0.0
 
 
-async def test_a_session_is_found_by_secret_and_by_id(registry: Registry) -> None:
+async def test_a_session_is_found_by_its_secret_alone(registry: Registry) -> None:
     live = registry.add("s_1", fake_peer(), door="whip")
     assert registry.find(live.secret) is live
-    assert registry.find_by_id("s_1") is live
     assert registry.find("s_1") is None
-    assert registry.find_by_id(live.secret) is None
 
 
 async def test_the_secret_is_not_in_what_is_logged_of_a_session(registry: Registry) -> None:
