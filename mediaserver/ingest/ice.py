@@ -32,6 +32,9 @@ CONSENT_INTERVAL_S = 5.0
 CONSENT_CHECKS_MIN = 3
 """At least so many checks fall into the time after which a peer counts as gone: one lost packet ends no call."""
 
+COMPONENT = 1
+"""RTP and RTCP share one (RFC 8834): the only component there is."""
+
 PORT_RETRY_AFTER_S = 5
 """When a client may try again after all UDP ports were taken: about as often as sessions end on a full node."""
 
@@ -176,11 +179,12 @@ def transports_of(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
 
 
 class _Agent:
-    """The two methods of an ICE agent that are ours.
+    """The methods of an ICE agent that are ours.
 
     Gathering. Symptom: no candidate on loopback, ports that no firewall rule can name, private addresses behind a
-    1:1 NAT. Cause: `aioice` leaves loopback out, binds port 0 and has no mapping. It may go when aioice takes
-    addresses, ports and a mapping as arguments.
+    1:1 NAT; the event loop stands still while the host's addresses are looked up, for each of which that takes up to
+    1 ms. Cause: `aioice` leaves loopback out, binds port 0, has no mapping, and looks addresses up on the loop. It may
+    go when aioice takes addresses, ports and a mapping as arguments.
 
     Consent. Symptom: a killed browser is noticed after more than 30 s. Cause: `aioice` counts six failures, 5 s
     apart. It may go when aioice takes the timeout as an argument.
@@ -193,8 +197,24 @@ class _Agent:
 
     def take_over(self) -> None:
         """Replace the methods on this one object."""
+        self._connection.gather_candidates = self._gather_all  # type: ignore[method-assign]
         self._connection.get_component_candidates = self._gather  # type: ignore[method-assign]
         self._connection.query_consent = self._watch_consent  # type: ignore[method-assign]
+
+    async def _gather_all(self) -> None:
+        """Gather once. Where no addresses are given, the host's are looked up, in a thread.
+
+        Raises:
+            CapacityError: no address has a free port in the range.
+        """
+        connection, options = self._connection, self._options
+        if connection._local_candidates_start:
+            return
+        connection._local_candidates_start = True
+        addresses = local_addresses(options) if options.addresses else await asyncio.to_thread(local_addresses, options)
+        # Of an agent that was closed meanwhile this is `_no_candidates`.
+        connection._local_candidates += await connection.get_component_candidates(COMPONENT, addresses)
+        connection._local_candidates_end = True
 
     async def _gather(self, component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:  # noqa: ASYNC109 - aioice's signature
         """Bind a socket on each address, and say where it is reached.

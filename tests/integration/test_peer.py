@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -28,7 +29,7 @@ from aiortc import (
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.errors import MediaError, VoiceForgeError
 from mediaserver.events import Closed, Event, Failed, Final, Metadata, Pong, Ready, Warned
-from mediaserver.ingest.ice import close_peer_connection
+from mediaserver.ingest.ice import close_peer_connection, connections_of, transports_of
 from mediaserver.ingest.peer import Peer
 from mediaserver.metrics import Metrics
 from mediaserver.session import Sink
@@ -593,3 +594,43 @@ async def test_thirty_peers_leave_nothing_behind() -> None:
     await until(lambda: len(process.net_connections(kind="inet")) <= sockets, 2.0)
     ours = [thread.name for thread in threading.enumerate() if "decoder" in thread.name or "voiceforge" in thread.name]
     assert ours == []
+
+
+@pytest.mark.parametrize("connects", [True, False], ids=["a call", "half open"])
+async def test_a_peer_that_has_ended_is_freed_without_a_search(connects: bool) -> None:
+    """A circle of objects is freed only by a search through all of them, which stops the event loop."""
+    gc.collect()
+    gc.disable()
+    try:
+        parts = await parts_of_an_ended_peer(connects=connects)
+        assert len(parts) >= 7
+        await until(lambda: all(part() is None for part in parts), 3.0)  # tasks that were cancelled end first
+    finally:
+        gc.enable()
+
+
+async def parts_of_an_ended_peer(*, connects: bool) -> list[weakref.ref[object]]:
+    it = Call()
+    it.add_tone()
+    it.open()
+    if connects:
+        await it.dial()
+        await until(lambda: "ready" in it.types() and it.session is not None and it.session.stream_time_s > 0.2)
+    else:
+        await it.client.setLocalDescription(await it.client.createOffer())
+        await it.peer.accept(it.client.localDescription.sdp)
+        (connection,) = connections_of(pc_of(it.peer))
+        await until(lambda: any(pair.task is not None for pair in connection._check_list))
+    await it.hang_up()
+    pc = pc_of(it.peer)
+    transports = transports_of(pc)
+    parts = [it.peer, pc, pc.sctp, *connections_of(pc), *transports, *pc.getReceivers()]
+    parts += [transport.transport for transport in transports]
+    del it.peer  # which knows this call, for it made its session
+    return [weakref.ref(part) for part in parts]
+
+
+def pc_of(peer: Peer) -> RTCPeerConnection:
+    assert peer._link is not None
+    assert peer._link._pc is not None
+    return peer._link._pc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -90,6 +91,37 @@ async def test_the_hosts_addresses_are_used_where_none_are_given(gathering: Gath
     connection = gathering.agent(options(addresses=()))
     found = await connection.get_component_candidates(1, ["127.0.0.1", "127.0.0.1", "169.254.9.9", "fe80::1"])
     assert [candidate.host for candidate in found] == ["127.0.0.1"]
+
+
+async def test_the_hosts_addresses_are_looked_up_off_the_event_loop_and_only_where_none_are_given(
+    gathering: Gathering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def look(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        threads.append(threading.current_thread())
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(ice, "get_host_addresses", look)
+    await gathering.agent(options()).gather_candidates()
+    assert not threads
+    connection = gathering.agent(options(addresses=()))
+    await connection.gather_candidates()
+    await connection.gather_candidates()  # a second time there is nothing to do
+    assert [candidate.host for candidate in connection.local_candidates] == ["127.0.0.1"]
+    (thread,) = threads
+    assert thread is not threading.main_thread()
+
+
+async def test_what_gathers_on_after_the_end_binds_nothing() -> None:
+    pc = new_peer_connection()
+    pc.addTransceiver("audio")
+    configure_ice(pc, options(), on_lost=lambda: None)
+    (connection,) = connections_of(pc)
+    await close_peer_connection(pc)
+    await connection.gather_candidates()
+    assert connection.local_candidates == []
+    assert connection._protocols == []
 
 
 async def test_ports_come_from_the_range_until_it_is_used_up(gathering: Gathering) -> None:
@@ -208,9 +240,15 @@ async def test_no_public_stun_server_is_asked() -> None:
 def test_contract_the_seams_are_where_they_were() -> None:
     gather = inspect.signature(Connection.get_component_candidates)
     assert list(gather.parameters) == ["self", "component", "addresses", "timeout"]
-    assert "self.get_component_candidates(component=component, addresses=addresses)" in inspect.getsource(
-        Connection.gather_candidates
-    )
+    gathering = inspect.getsource(Connection.gather_candidates)
+    for line in (  # what `_gather_all` does in its place
+        "if not self._local_candidates_start:",
+        "self.get_component_candidates(component=component, addresses=addresses)",
+        "self._local_candidates += candidates",
+        "self._local_candidates_end = True",
+    ):
+        assert line in gathering
+    assert Connection(ice_controlling=False)._components == {1}
     assert "asyncio.create_task(self.query_consent())" in inspect.getsource(Connection.connect)
     assert list(inspect.signature(StunProtocol.__init__).parameters) == ["self", "receiver"]
     made = vars(Connection(ice_controlling=False))
