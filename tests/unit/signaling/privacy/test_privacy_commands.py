@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from front_door import OFFER, SDP, StartNode
 
 from mediaserver.jobs.store import NewJob, Store
 from mediaserver.settings import Settings
 from mediaserver.storage.database import Database
+from signaling.app import ACCOUNTS
+from signaling.auth.keys import NewKey
 from signaling.cli import main
+from signaling.cli import privacy as command
+from signaling.privacy import service
 
 
 @pytest.fixture(autouse=True)
 def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "SERVER_FIRST_S", 0.0)
     monkeypatch.setenv("VOICEFORGE_DATA_DIR", str(tmp_path / "data"))
 
 
@@ -66,3 +72,19 @@ def test_data_is_deleted_and_the_certificate_is_checked(tmp_path: Path) -> None:
 
 def test_nobody_is_deleted_whose_name_is_none() -> None:
     assert "no name" in run("privacy", "erase", "a b", "--yes").stderr
+
+
+async def test_a_server_that_runs_has_the_first_turn_for_it_has_the_sessions(
+    start_node: StartNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "SERVER_FIRST_S", 20.0)
+    monkeypatch.setattr(service, "LOOK_PERIOD_S", 0.05)
+    node = await start_node(data_dir=tmp_path / "data")
+    _, value = await node.app[ACCOUNTS].keys.create(NewKey("x", "acme"))
+    headers = {**SDP, "Authorization": f"Bearer {value}"}
+    async with node.client.post("/whip", data=OFFER, headers=headers) as response:
+        assert response.status == 201
+    erased = await asyncio.to_thread(run, "privacy", "erase", "acme", "--yes")
+    assert erased.exit_code == 0, erased.output
+    assert json.loads(erased.stdout)["statement"]["deleted"]["sessions_ended"] == 1
+    assert node.peers[0].closed == ["data_deleted"]
