@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -203,8 +205,7 @@ class RedisState:
 
     def _failed(self, exc: Exception) -> None:
         if not self._pause_s:
-            # The first word of what Redis says is its code (NOAUTH, NOPERM, LOADING …); the rest stays out of the log.
-            log.warning("redis away", error=type(exc).__name__, reason=str(exc).partition(" ")[0])
+            log.warning("redis away", error=type(exc).__name__, reason=_reason(exc))
         pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         self._pause_s = pause_s
         self._again_s = time.monotonic() + pause_s * (1 - JITTER * random.random())  # noqa: S311 - no secret
@@ -228,3 +229,13 @@ def _heed_cancellation() -> None:
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def _reason(exc: Exception) -> str:
+    """Why Redis cannot be asked, in words that hold no address and no password."""
+    below = exc.__context__
+    if isinstance(below, socket.gaierror):
+        return "no such host"
+    if isinstance(below, OSError) and below.errno:
+        return os.strerror(below.errno).lower()
+    return str(exc).partition(" ")[0]  # what Redis says begins with its code (NOAUTH, NOPERM, LOADING …)

@@ -149,6 +149,18 @@ async def test_one_without_memory_left_says_so(server: RedisServer) -> None:
         await state.put("b", b"1", ttl_s=60.0)
 
 
+async def test_the_log_says_why_redis_cannot_be_reached(tmp_path: Path) -> None:
+    for url, why in (
+        (f"redis://127.0.0.1:{free_port()}/0", "connection refused"),
+        (f"unix://{tmp_path}/none.sock", "no such file or directory"),
+    ):
+        with capture_logs() as lines:
+            async with state_at(url) as state:
+                with pytest.raises(StateAwayError):
+                    await state.get("a")
+        assert [line["reason"] for line in lines if line["event"] == "redis away"] == [why]
+
+
 async def test_a_password_is_needed_where_there_is_one() -> None:
     with redis_server(password="s3cret") as server, capture_logs() as lines:
         async with state_at(server.url) as state:
