@@ -65,6 +65,7 @@ class Job:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,  # it would leave blank lines in a file
         )
 
     def heard_languages(self, languages: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.drive import PUSH_MS, PUSH_SAMPLES, STAGGER_S
+from benchmarks.tether import tie
 
 QUERY = "encoding=linear16&sample_rate=16000&language=en"
 
@@ -97,4 +99,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    tie(signal.SIGKILL)  # it has nothing to put in order
     asyncio.run(main())
