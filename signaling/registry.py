@@ -252,6 +252,11 @@ class Registry:
         live = self._by_secret.get(secret)
         return live if live is not None and live.closing is None else None
 
+    def is_ending(self, secret: str) -> bool:
+        """Whether the session of a URL is there, and about to go: it ends, or another process has it."""
+        live = self._by_secret.get(secret)
+        return live is not None and live.closing is not None
+
     async def close(self, live: LiveSession, reason: str, *, deadline_s: float) -> None:
         """Close a session and wait until it is closed; finals that are out within `deadline_s` are sent.
 

@@ -113,6 +113,11 @@ class Elsewhere:
         live = self._moved.get(name_of(secret)) if self._moved else None
         return live if live is not None and live.closing is None else None
 
+    def is_ending(self, secret: str) -> bool:
+        """Whether the session of a URL that it had elsewhere is here, and about to go."""
+        live = self._moved.get(name_of(secret)) if self._moved else None
+        return live is not None and live.closing is not None
+
     async def goes_on_at(self, secret: str) -> str:
         """The place that has taken up the session of a URL; empty where none has, or it cannot be told."""
         try:
@@ -201,15 +206,18 @@ class Elsewhere:
     async def _followed(self, name: str) -> tuple[str, bytes | None, Claim | None]:
         """Where a record's name leads to: the name of the last one, what stands there, and who has the session.
 
-        A claim of a place that is gone leads to the record that it wrote.
+        A claim leads on to the record that was written by it where its place is gone, or where it is this one's: those
+        that live here are found before.
         """
         for _ in range(FORMER_MAX):
             value = await self._state.get(name)
             claim = Claim.of(value)
-            if claim is None or claim.place_id == self._place_id or await self._is_there(claim.place_id):
+            if claim is None:
+                return name, value, None
+            if claim.place_id != self._place_id and await self._is_there(claim.place_id):
                 return name, value, claim
             if not claim.name:
-                break
+                return name, None, claim if claim.place_id == self._place_id else None
             name = claim.name
         return name, None, None
 

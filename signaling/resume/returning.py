@@ -137,6 +137,8 @@ class Returning:
     async def _unheld(self, secret: str, door: str) -> Found | None:
         if self._elsewhere is None or not place_id_of(secret):  # others were given out by nobody
             return None
+        if self._registry.is_ending(secret) or self._elsewhere.is_ending(secret):
+            raise moving(SOON_S)  # its record still stands; in a moment it has ended, or is another process's
         found = await self._elsewhere.look(secret)
         return found if found is not None and found.record.door == door else None
 

@@ -523,3 +523,24 @@ async def test_a_session_that_ends_where_it_went_leaves_nothing_of_its_urls() ->
     assert await rig.state.get(name_of(first.secret)) is None
     assert await rig.state.get(name_of(second.secret)) is None
     assert rig.elsewhere.here(first.secret) is None
+
+
+async def test_who_comes_by_an_old_url_to_the_place_that_handed_the_session_over_is_not_told_that_it_is_gone() -> None:
+    rig = Rig()
+    first = rig.add()
+    await rig.keeper.write()
+    found = await rig.elsewhere.look(first.secret)
+    assert found is not None
+    assert await rig.elsewhere.claim(found)
+    there = Rig(rig.state)
+    there.keeper._place_id = "bbbbbbbb"
+    second = there.add()
+    rig.elsewhere.taken(found, second)
+    await there.keeper.write()
+    assert await there.keeper.hand_over(second, deadline_s=1.0)
+    await there.registry.close(second, "moved", deadline_s=1.0)
+    assert rig.elsewhere.here(first.secret) is None
+    for place in (rig.elsewhere, rig.place("cccccccc")):
+        left = await place.look(first.secret)
+        assert left is not None
+        assert left.record.is_last

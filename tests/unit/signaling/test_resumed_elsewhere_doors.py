@@ -269,3 +269,35 @@ async def test_one_that_goes_on_here_is_ended_by_the_url_that_it_had(two: Two) -
     assert ws.close_code == 1000
     assert len(two.second[REGISTRY]) == 0
     assert await ended(two, path) == 404
+
+
+async def test_one_that_is_just_being_ended_is_not_begun_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record stands until it has ended."""
+    for server in [*two.servers, *two.servers]:
+        await server.app[MEMBER].tell()
+    ws = await two.http.ws_connect(two.servers[1].make_url(PATH).with_query(RAW))
+    ready = await Line(ws).event()
+    path = str(ready["resume"]["path"])
+    name, state = name_of(path.rpartition("/")[2]), two.second[SHARED].state
+    async with asyncio.timeout(5):
+        while await state.get(name) is None:
+            await asyncio.sleep(0.05)
+    (live,) = two.second[REGISTRY].sessions()
+    close, may_close = live.peer.close, asyncio.Event()
+
+    async def slowly(reason: str, *, deadline_s: float | None = None) -> None:
+        await may_close.wait()
+        await close(reason, deadline_s=deadline_s)
+
+    monkeypatch.setattr(live.peer, "close", slowly)
+    ending = asyncio.create_task(ended(two, path))
+    async with asyncio.timeout(5):
+        while live.closing is None:
+            await asyncio.sleep(0.01)
+    assert await two.refusal(path) == (503, "SESSION_MOVING")
+    may_close.set()
+    assert await ending == 200
+    async with asyncio.timeout(5):
+        while await two.refusal(path) != (404, "SESSION_NOT_FOUND"):
+            await asyncio.sleep(0.05)
+    await ws.close()
