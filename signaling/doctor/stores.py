@@ -77,7 +77,8 @@ async def check_redis(settings: Settings) -> Finding:
     except StateAwayError as exc:
         # What the library says names hosts, and no password.
         return failed(
-            f"Redis cannot be used: {str(exc.__cause__ or exc).rstrip('.')}.", "Check `redis_url`, its password, and its firewall."
+            f"Redis cannot be used: {str(exc.__cause__ or exc).rstrip('.')}.",
+            "Check `redis_url`, its password, and its firewall.",
         )
     finally:
         await state.close()
