@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, ViewportSize, async_playwright, expect
 
 from signaling.own_server import own_server
 from tests.conftest import Speech, SpeechData
@@ -17,6 +17,22 @@ from tests.integration.browser import FLAGS, LEAD_IN_S, browser_page, microphone
 from tests.scoring import word_errors
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(120)]
+
+
+COUNTS_ASKING = """
+  const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+  window.asked = 0;
+  devices.getUserMedia = (wanted) => { window.asked += 1; return ask(wanted); };
+"""
+
+# A finger wants 44 px of a button.
+HOW_IT_FITS = """() => ({
+  page: [document.documentElement.scrollWidth, document.documentElement.scrollHeight],
+  tooSmall: [...document.querySelectorAll("button")]
+    .filter((button) => button.offsetParent !== null && button.getBoundingClientRect().height < 44)
+    .map((button) => button.textContent.trim()),
+  asked: window.asked,
+})"""
 
 
 @pytest_asyncio.fixture
@@ -82,3 +98,26 @@ async def test_a_browser_without_a_microphone_is_told_what_to_do(server: str) ->
         code: Any = await page.get_by_test_id("error").get_attribute("data-code")
         await browser.close()
     assert code == "MICROPHONE_NOT_FOUND"
+
+
+async def test_the_page_fits_a_phone_and_asks_for_the_microphone_once(server: str, tmp_path: Path) -> None:
+    sound = microphone(tmp_path / "microphone.wav", LEAD_IN_S)
+    upright, on_its_side = ViewportSize(width=320, height=568), ViewportSize(width=750, height=342)
+    async with async_playwright() as playwright:
+        flags = [*FLAGS, f"--use-file-for-fake-audio-capture={sound}%noloop"]
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        phone = await browser.new_context(viewport=upright, is_mobile=True, has_touch=True, permissions=["microphone"])
+        page = await phone.new_page()
+        await page.add_init_script(COUNTS_ASKING)
+        await page.goto(server)
+        await page.get_by_test_id("start").tap()
+        await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected", timeout=15_000)
+        for size in (upright, on_its_side):
+            await page.set_viewport_size(size)
+            await expect(page.get_by_role("button", name="Settings")).to_be_in_viewport(ratio=1)
+            await expect(page.get_by_test_id("stop")).to_be_in_viewport(ratio=1)
+            seen: Any = await page.evaluate(HOW_IT_FITS)
+            assert seen == {"page": [size["width"], size["height"]], "tooSmall": [], "asked": 1}
+        await page.get_by_test_id("stop").tap()
+        await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+        await browser.close()
