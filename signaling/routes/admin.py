@@ -17,6 +17,7 @@ from signaling.auth.principal import KeyLimits, Principal, Scope, TokenKind, pri
 from signaling.auth.tables import ApiKey
 from signaling.body import read_json
 from signaling.openapi.operation import JSON, Access, Answer, Body, Operation, Refusal, Tag, described
+from signaling.preflight import allowed
 from signaling.problems import HttpError
 from signaling.seeing.audit_door import concerning
 
@@ -198,6 +199,14 @@ TOKEN = Operation(
     refusals=[INVALID, *READ],
 )
 
+TOKEN_PREFLIGHT = Operation(
+    summary="Whether a page of another origin may exchange a key for a join token",
+    tag=Tag.NATIVE,
+    access=Access.OPEN,
+    description="The preflight of a browser (CORS), for pages that the setting `cors_origins` lets in.",
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+)
+
 
 class Admin:
     """The endpoints.
@@ -218,6 +227,7 @@ class Admin:
             web.patch(f"{KEYS_PATH}/{{id}}", self.change_plan),
             web.delete(f"{KEYS_PATH}/{{id}}", self.revoke),
             web.post(TOKENS_PATH, self.token),
+            web.options(TOKENS_PATH, self.token_preflight),
         ]
 
     @described(LIST)
@@ -271,6 +281,11 @@ class Admin:
         config = None if wanted.config is None else wanted.config.model_dump(mode="json", exclude_unset=True)
         token = self._accounts.tokens.issue(principal, kind=TokenKind.JOIN, ttl_s=wanted.ttl_s, config=config)
         return _told(TokenBody(token=token, expires_in_s=wanted.ttl_s), status=HTTPStatus.CREATED)
+
+    @described(TOKEN_PREFLIGHT)
+    async def token_preflight(self, _request: web.Request) -> web.Response:
+        """OPTIONS: a page that was given a key shows it here, so that it stands in no WebSocket's address."""
+        return allowed("POST, OPTIONS", ("Content-Type", "Authorization"))
 
 
 def _require_key(principal: Principal) -> None:

@@ -18,10 +18,13 @@ from mediaserver.settings import Settings, TurnDetection
 from signaling.auth.principal import Scope, principal_of
 from signaling.limits import ServedEngine
 from signaling.openapi.operation import JSON, Access, Answer, Operation, Tag, Undescribed, described
+from signaling.preflight import allowed
 from signaling.problems import Handler, HttpError
 from stun_turn.servers import IceServer, IceServers, newcomer
 
 log = structlog.get_logger(__name__)
+
+CONFIG_PATH = "/api/v1/config"
 
 STATIC_DIR = Path(__file__).parent.parent / "static"
 INDEX = "index.html"
@@ -84,6 +87,14 @@ CONFIG = Operation(
     answers={HTTPStatus.OK: Answer("Model, languages, ICE servers, limits and defaults.", {JSON: ServerConfig})},
 )
 
+CONFIG_PREFLIGHT = Operation(
+    summary="Whether a page of another origin may ask what it needs to know",
+    tag=Tag.SERVER,
+    access=Access.OPEN,
+    description="The preflight of a browser (CORS), for pages that the setting `cors_origins` lets in.",
+    answers={HTTPStatus.NO_CONTENT: Answer("In the headers.")},
+)
+
 PAGE = Undescribed("a page or a file of one")
 
 
@@ -113,7 +124,7 @@ class Page:
     def routes(self) -> list[web.RouteDef]:
         """One route for each file that is there at start: what is not listed cannot be asked for, by no path trick."""
         files = _files(self._static_dir)
-        routes = [web.get("/api/v1/config", self.config)]
+        routes = [web.get(CONFIG_PATH, self.config), web.options(CONFIG_PATH, self.config_preflight)]
         index = files.pop(INDEX, None)
         routes += [web.get(f"/static/{name}", _serve(path)) for name, path in files.items()]
         routes.append(web.get("/", _not_built if index is None else _serve(index)))
@@ -147,6 +158,11 @@ class Page:
         told = body.model_dump(mode="json")
         told["ice_servers"] = [server.as_dict() for server in ice_servers]  # a null would be a name in browsers
         return web.json_response(told, headers={"Cache-Control": "no-store"})
+
+    @described(CONFIG_PREFLIGHT)
+    async def config_preflight(self, _request: web.Request) -> web.Response:
+        """OPTIONS: a page of another origin shows its token when it asks for ICE servers."""
+        return allowed("GET, OPTIONS", ("Authorization",))
 
 
 def _files(static_dir: Path) -> dict[str, Path]:

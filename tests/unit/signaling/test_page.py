@@ -64,6 +64,21 @@ async def test_a_missing_page_says_how_to_build_it(node: Node) -> None:
     assert (await response.json())["error"]["code"] == "PAGE_NOT_BUILT"
 
 
+@pytest.mark.parametrize(("path", "method"), [("/api/v1/config", "GET"), ("/api/v1/tokens", "POST")])
+async def test_a_page_of_a_listed_origin_may_show_its_token_or_key(
+    start_node: StartNode, path: str, method: str
+) -> None:
+    node = await start_node(cors_origins=["https://app.example"])
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization"}
+    answer = await node.client.options(path, headers={**asked, "Origin": "https://app.example"})
+    assert answer.status == 204
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert method in answer.headers["Access-Control-Allow-Methods"]
+    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    refused = await node.client.options(path, headers={**asked, "Origin": "https://evil.example"})
+    assert refused.status == 403
+
+
 async def test_the_page_is_told_what_it_shows(start_node: StartNode) -> None:
     turn = {"urls": ["turn:turn.example"], "username": "u", "credential": "c"}
     node = await start_node(ice_servers=[turn], endpointing_ms=700)
