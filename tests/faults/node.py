@@ -159,21 +159,16 @@ class Samples:
             if sample.name == f"voiceforge_{name}" and labels.items() <= sample.labels.items()
         )
 
-    def slower(self, name: str, limit_s: float) -> float:
+    def slower(self, name: str, limit_s: float, **labels: str) -> float:
         """How many observations of a histogram were above the first bound that is not below `limit_s`."""
-        bounds = sorted(
-            {
-                float(sample.labels["le"])
-                for sample in self._samples
-                if sample.name == f"voiceforge_{name}_bucket" and float(sample.labels["le"]) >= limit_s
-            }
-        )
-        within = sum(
-            sample.value
+        buckets = [
+            sample
             for sample in self._samples
-            if sample.name == f"voiceforge_{name}_bucket" and float(sample.labels["le"]) == bounds[0]
-        )
-        return self.total(f"{name}_count") - within
+            if sample.name == f"voiceforge_{name}_bucket" and labels.items() <= sample.labels.items()
+        ]
+        bounds = sorted(bound for bound in {float(sample.labels["le"]) for sample in buckets} if bound >= limit_s)
+        within = sum(sample.value for sample in buckets if float(sample.labels["le"]) == bounds[0])
+        return self.total(f"{name}_count", **labels) - within
 
 
 def is_error(line: str) -> bool:
