@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,6 @@ from urllib.parse import unquote
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.environment_variables import (
     OTEL_BSP_MAX_EXPORT_BATCH_SIZE,
@@ -31,16 +30,16 @@ from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVI
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import Attributes
 from yarl import URL
 
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.seeing.spans import Span, Value
+from signaling.seeing.trace_share import OwnShare, of_stranger
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,7 @@ class OtlpSpans:
             shutdown_on_exit=False,
         )
         # Without a ratio the SDK has asked OTEL_TRACES_SAMPLER.
-        self._provider.sampler = _OwnShare(self._provider.sampler)
+        self._provider.sampler = OwnShare(self._provider.sampler)
         self._provider.add_span_processor(self._sender)
         self._tracer = self._provider.get_tracer("voiceforge", version("voiceforge"))
         self._propagator = TraceContextTextMapPropagator()
@@ -98,7 +97,7 @@ class OtlpSpans:
             self._tracer,
             self._tracer.start_span(
                 name,
-                context=caller if is_followed else set_value(_IS_STRANGERS, True, caller),
+                context=caller if is_followed else of_stranger(caller),
                 kind=trace.SpanKind.SERVER,
                 attributes=dict(attributes),
                 start_time=start_ns,
@@ -185,46 +184,6 @@ class _OtlpSpan:
         if error is not None:
             self._span.set_status(Status(StatusCode.ERROR, error))
         self._span.end(at_ns)
-
-
-_IS_STRANGERS = create_key("caller's word does not count")
-
-
-class _OwnShare(Sampler):
-    """A sampler that strangers do not overrule: their traces are continued as often as any, whatever they say and
-    whichever trace id they have chosen. That theirs is not to be traced holds.
-
-    Args:
-        own: of the node.
-    """
-
-    def __init__(self, own: Sampler) -> None:
-        self._own = own
-        self._ids = RandomIdGenerator()
-
-    def should_sample(  # noqa: PLR0917 - as the SDK calls it
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: trace.SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
-    ) -> SamplingResult:
-        """As `Sampler.should_sample`."""
-        context = Context() if parent_context is None else parent_context
-        parent = trace.get_current_span(context).get_span_context()
-        if parent.is_valid and not parent.is_remote:  # all of a session, or nothing of it
-            decision = Decision.RECORD_AND_SAMPLE if parent.trace_flags.sampled else Decision.DROP
-            return SamplingResult(decision, attributes)  # those that are not returned are lost
-        if parent.is_valid and parent.trace_flags.sampled and get_value(_IS_STRANGERS, context):
-            context, trace_id = Context(), self._ids.generate_trace_id()
-        return self._own.should_sample(context, trace_id, name, kind, attributes, links, trace_state)
-
-    def get_description(self) -> str:
-        """As `Sampler.get_description`."""
-        return f"OwnShare{{{self._own.get_description()}}}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from mediaserver.errors import ConfigError
 from mediaserver.events import Final, Interim, Revision, SpeechStarted, UtteranceBegan, UtteranceSettled
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from signaling.auth.principal import ANYBODY, LOCAL, NOBODY, Principal, Scope, TokenKind
 from signaling.seeing.spans import Value
 from signaling.seeing.trace_export import OtlpSpans
 from signaling.seeing.trace_setup import open_traces
-from signaling.seeing.tracing import OPEN_UTTERANCES_MAX, SessionTrace
+from signaling.seeing.tracing import OPEN_UTTERANCES_MAX, SessionTrace, _is_followed
 
 ON = Settings(otlp_endpoint="http://collector.invalid:4318")
 
@@ -233,6 +235,13 @@ def test_the_parts_of_a_known_trace_are_sampled_alike(ratio: float) -> None:
     assert exporter.names.count("recording") == exporter.names.count("webhook")
     if ratio in (0.0, 1.0):
         assert len(exporter.names) == 78 * ratio
+
+
+def test_who_is_followed() -> None:
+    key = Principal("acme", "aa", frozenset({Scope.STREAM}))
+    assert all(map(_is_followed, (LOCAL, key)))
+    tokens = [replace(key, token=kind) for kind in TokenKind]
+    assert not any(map(_is_followed, (ANYBODY, NOBODY, *tokens)))
 
 
 @pytest.mark.parametrize("sampler", [None, "traceidratio", "parentbased_traceidratio"])
