@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -242,7 +243,15 @@ class Metrics:
         Args:
             accept: the header of who asks: the text format, or OpenMetrics.
         """
+        encode, content_type = self._looked_at(accept)
+        return encode(self.registry), content_type
+
+    async def exposed(self, accept: str) -> tuple[bytes, str]:
+        """As `exposition`, written in a thread: 800 lines are 6 to 10 ms of work."""
+        encode, content_type = self._looked_at(accept)
+        return await asyncio.to_thread(encode, self.registry), content_type
+
+    def _looked_at(self, accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
         for callback in self.on_scrape:
             callback()
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return choose_encoder(accept)

@@ -116,7 +116,7 @@ class Health:
         """All metrics, in the Prometheus or OpenMetrics text format, whichever `Accept` asks for."""
         accept = request.headers.get("Accept", "")
         if self._of_node is None:
-            body, content_type = self._metrics.exposition(accept)
+            body, content_type = await self._metrics.exposed(accept)
         else:
             body, content_type = await self._of_node.exposition(accept)
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from mediaserver.metrics import LARGEST, SMALLEST, Metrics
 from signaling.cli.metrics import metrics_reference
@@ -39,6 +44,25 @@ def test_what_is_shown_is_what_is_listed() -> None:
     metrics = Metrics()
     shown = {family.name for family in metrics.registry.collect() if family.name.startswith("voiceforge_")}
     assert shown == {family.name.removesuffix("_total") for family in metrics.families()}
+
+
+async def test_they_are_written_off_the_event_loop_and_gauges_are_set_on_it() -> None:
+    metrics, threads = Metrics(), list[threading.Thread]()
+
+    class Witness(Collector):
+        def collect(self) -> Iterator[Metric]:
+            threads.append(threading.current_thread())
+            return iter(())
+
+    metrics.on_scrape.append(lambda: threads.append(threading.current_thread()))
+    metrics.registry.register(Witness())
+    threads.clear()
+    body, content_type = await metrics.exposed("")
+    assert b"voiceforge_ready 0.0" in body
+    assert content_type.startswith("text/plain")
+    looked, written = threads
+    assert looked is threading.main_thread()
+    assert written is not threading.main_thread()
 
 
 def test_gauges_are_set_when_they_are_read() -> None:
