@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,7 @@ from mediaserver.ingest.ice import (
 from signaling.caller import RecordingTrack
 from tests.conftest import Speech
 from tests.scoring import word_errors
-
-LIMIT_S = 60.0
-"""A start takes 3 s on a free machine, more where tests share it."""
+from tests.waiting import LIMIT_S, until
 
 SDP = {"Content-Type": "application/sdp"}
 CHUNK_S = 0.1
@@ -39,12 +37,6 @@ CHUNK_BYTES = 3200
 
 MOST_ERRORS = 0.25
 """Of words, for recordings of 6 to 15 s."""
-
-
-async def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 class ServeProcess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from mediaserver.decoder.engine import open_engine
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.app import REGISTRY, make_app
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -43,7 +43,5 @@ async def serving(
 
 
 async def emptied(server: TestServer) -> None:
-    """Wait until it has no session any more."""
-    async with asyncio.timeout(5):
-        while len(server.app[REGISTRY]):
-            await asyncio.sleep(0.02)
+    """Return once no session is left: a server closes after its client, which does not wait for that."""
+    await until(lambda: len(server.app[REGISTRY]) == 0, 20.0)

@@ -21,7 +21,7 @@ from mediaserver.settings import Settings
 from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from tests.conftest import Speech
-from tests.integration.real_server import serving
+from tests.integration.real_server import emptied, serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -162,9 +162,7 @@ async def test_a_call_goes_on_over_another_connection(node: TestServer, speech: 
     assert len(shifts) >= 4
     assert median(shifts) == pytest.approx(offset_s, abs=0.1)
     assert [event["type"] for event in events].count("closed") == 1
-    async with asyncio.timeout(5):
-        while len(node.app[REGISTRY]):
-            await asyncio.sleep(0.02)
+    await emptied(node)
 
 
 async def test_offers_that_do_not_fit_leave_the_session_waiting(node: TestServer, speech: Speech) -> None:
@@ -191,9 +189,7 @@ async def test_offers_that_do_not_fit_leave_the_session_waiting(node: TestServer
     assert caller.status == 201
     await caller.until("resumed")
     await caller.hang_up()
-    async with asyncio.timeout(5):
-        while len(node.app[REGISTRY]):
-            await asyncio.sleep(0.02)
+    await emptied(node)
     assert await refused("v=0\r\n") == (404, "SESSION_NOT_FOUND")
 
 
@@ -203,6 +199,4 @@ async def test_a_client_that_closes_its_connection_ends_its_session(node: TestSe
     await caller.until("ready")
     assert caller._pc is not None
     await caller._pc.close()
-    async with asyncio.timeout(5):
-        while len(node.app[REGISTRY]):
-            await asyncio.sleep(0.02)
+    await emptied(node)

@@ -22,9 +22,9 @@ from deepgram.listen.v1.types import ListenV1Configure
 
 from mediaserver.audio.clock import Samples
 from mediaserver.decoder.catalogue import ModelFiles
-from signaling.app import REGISTRY
 from tests.conftest import Speech
 from tests.integration.deepgram_served import finals_of, served, text_of
+from tests.integration.real_server import emptied
 from tests.integration.test_socket import at_rate, linear16
 from tests.recordings import joined, write_wav
 from tests.scoring import word_errors
@@ -292,9 +292,7 @@ async def test_who_hangs_up_in_the_middle_leaves_nothing_behind(
         await connection.send_finalize()
         await connection.recv()
         connection._websocket.transport.abort()
-        async with asyncio.timeout(10):
-            while len(node.app[REGISTRY]):
-                await asyncio.sleep(0.02)
+        await emptied(node)
     async with asyncio.timeout(10):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.02)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from mediaserver.settings import Settings
 from signaling.engine_order import child_engine
 from tests.conftest import Speech
 from tests.scoring import word_errors
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,12 +53,6 @@ class Recorder:
     @property
     def finals(self) -> list[str]:
         return [event.transcript for event in self.events if isinstance(event, Final)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def engines_of(parent: int) -> list[psutil.Process]:

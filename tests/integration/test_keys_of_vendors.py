@@ -30,6 +30,7 @@ from signaling.own_server import own_server
 from tests.conftest import Speech
 from tests.integration.deepgram_served import served
 from tests.integration.programs import url_of, voiceforge
+from tests.integration.real_server import emptied
 from tests.scoring import word_errors
 
 pytestmark = [
@@ -138,9 +139,7 @@ async def test_openais_sdk_with_a_key(node: TestServer, key: str, speech: Speech
     for value in (key, made.value):
         async with openai_client(node, value).realtime.connect(extra_query={"intent": "transcription"}) as connection:
             assert (await connection.recv()).type == "session.created"
-    async with asyncio.timeout(10):
-        while len(node.app[REGISTRY]):
-            await asyncio.sleep(0.02)
+    await emptied(node)
     used = await usage_of(node, key)
     assert used["openai"] == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.1)
 

@@ -15,7 +15,8 @@ import pytest_asyncio
 
 from tests.conftest import Speech
 from tests.redis_servers import RedisServer, free_port, redis_server
-from tests.served_nodes import Peer, ServeProcess, Socket, peer, served, until
+from tests.served_nodes import Peer, ServeProcess, Socket, peer, served
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.timeout(240),

@@ -13,7 +13,8 @@ import pytest
 
 from tests.conftest import Speech
 from tests.redis_servers import free_port
-from tests.served_nodes import peer, served, until
+from tests.served_nodes import peer, served
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.needs("ip", "redis-server", "redis-cli")]
 

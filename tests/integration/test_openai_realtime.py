@@ -29,7 +29,7 @@ from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from signaling.routes.openai_realtime.client_events import APPEND_MAX_BYTES
 from tests.conftest import Speech
-from tests.integration.real_server import serving
+from tests.integration.real_server import emptied, serving
 from tests.scoring import word_errors
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
@@ -60,11 +60,6 @@ class Node:
         # The beta's WebSocket takes `wss` for granted unless its URL is given.
         return AsyncOpenAI(base_url=url, websocket_base_url=url.replace("http", "ws", 1), api_key=key, max_retries=0)
 
-    async def emptied(self) -> None:
-        async with asyncio.timeout(10):
-            while self.sessions:
-                await asyncio.sleep(0.02)
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(model_files: ModelFiles, vad_model_path: Any, turn_model_path: Any) -> AsyncIterator[Node]:
@@ -73,7 +68,7 @@ async def node(model_files: ModelFiles, vad_model_path: Any, turn_model_path: An
     async with serving(model_files, vad_model_path, settings=settings, metrics=metrics, turns=turns) as server:
         node = Node(server)
         yield node
-        await node.emptied()
+        await emptied(node.server)
     await turns.close()
 
 
@@ -356,7 +351,7 @@ async def test_whoever_vanishes_leaves_nothing_behind(node: Node, speech: Speech
             assert response.connection is not None
             assert response.connection.transport is not None
             response.connection.transport.abort()
-            await node.emptied()
+            await emptied(node.server)
             await ws.close()
 
 

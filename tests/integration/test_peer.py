@@ -35,6 +35,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.session import Sink
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
+from tests.waiting import until
 
 pytestmark = [pytest.mark.usefixtures("no_leaked_tasks"), pytest.mark.timeout(60)]
 
@@ -189,12 +190,6 @@ async def call(**settings: Any) -> AsyncIterator[Call]:
         yield made
     finally:
         await made.hang_up()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def without_candidates(sdp: str) -> str:

@@ -14,13 +14,10 @@ from aiohttp.test_utils import TestServer
 from benchmarks import reels
 from benchmarks.corpus import Recording
 from benchmarks.rtp_drivers import Drivers, driving
-from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
-from mediaserver.decoder.engine import open_engine
-from mediaserver.metrics import Metrics
-from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import REGISTRY
 from tests.conftest import Speech
+from tests.integration.real_server import emptied, serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -28,16 +25,8 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest_asyncio.fixture
 async def server(model_files: ModelFiles, vad_model_path: Any) -> AsyncIterator[TestServer]:
-    settings, metrics = Settings(), Metrics()
-    engine = open_engine(settings, model_files, metrics)
-    await engine.start()
-    vad = VadPool(vad_model_path, metrics=metrics)
-    served = TestServer(make_app(settings, metrics=metrics, engine=engine, vad=vad))
-    await served.start_server()
-    yield served
-    await served.close()
-    await engine.close()
-    await vad.close()
+    async with serving(model_files, vad_model_path) as served:
+        yield served
 
 
 @pytest_asyncio.fixture
@@ -48,13 +37,6 @@ async def drivers(server: TestServer, speech: Speech, tmp_path: Path) -> AsyncIt
     url = str(server.make_url("")).rstrip("/")
     async with driving(url, path, processes=1, query={"language": "en"}) as started:
         yield started
-
-
-async def emptied(server: TestServer) -> None:
-    """Return once no session is left: a server closes after its client, which does not wait for that."""
-    async with asyncio.timeout(20.0):
-        while len(server.app[REGISTRY]):
-            await asyncio.sleep(0.05)
 
 
 async def test_what_they_play_is_heard_and_every_recording_has_its_final(

@@ -21,6 +21,7 @@ from signaling.app import ADMISSION, MEMBER, REGISTRY, make_app
 from signaling.cluster.memory import MemoryState
 from signaling.cluster.places import Place, new_place_id
 from tests.conftest import Speech
+from tests.integration.real_server import emptied
 from tests.integration.test_call_resumed import Caller, TimedTrack
 from tests.integration.test_socket_resumed import Client, two_of, uncut
 from tests.scoring import word_errors
@@ -128,9 +129,7 @@ async def test_what_a_server_had_that_is_gone_is_gone_on_with_once(
     async with aiohttp.ClientSession() as http, http.get(client.node.make_url(path)) as response:
         assert response.status == 426  # who was not told of the new address finds the session by the old one
     await client.send(len(audio))
-    async with asyncio.timeout(10):
-        while len(two.servers[0].app[REGISTRY]):
-            await asyncio.sleep(0.05)
+    await emptied(two.servers[0])
     await client.finish()
     assert word_errors(whole.text, client.text) <= 0.05, (whole.text, client.text)
     seqs = [event["seq"] for event in client.events]

@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Speech
-from tests.served_nodes import Peer, ServeProcess, Socket, peer, served, until
+from tests.served_nodes import Peer, ServeProcess, Socket, peer, served
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from mediaserver.audio.vad import (
 )
 from mediaserver.errors import ModelError
 from mediaserver.metrics import Metrics
+from tests.waiting import until
 
 TOLERANCE = 1e-4
 """Batches of other sizes add in another order; probabilities differ in the sixth digit."""
@@ -104,12 +105,6 @@ class Model:
         if self.fails:
             raise RuntimeError("model failed")
         return encoded, states + 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 @pytest_asyncio.fixture

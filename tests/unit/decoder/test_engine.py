@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -60,12 +60,6 @@ async def running(model: Scripted, *, slots: int = 1, max_batch: int = 8) -> Asy
     finally:
         model.permit.set()
         await engine.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_windows_that_wait_together_are_decoded_together() -> None:

@@ -8,7 +8,7 @@ import hmac
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from mediaserver.storage import database as database_module
 from tests.unit.signaling.jobs_door import Door, FakeTranscriber, open_door
+from tests.waiting import until
 
 HOOK = {"webhook_secret": "long enough"}
 
@@ -75,12 +76,6 @@ def settings(tmp_path: Path) -> Settings:
 async def door(settings: Settings, no_leaked_tasks: None) -> AsyncIterator[Door]:
     async for opened in open_door(settings, FakeTranscriber()):
         yield opened
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.02)
 
 
 def audio_files(settings: Settings) -> list[Path]:

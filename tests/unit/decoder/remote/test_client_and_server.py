@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replace
 from mediaserver.errors import VoiceForgeError
 from mediaserver.local.frames import LENGTHS
 from mediaserver.metrics import Metrics
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads", "no_leaked_tasks")
 
@@ -116,12 +117,6 @@ async def connected(path: Path, **keywords: object) -> AsyncIterator[RemoteEngin
         yield remote
     finally:
         await remote.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def said(hypothesis: Hypothesis) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mediaserver.child import Child
 from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_leaked_threads", "no_leaked_tasks")
 
@@ -40,12 +41,6 @@ async def child(code: str, **limits: float) -> AsyncIterator[tuple[EngineProcess
     finally:
         await process.close()
         assert process.pid is None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def restarts(metrics: Metrics) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from signaling.auth.keys import NewKey
 from signaling.cluster.hop_headers import ORIGIN
 from signaling.openapi.operation import Undescribed, described
 from signaling.resume.record import CLAIMED, name_of
+from tests.waiting import until
 
 SDPFRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 HELD = Undescribed("a test's own")
@@ -107,12 +108,6 @@ def doors() -> Doors:
 async def probed(tmp_path: Path, doors: Doors) -> AsyncIterator[Two]:
     async with two_places(tmp_path, add=doors.add) as both:
         yield both
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5.0):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def offer(two: Two, at: str, **query: str) -> aiohttp.ClientResponse:
