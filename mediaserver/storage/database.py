@@ -95,7 +95,12 @@ class Database:
     @property
     def exists(self) -> bool:
         """Whether there may be something in it: always, but for a file of SQLite that is not there."""
-        return not self.is_sqlite or (self.url.database is not None and Path(self.url.database).exists())
+        if not self.is_sqlite:
+            return True
+        try:
+            return self.url.database is not None and Path(self.url.database).exists()
+        except OSError:  # a folder of somebody else: opening it says so in words
+            return True
 
     @property
     def path(self) -> Path | None:

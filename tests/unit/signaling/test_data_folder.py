@@ -48,3 +48,15 @@ def test_serve_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(main, ["serve", "--data-dir", str(tmp_path / "file")])
     assert result.exit_code == 1
     assert "is no folder" in result.output
+
+
+def test_keys_that_may_not_be_looked_at_are_no_absent_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "exists", refuse)
+    result = CliRunner().invoke(main, ["keys", "list"], env={"VOICEFORGE_DATA_DIR": str(tmp_path / "theirs")})
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "does not answer" in result.output
