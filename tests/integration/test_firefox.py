@@ -17,7 +17,7 @@ from signaling.own_server import own_server
 from tests.conftest import Speech
 from tests.faults.udp_proxy import Network, UdpProxy
 from tests.integration.browser import TcpWay
-from tests.integration.firefox import Tab, firefox
+from tests.integration.firefox import PATIENCE_S, Tab, firefox
 from tests.integration.sound_card import SoundCard, sound_card
 from tests.scoring import word_errors
 
@@ -91,6 +91,7 @@ class WhipWay:
         self._url = url
         self._http = http
         self.proxies: list[UdpProxy] = []
+        self.offered = asyncio.Event()
         self.deleted = asyncio.Event()
 
     async def carry(self, request: web.Request) -> web.Response:
@@ -102,6 +103,7 @@ class WhipWay:
         if request.method == "POST":
             proxy = UdpProxy(Network())
             self.proxies.append(proxy)
+            self.offered.set()
             await proxy.open()
             body = proxy.offer(body)
         headers = {name: value for name, value in request.headers.items() if name != "Content-Length"}
@@ -190,7 +192,7 @@ async def test_whoever_speaks_is_understood_by_every_way_and_comes_back(
         await until(socket_page, "resuming")
         socket_way.mend()
         await until(socket_page, "connected")
-        assert "Nothing was lost" in await socket_page.call(TEXT, "progress")
+        await socket_page.until(f"() => ({TEXT})('progress').includes('Nothing was lost')")
         await speaking
         finals = "() => call.told.filter(({ type }) => type === 'final').map(({ transcript }) => transcript).join(' ')"
         heard = await other.until(finals)
@@ -204,8 +206,9 @@ async def test_whoever_speaks_is_understood_by_every_way_and_comes_back(
         await page.until(f"() => ({FINALS})().join('') !== ''")
         await page.offline(is_offline=True)
         webrtc_way.proxies[0].cut()
+        webrtc_way.offered.clear()
         await page.offline(is_offline=False)
-        await until(page, "resuming")
+        await asyncio.wait_for(webrtc_way.offered.wait(), PATIENCE_S)  # it may be back before anybody has looked
         await until(page, "connected")
         await card.says(speech, PAUSE_S)
         text = await stop(page)
@@ -217,7 +220,7 @@ async def test_whoever_speaks_is_understood_by_every_way_and_comes_back(
         await start(page, f"{webrtc_url}/?raw=1&transport=webrtc")
         await page.reload()
         await page.activate()
-        await asyncio.wait_for(webrtc_way.deleted.wait(), 15)
+        await asyncio.wait_for(webrtc_way.deleted.wait(), PATIENCE_S)
         assert await page.call(STATE) == "idle"
         await page.call(CLICK, "start")
         await until(page, "connected")
