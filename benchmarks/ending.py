@@ -80,4 +80,7 @@ async def heeding_signals(measuring: Coroutine[Any, Any, Measured]) -> Measured:
             raise EndedError(came[0]) from None
         raise
     finally:
+        still_heeded = tuple(heeded)
         heed_no_more()
+        for number in still_heeded if came else ():
+            signal.signal(number, signal.SIG_IGN)  # the second of two that are one: what follows only tells

@@ -15,7 +15,9 @@ import pytest
 from benchmarks.ending import until_interrupted
 
 BENCH = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as a terminal has it; tests may run where both are ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from benchmarks import reels
 from benchmarks.ending import EndedError, heeding_signals, until_interrupted
