@@ -164,6 +164,7 @@ class Engine:
             self._finals.given_up(id(ticket))
             self._scheduler.discard(ticket)
             self._futures.pop(id(ticket), None)
+            del future  # an exception in it refers to this frame, and by it to the window's audio
 
     def withdraw(self, session_id: str) -> None:
         """Give up the session's replaceable window if it still waits; one that is being decoded goes on."""

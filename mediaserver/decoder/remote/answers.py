@@ -35,6 +35,7 @@ class Answers:
             return await future
         finally:
             del self._futures[entry.ident]
+            del future  # an exception in it refers to this frame, and by it to the window's audio
 
     def settle(self, entry: Entry, message: Answer | Superseded | Failed) -> None:
         """Tell what the engine said."""

@@ -1,14 +1,17 @@
 """One queue for all sessions; what happens when a decode fails, gives way, or the engine stops."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mediaserver.audio.clock import Samples
 from mediaserver.decoder import load
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.engine import Engine, open_engine
@@ -87,6 +90,33 @@ async def test_a_bad_window_fails_alone() -> None:
     assert isinstance(results[2], VoiceForgeError)
     assert results[2].code == "DECODE_FAILED"
     assert [r.words[0].text for r in results if isinstance(r, Hypothesis)] == ["x", "good", "fine"]
+
+
+async def test_audio_of_an_interim_that_gave_way_is_freed_without_a_search() -> None:
+    async def give_way(engine: Engine, samples: Samples) -> None:
+        with suppress(Replaced):
+            await engine.decode(Window("a", Kind.INTERIM, samples, 0, "en"))
+
+    async def replaced(engine: Engine) -> weakref.ref[Samples]:
+        samples = np.zeros(16_000, dtype=np.float32)
+        waiting = asyncio.create_task(give_way(engine, samples))
+        await asyncio.sleep(0.01)
+        newer = asyncio.create_task(give_way(engine, np.zeros(16_000, dtype=np.float32)))
+        await waiting
+        newer.cancel()
+        return weakref.ref(samples)
+
+    gc.disable()
+    try:
+        async with running(Scripted(held=True)) as engine:
+            busy = asyncio.create_task(engine.decode(window("busy")))
+            await asyncio.sleep(0.01)
+            freed = await replaced(engine)
+            await asyncio.sleep(0)
+            assert freed() is None
+            busy.cancel()
+    finally:
+        gc.enable()
 
 
 async def test_a_newer_interim_replaces_the_waiting_one() -> None:
