@@ -3,7 +3,7 @@
 The network (https://github.com/snakers4/silero-vad): a short-time Fourier transform, four convolutions over its four
 spectra, an LSTM cell, one output. A general runtime convolves each row of a batch by itself, products of four columns
 that no processor is quick at. Written as products over the rows of all streams together, the same numbers (to 1e-5)
-cost a third: 20 in place of 58 µs a frame in a batch of 80, and as much for one alone (benchmarks/RESULTS.md).
+cost two fifths: 28 in place of 66 µs a frame in a batch of 80, and a tenth more for one alone (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations

@@ -91,11 +91,15 @@ class Model:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.threads: set[int] = set()
-        self.fails = False
+        self.fails = self.fails_to_hear = False
+        self.heard_frames = 0
         self.gate = threading.Event()
         self.gate.set()
 
     def encode(self, frames: Samples) -> Samples:
+        if self.fails_to_hear:
+            raise RuntimeError("model failed")
+        self.heard_frames += len(frames)
         return np.abs(frames[:, 64:]).max(axis=1, keepdims=True)
 
     def step(self, encoded: Samples, states: Samples) -> tuple[Samples, Samples]:
@@ -293,12 +297,13 @@ async def test_while_nothing_waits_there_is_no_timer(pool: VadPool, model: Model
     assert pool._running is None
 
 
-async def test_a_failing_model_lets_words_through_and_recovers(pool: VadPool, model: Model) -> None:
+@pytest.mark.parametrize("part", ["fails", "fails_to_hear"])
+async def test_a_failing_model_lets_words_through_and_recovers(pool: VadPool, model: Model, part: str) -> None:
     listener = Listener(pool)
-    model.fails = True
+    setattr(model, part, True)
     listener.stream.push(levels(0.1, 0.1))
     await until(lambda: bool(listener.verdicts))
-    model.fails = False
+    setattr(model, part, False)
     listener.stream.push(levels(0.1))
     np.testing.assert_allclose(await listener.finished(), [1.0, 1.0, 0.1])
 
@@ -375,6 +380,7 @@ async def test_a_muted_stream_costs_no_model_calls_after_a_second(pool: VadPool,
     listener.stream.push(levels(0.5, *[0.0] * 200, 0.6))
     probabilities = await listener.finished()
     assert len(model.batches) == 2 + SILENT_FRAMES
+    assert model.heard_frames <= 2 + SILENT_FRAMES + RUN_FRAMES, "no more than one run was heard in vain"
     np.testing.assert_allclose(probabilities, [0.5, *[0.0] * 200, 0.6], rtol=1e-6)
 
 
