@@ -613,7 +613,9 @@ async def parts_of_an_ended_peer(*, connects: bool) -> list[weakref.ref[object]]
         await until(lambda: "ready" in it.types() and it.session is not None and it.session.stream_time_s > 0.2)
     else:
         await it.client.setLocalDescription(await it.client.createOffer())
-        await it.peer.accept(it.client.localDescription.sdp)
+        offer = it.client.localDescription.sdp
+        await close_peer_connection(it.client)  # who is there answers checks, within less time than it takes to look
+        await it.peer.accept(offer)
         (connection,) = connections_of(pc_of(it.peer))
         await until(lambda: any(pair.task is not None for pair in connection._check_list))
     await it.hang_up()
