@@ -294,7 +294,7 @@ class RemoteEngine:
 
     def _lose(self) -> None:
         """The connection is gone: keep what is kept, and let the rest go."""
-        if self._state.ready:
+        if self._state.ready and not self._closed:
             log.warning("engine lost", unanswered=len(self._outbox))
         self._state = State(ready=False, retry_after_s=None)
         self._notices.clear()

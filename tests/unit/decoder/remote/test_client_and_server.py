@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from mediaserver.decoder.remote import client as client_module
 from mediaserver.decoder.remote import server as server_module
@@ -424,6 +425,23 @@ async def test_only_this_user_may_open_the_socket_and_it_goes_with_its_server(pa
     async with serving(Scripted(), path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
+
+
+async def test_an_engine_is_lost_that_goes_and_not_one_that_is_let_go(path: Path) -> None:
+    def lost(lines: Sequence[Mapping[str, object]]) -> list[object]:
+        return [line["log_level"] for line in lines if line["event"] == "engine lost"]
+
+    async with serving(Scripted(), path):
+        with capture_logs() as lines:
+            async with connected(path) as remote:
+                assert remote.ready
+        assert lost(lines) == []
+    with capture_logs() as lines:
+        async with AsyncExitStack() as stack:
+            async with serving(Scripted(), path):
+                remote = await stack.enter_async_context(connected(path))
+            await until(lambda: not remote.ready)
+    assert lost(lines) == ["warning"]
 
 
 async def test_two_engines_cannot_have_one_socket(path: Path) -> None:
