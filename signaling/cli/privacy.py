@@ -77,7 +77,7 @@ def verify(*, file: Path, public_key: str | None) -> None:
         read: Any = json.loads(told) if len(told) <= CERTIFICATE_MAX_BYTES else None
     except (ValueError, RecursionError):
         read = None
-    problem = problem_of(read, public_key or _signer().public_key)
+    problem = problem_of(read, public_key or _signer(may_make=False).public_key)
     if problem is not None:
         raise VoiceForgeError("CERTIFICATE_INVALID", problem, "Compare it with what the server gave out.")
     said = read["statement"]
@@ -89,7 +89,7 @@ def verify(*, file: Path, public_key: str | None) -> None:
 @privacy.command("public-key")
 def public_key() -> None:
     """Print what anybody checks this server's certificates with."""
-    click.echo(_signer().public_key)
+    click.echo(_signer(may_make=True).public_key)
 
 
 @privacy.command()
@@ -157,7 +157,7 @@ async def _certificate(request_id: str) -> dict[str, Any]:
     return row.certificate
 
 
-def _signer() -> Signer:
+def _signer(*, may_make: bool) -> Signer:
     from signaling.privacy.certificate import Signer  # noqa: PLC0415
 
-    return Signer.of(load_settings({}))
+    return Signer.of(load_settings({}), may_make=may_make)

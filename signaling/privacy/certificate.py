@@ -45,17 +45,29 @@ class Signer:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
 
     @classmethod
-    def of(cls, settings: Settings) -> Signer:
-        """The node's, made up and kept where there is none yet. Blocks.
+    def of(cls, settings: Settings, *, may_make: bool = True) -> Signer:
+        """The node's. Blocks.
+
+        Args:
+            settings: of the node.
+            may_make: whether one is made up and kept where there is none yet; who checks has nothing from that.
 
         Raises:
-            ConfigError: KEY_FILE_INVALID.
+            ConfigError: KEY_FILE_INVALID, or NO_SIGNING_KEY where none may be made.
             OSError: the file can be neither read nor written.
         """
         if settings.token_secret is not None:
             secret = settings.token_secret.get_secret_value().encode()
             return cls(hmac.digest(secret, PURPOSE, "sha256"))
-        return cls(_kept_seed(settings.data_dir / KEY_FILE))
+        path = settings.data_dir / KEY_FILE
+        if not may_make and not path.exists():
+            raise ConfigError(
+                "NO_SIGNING_KEY",
+                f"There is neither `token_secret` nor `{KEY_FILE}` in the data directory: nothing was signed here.",
+                "Give --public-key, which `voiceforge privacy public-key` prints where it was signed; or the "
+                "`token_secret` or `data_dir` of that server.",
+            )
+        return cls(_kept_seed(path))
 
     @property
     def public_key(self) -> str:

@@ -22,8 +22,9 @@ from mediaserver.storage.tenants import Erasure
 from signaling.auth.keys import TENANT_LETTERS
 from signaling.problems import LimitError
 
-UNFINISHED_MAX = 100
-"""Requests at once; one more is refused. One takes seconds."""
+UNFINISHED_MAX = 16
+"""Requests at once, of all tenants; one more is refused. Each process works on one at a time, and each writes SQLite's
+file anew: more would keep everybody waiting for minutes."""
 
 OF_TENANT_MAX = 4
 """Of one tenant, so that it keeps nobody else from asking: the last of them deletes what all before it would."""
@@ -32,7 +33,9 @@ OF_TENANT_IN_PERIOD, PERIOD_S = 6, 3600.0
 """What a tenant may ask for itself. Each writes SQLite's file anew, which keeps everybody else waiting for a second or
 two, and stays in the database for good."""
 
-FULL_RETRY_AFTER_S = 30
+ONE_TAKES_S = 12
+"""A request, where it waits for other processes (9 s) and a large file is written anew; what waits is done in turn."""
+
 LEASE_S = 30.0
 """Who works on one says so at each step; a step takes a second. After this somebody else goes on."""
 
@@ -80,11 +83,19 @@ class Erasures:
                 "INVALID_TENANT", "That is no name of a tenant.", "Give 1 to 64 letters of A–Z, a–z, 0–9 and ._-"
             )
         async with self._database.writing() as session:
-            unfinished = select(func.count()).where(Erasure.state != ErasureState.COMPLETED)
-            if (await session.scalar(unfinished) or 0) >= UNFINISHED_MAX:
-                raise _too_many(f"{UNFINISHED_MAX} deletions are under way already.")
-            if (await session.scalar(unfinished.where(Erasure.tenant == tenant)) or 0) >= OF_TENANT_MAX:
-                raise _too_many(f"{OF_TENANT_MAX} deletions of this tenant's data are under way already.")
+            waiting = (
+                await session.scalars(
+                    select(Erasure.tenant)
+                    .where(Erasure.state != ErasureState.COMPLETED)
+                    .order_by(Erasure.requested_at)
+                    .limit(UNFINISHED_MAX)
+                )
+            ).all()
+            if len(waiting) >= UNFINISHED_MAX:
+                raise _too_many(f"{UNFINISHED_MAX} deletions are under way already.", ahead=1)
+            if waiting.count(tenant) >= OF_TENANT_MAX:
+                message = f"{OF_TENANT_MAX} deletions of this tenant's data are under way already."
+                raise _too_many(message, ahead=waiting.index(tenant) + 1)
             if is_own:
                 await self._require_rare(session, tenant)
             row = Erasure(
@@ -193,10 +204,7 @@ class Erasures:
             )
 
 
-def _too_many(message: str) -> CapacityError:
-    return CapacityError(
-        "TOO_MANY_ERASURES",
-        message,
-        f"Try again in {FULL_RETRY_AFTER_S} s.",
-        retry_after_s=FULL_RETRY_AFTER_S,
-    )
+def _too_many(message: str, *, ahead: int) -> CapacityError:
+    """A refusal until there is room, which is when so many of those that wait are done."""
+    after_s = ahead * ONE_TAKES_S
+    return CapacityError("TOO_MANY_ERASURES", message, f"Try again in {after_s} s.", retry_after_s=after_s)

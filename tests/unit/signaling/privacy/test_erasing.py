@@ -20,7 +20,7 @@ from mediaserver.storage.usage import Usage, UsageDay
 from signaling.privacy import eraser as module
 from signaling.privacy.certificate import Signer, problem_of
 from signaling.privacy.eraser import Eraser
-from signaling.privacy.erasures import LEASE_S, OF_TENANT_MAX, UNFINISHED_MAX, Erasures
+from signaling.privacy.erasures import LEASE_S, OF_TENANT_MAX, ONE_TAKES_S, UNFINISHED_MAX, Erasures
 
 NOW_S = 1_800_000_000.0
 SIGNER = Signer(b"s" * 32)
@@ -202,6 +202,7 @@ async def test_one_that_finds_something_says_so(stage: Stage, monkeypatch: pytes
 
 
 async def test_requests_are_bounded_and_of_tenants(database: Database) -> None:
+    assert UNFINISHED_MAX <= 20, "each writes SQLite's file anew, while everybody waits"
     erasures = Erasures(database)
     with pytest.raises(ConfigError):
         await erasures.request("a b", requested_by="k")
@@ -210,9 +211,13 @@ async def test_requests_are_bounded_and_of_tenants(database: Database) -> None:
         if number == OF_TENANT_MAX - 1:  # it keeps nobody else from asking
             with pytest.raises(CapacityError, match="of this tenant"):
                 await erasures.request("tenant-0", requested_by="k")
+        if number == 2 * OF_TENANT_MAX - 1:
+            with pytest.raises(CapacityError, match="of this tenant") as refused:
+                await erasures.request("tenant-1", requested_by="k")
+            assert refused.value.retry_after_s == (OF_TENANT_MAX + 1) * ONE_TAKES_S, "it has its turn after the others"
     with pytest.raises(CapacityError) as refused:
         await erasures.request("acme", requested_by="k")
-    assert refused.value.code == "TOO_MANY_ERASURES"
+    assert (refused.value.code, refused.value.retry_after_s) == ("TOO_MANY_ERASURES", ONE_TAKES_S)
     assert len(await erasures.all(tenant="tenant-0", limit=3)) == 3
     claimed = await erasures.claim()
     assert claimed is not None

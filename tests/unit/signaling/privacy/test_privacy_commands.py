@@ -18,6 +18,7 @@ from signaling.auth.keys import NewKey
 from signaling.cli import main
 from signaling.cli import privacy as command
 from signaling.privacy import service
+from signaling.privacy.certificate import Signer
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,20 @@ def test_data_is_deleted_and_the_certificate_is_checked(tmp_path: Path) -> None:
     assert "no certificate" in run("privacy", "verify", str(path)).stderr
     assert run("privacy", "certificate", "era_none").exit_code == 1
     assert run("privacy", "compact").exit_code == 0
+
+
+def test_who_checks_where_nothing_was_signed_is_told_so_and_makes_up_no_key(tmp_path: Path) -> None:
+    """A key made up for the check would call every certificate forged, and be taken for the server's from then on."""
+    signer = Signer(b"s" * 32)
+    path = tmp_path / "certificate.json"
+    path.write_text(json.dumps(signer.sign({"tenant": "acme", "ended_at": "then", "deleted": {}, "is_complete": True})))
+    checked = run("privacy", "verify", str(path))
+    assert checked.exit_code == 1
+    assert "nothing was signed here" in checked.stderr
+    assert "--public-key" in checked.stderr
+    assert not (tmp_path / "data").exists()
+    assert run("privacy", "verify", str(path), "--public-key", signer.public_key).exit_code == 0
+    assert not (tmp_path / "data").exists()
 
 
 def test_nobody_is_deleted_whose_name_is_none() -> None:
