@@ -19,6 +19,7 @@ from structlog.contextvars import get_contextvars
 
 from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
+from mediaserver.session.resumption import MOVED
 from signaling.auth.limiter import Limiter
 from signaling.auth.principal import LOCAL, Principal, current_principal
 from signaling.cluster.leases import Lease, current_lease
@@ -275,7 +276,7 @@ class Registry:
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + deadline_s
         if self.move is not None and live.closing is None and await self.move(live, deadline_s * MOVE_SHARE):
-            await self.close(live, "moved", deadline_s=MOVED_S)
+            await self.close(live, MOVED, deadline_s=MOVED_S)
         else:
             await self.close(live, "shutdown", deadline_s=max(0.0, ends_s - loop.time()))
 

@@ -127,10 +127,9 @@ class Finals:
         if self._finalizer is not None:
             await self._finalizer
 
-    def give_up(self) -> int:
-        """Tell the client that finals did not come; how many waited."""
+    def give_up(self) -> None:
+        """Tell the client that finals did not come."""
         self._reporter.warn(_final_lost())
-        return len(self._waiting)
 
     async def close(self) -> None:
         """Give up what is being decoded."""
@@ -146,6 +145,9 @@ class Finals:
             self._decoding = [pending]
             try:
                 hypothesis = await pending.speculated() or await self._decoder.decode(pending.window)
+            except asyncio.CancelledError:
+                self._waiting.appendleft(pending)  # so it is among those that are counted when they are given up
+                raise
             except VoiceForgeError as error:
                 self._reporter.fail(error)
                 self._on_settled(pending.utterance, error)

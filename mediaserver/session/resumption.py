@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from mediaserver.audio.clock import FRAME_SAMPLES
 
+MOVED = "moved"
+"""Why a session ends that goes on elsewhere: what it has not told as final is not lost, but heard there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

@@ -43,7 +43,7 @@ from mediaserver.session.hearing import Hearing
 from mediaserver.session.interims import Interims
 from mediaserver.session.passage import LONGEST_S
 from mediaserver.session.reporter import Reporter, Sink
-from mediaserver.session.resumption import START, Position, whole_frames
+from mediaserver.session.resumption import MOVED, START, Position, whole_frames
 from mediaserver.session.settling import Settling
 from mediaserver.session.turns import Turns
 from mediaserver.session.utterance import Utterance
@@ -415,6 +415,13 @@ class Session:
 
     # --- the end
 
+    def _give_up(self) -> None:
+        """Tell of what the end comes too early for: finals, or audio that may have some. There may be none."""
+        waiting = self._finals.waiting_utterances + (self._utterance is not None)
+        if waiting or not self._flushed.is_set():
+            self._finals.give_up()
+            self._log.warning("finals given up", waiting=waiting, unjudged_s=round(self.unjudged_s, 1))
+
     async def _close(self, reason: str) -> None:
         try:
             async with asyncio.timeout_at(self._ends_s) as self._flushing:
@@ -424,7 +431,8 @@ class Session:
                 await self._flushed.wait()
                 await self._finals.flush()
         except TimeoutError:
-            self._log.warning("finals given up", waiting=self._finals.give_up())
+            if reason != MOVED:
+                self._give_up()
         self._flushing = None
         self._ends.flush()
         await self._settling.settle(timeout_s=max(0.0, self._ends_s - asyncio.get_running_loop().time()))

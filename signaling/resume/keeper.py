@@ -20,6 +20,7 @@ import structlog
 from mediaserver.metrics import Metrics
 from mediaserver.session.channels import Channels
 from mediaserver.session.eventlog import EventLog
+from mediaserver.session.resumption import MOVED
 from signaling.cluster.state import State, StateAwayError
 from signaling.registry import LivePeer, LiveSession, Registry
 from signaling.resume.record import Asked, Claim, Owner, Resumption, name_of
@@ -306,7 +307,7 @@ class Keeper:
         log.warning("session goes on elsewhere", session=kept.live.session_id)
         self._seal(kept, is_sealed=True)
         task = asyncio.create_task(
-            self._registry.close(kept.live, "moved", deadline_s=CLOSE_S), name="resumption-moved"
+            self._registry.close(kept.live, MOVED, deadline_s=CLOSE_S), name="resumption-moved"
         )
         self._ended.add(task)
         task.add_done_callback(self._ended.discard)

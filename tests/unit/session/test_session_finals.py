@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.decoder.window import Hypothesis, HypothesisWord, Kind, Replaced, Window
 from mediaserver.errors import VoiceForgeError
 from mediaserver.events import Event, Failed, Final, Finalized, Interim, UtteranceBegan, UtteranceSettled, Warned
+from mediaserver.session.resumption import MOVED
 from tests.unit.session.scripted import FRAME_S, ScriptedDecoder, ScriptedVad, Stream, half_second_words, raising
+
+GIVEN_UP = "finals given up"
+
+
+def given_up(lines: Sequence[Mapping[str, object]]) -> list[object]:
+    """How many finals the log says that were given up, each time."""
+    return [line["waiting"] for line in lines if line["event"] == GIVEN_UP]
 
 
 async def test_finalize_ends_the_utterance_at_once() -> None:
@@ -243,6 +253,48 @@ async def test_finals_that_do_not_come_are_given_up_at_the_deadline_and_told() -
     decoder.gate = asyncio.Event()
     stream = Stream(decoder=decoder)
     await stream.speak(2.0)
-    await stream.session.close("shutdown", deadline_s=0.05)
+    stream.session.finalize()
+    await stream.speak(2.0)
+    with capture_logs() as lines:
+        await stream.session.close("shutdown", deadline_s=0.05)
     assert [event.error["code"] for event in stream.sink.of(Warned)] == ["FINAL_LOST"]
+    assert given_up(lines) == [2]
+    assert stream.sink.types[-1] == "closed"
+
+
+async def test_what_a_late_vad_has_not_heard_is_given_up_as_well() -> None:
+    vad = ScriptedVad(held=True)
+    stream = Stream(vad=vad)
+    await stream.speak(2.0)
+    with capture_logs() as lines:
+        await stream.session.close("shutdown", deadline_s=0.05)
+    assert [event.error["code"] for event in stream.sink.of(Warned)] == ["FINAL_LOST"]
+    assert [(line["waiting"], line["unjudged_s"]) for line in lines if line["event"] == GIVEN_UP] == [(0, 2.0)]
+
+
+async def test_nothing_is_given_up_where_the_last_final_comes_with_the_deadline() -> None:
+    decoder = ScriptedDecoder()
+    decoder.gate = asyncio.Event()
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    with capture_logs() as lines:
+        closing = asyncio.create_task(stream.session.close("client"))
+        await stream.pause(0.02)
+        hurrying = asyncio.create_task(stream.session.close("shutdown", deadline_s=0.0))  # its turn comes first
+        decoder.gate.set()
+        await asyncio.gather(closing, hurrying)
+    assert len(stream.sink.of(Final)) == 1
+    assert stream.sink.of(Warned) == []
+    assert given_up(lines) == []
+
+
+async def test_nothing_is_given_up_of_a_session_that_goes_on_elsewhere() -> None:
+    decoder = ScriptedDecoder()
+    decoder.gate = asyncio.Event()
+    stream = Stream(decoder=decoder)
+    await stream.speak(2.0)
+    with capture_logs() as lines:
+        await stream.session.close(MOVED, deadline_s=0.05)
+    assert stream.sink.of(Warned) == []
+    assert given_up(lines) == []
     assert stream.sink.types[-1] == "closed"
