@@ -306,9 +306,7 @@ class Keeper:
         kept.is_over = True
         log.warning("session goes on elsewhere", session=kept.live.session_id)
         self._seal(kept, is_sealed=True)
-        task = asyncio.create_task(
-            self._registry.close(kept.live, MOVED, deadline_s=CLOSE_S), name="resumption-moved"
-        )
+        task = asyncio.create_task(self._registry.close(kept.live, MOVED, deadline_s=CLOSE_S), name="resumption-moved")
         self._ended.add(task)
         task.add_done_callback(self._ended.discard)
         return False
