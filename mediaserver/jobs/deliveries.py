@@ -91,6 +91,11 @@ class Deliveries:
         async with self._database.writing() as session:
             await session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(taken_until=now_s + HELD_S))
 
+    async def still_owed(self, ids: Collection[str]) -> set[str]:
+        """Those of these that are there: what it told of may have been deleted meanwhile, by anybody."""
+        async with self._database.reading() as session:
+            return set(await session.scalars(select(Delivery.id).where(Delivery.id.in_(ids))))
+
     async def give_back(self, ids: list[str]) -> None:
         """Leave these to others, at once."""
         async with self._database.writing() as session:

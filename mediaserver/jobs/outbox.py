@@ -19,7 +19,8 @@ from mediaserver.outbound.webhooks import Webhooks
 log = structlog.get_logger(__name__)
 
 LOOK_PERIOD_S = 2.0
-"""How often it looks for webhooks that others owe; those of this process wake it at once."""
+"""How often it looks for webhooks that others owe, and for those whose recording was deleted elsewhere: these are not
+tried again. Those of this process wake it at once."""
 
 SENT_AT_ONCE = 256
 """Deliveries under way, those that wait for another attempt among them; the others stay in the database meanwhile."""
@@ -54,6 +55,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._receivers: dict[str, str] = {}  # of those
+        self._answered: set[str] = set()  # of those
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,6 +85,7 @@ class Outbox:
         while True:
             self._wake.clear()
             try:
+                await self._drop_deleted()
                 if self._sending and loop.time() - held_s >= HELD_S / 4:
                     await self._deliveries.hold(list(self._sending), now_s=self._wall_s())
                     held_s = loop.time()
@@ -97,6 +100,16 @@ class Outbox:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    async def _drop_deleted(self) -> None:
+        """Give those up that are owed no more, the attempts under way too."""
+        trying = self._sending.keys() - self._answered
+        if not trying:
+            return
+        for delivery_id in trying - await self._deliveries.still_owed(trying):
+            if delivery_id in self._sending and delivery_id not in self._answered:
+                log.info("webhook dropped", delivery=delivery_id, reason="its recording was deleted")
+                self._sending[delivery_id].cancel()
 
     async def _take_some(self) -> bool:
         """Begin with a few that are owed, while there is room; whether there were any."""
@@ -118,6 +131,7 @@ class Outbox:
 
         def forget(_task: asyncio.Task[None]) -> None:
             del self._sending[owed.id], self._receivers[owed.id]
+            self._answered.discard(owed.id)
             self._wake.set()  # there is room
 
         task.add_done_callback(forget)
@@ -134,6 +148,7 @@ class Outbox:
             event=owed.event,
             delivery_id=owed.id,
         )
+        self._answered.add(owed.id)
         self._observer.delivered(job, owed.event, began_s=began_s, ended_s=self._wall_s())
         try:
             await self._deliveries.done(owed)

@@ -158,14 +158,16 @@ class Jobs:
         if not await self.store.delete(job_id):
             return False
         running.queue.stop_now(job_id, deleted=True)
+        running.outbox.wake()
         await self.files.remove(job_id)
         return True
 
     def stop_deleted(self, job_ids: Sequence[str]) -> None:
-        """Stop those that run here of jobs that are not in the database any more."""
+        """Stop those that run here of jobs that are not in the database any more, and their webhooks."""
         if self._running is not None:
             for job_id in job_ids:
                 self._running.queue.stop_now(job_id, deleted=True)
+            self._running.outbox.wake()
 
     async def add_upload(self, *, size_bytes: int, file_name: str | None, tenant: str = NO_TENANT) -> Upload:
         """Begin an upload in pieces.

@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -20,9 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from mediaserver.jobs.files import Files
 from mediaserver.jobs.models import Delivery, Job, Result, State, Upload
+from mediaserver.jobs.outbox import LOOK_PERIOD_S
 from mediaserver.storage.database import Database
 from mediaserver.storage.tenants import Erasure
 from mediaserver.storage.usage import Usage, UsageDay
+from mediaserver.version import VERSION
 from signaling.privacy.certificate import Document, Signer
 from signaling.privacy.erasures import Erasures
 from signaling.privacy.search import Searched, search
@@ -33,8 +34,9 @@ log = structlog.get_logger(__name__)
 JOBS_AT_ONCE = 100
 """Rows in a transaction, with their results: a few hundred kB each at most."""
 
-STOPPED_S = 1.5
-"""Within this a worker of another process has noticed that its job is gone; then its files are looked for once more."""
+STOPPED_S = LOOK_PERIOD_S + 0.5
+"""Within this another process has noticed that its job is gone, and that a webhook which it tries again is owed no
+more; then files are looked for once more."""
 
 COMPACTED_MAX_BYTES = 256 << 20
 """Up to this size SQLite's file is written anew, which takes a second or two in which nobody else writes."""
@@ -117,7 +119,7 @@ class Eraser:
         async with self._database.writing() as session:
             sessions = {"event_logs": self._forget(erasure.tenant), **({"sessions_ended": ended} if ended else {})}
             await self._erasures.count(session, erasure, sessions)
-        if ran:
+        if ran or erasure.deleted.get("webhooks"):
             await asyncio.sleep(STOPPED_S)
             for job_id in ran:
                 await self._files.remove(job_id)
@@ -227,7 +229,7 @@ class Eraser:
             "requested_by": erasure.requested_by,
             "began_at": _when(began_s),
             "ended_at": _when(self._wall_s()),
-            "server": f"VoiceForge {version('voiceforge')}",
+            "server": f"VoiceForge {VERSION}",
             "deleted": dict(sorted(erasure.deleted.items())),
             "kept": {"usage_totals": totals},
             "found_afterwards": {
