@@ -34,6 +34,9 @@ STOP_S = 20.0
 CALM_S = 20.0
 """Within this everything that belonged to a fault is gone again, where a test says nothing else."""
 
+EASE_S = 30.0
+"""Within this a node without sessions takes newcomers again: what finals took is counted over 10 s."""
+
 POLL_S = 0.05
 
 LAG_LIMIT_S = 0.3
@@ -111,6 +114,14 @@ class Node:
             assert time.monotonic() - began_s < limit_s, f"{live} sessions after {limit_s} s, not {sessions}"
             await asyncio.sleep(POLL_S)
         return time.monotonic() - began_s
+
+    async def at_ease(self) -> None:
+        """Wait until nobody is there, and newcomers are taken: after late finals they are refused for a while yet."""
+        await self.until(sessions=0)
+        began_s = time.monotonic()
+        while (await self.metrics()).total("engine_overloaded"):
+            assert time.monotonic() - began_s < EASE_S, f"overloaded {EASE_S} s after its last session"
+            await asyncio.sleep(POLL_S)
 
     # --- doing something to it
 
@@ -240,7 +251,7 @@ async def unharmed(
         lag_limit_s: the longest stall.
         expected: an error that the log is to tell of.
     """
-    await node.until(sessions=0)
+    await node.at_ease()
     before, counted = node.vitals(), await node.metrics()
     node.new_errors()
     began_s = time.monotonic()

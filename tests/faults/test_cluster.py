@@ -171,6 +171,7 @@ async def test_redis_away_ends_no_session_and_is_missed_until_it_is_back(
         await asyncio.gather(*(talk(node.url, longest) for _ in range(3)))
         async with unharmed(node, pulse), peer(node.url, longest) as (client, _):
             talking = asyncio.create_task(talk(node.url, longest, pace=1.0))
+            await node.until(sessions=2)  # without Redis nobody is let in
             await asyncio.sleep(1.5)
             await asyncio.to_thread(redis.stop)
             await asyncio.sleep(3.0)

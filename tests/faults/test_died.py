@@ -73,6 +73,7 @@ async def test_no_word_is_lost_when_the_decoders_process_is_killed(
         await asyncio.gather(call(node.url, speech), talk(node.url, speech))
         async with unharmed(node, pulse, expected="engine died"), peer(node.url, speech) as (client, _):
             talking = asyncio.create_task(talk(node.url, speech, pace=1.0))
+            await node.until(sessions=2)
             await asyncio.sleep(speech.duration_s / 2)
             (engine,) = [child for child in node.process.children() if "engine" in child.cmdline()]
             engine.kill()
