@@ -40,6 +40,9 @@ pytestmark = [
 
 WRONG = "vf_00000000_" + "x" * 43
 
+WRITTEN_S = 30.0
+"""Within this what was used is written, on a busy machine too."""
+
 
 @pytest_asyncio.fixture
 async def node(model_files: ModelFiles, vad_model_path: Path, tmp_path: Path) -> AsyncIterator[TestServer]:
@@ -78,15 +81,15 @@ def pcm(speech: Speech) -> bytes:
     return bytes((speech.samples() * 32767).astype("<i2").tobytes())
 
 
-async def usage_of(node: TestServer, key: str) -> dict[str, float]:
-    """Seconds of audio by door."""
-    await asyncio.sleep(0.3)  # its end is written down as soon as it is known
-    async with (
-        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http,
-        http.get(node.make_url("/api/v1/usage?by=door")) as response,
-    ):
-        body = await response.json()
-    return {line["door"]: line["audio_s"] for line in body["lines"]}
+async def usage_of(node: TestServer, key: str, door: str) -> float:
+    """Seconds of audio by this door, once there are any: its end is written down as soon as it is known."""
+    async with asyncio.timeout(WRITTEN_S), aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http:
+        while True:
+            async with http.get(node.make_url("/api/v1/usage?by=door")) as response:
+                used = {line["door"]: float(line["audio_s"]) for line in (await response.json())["lines"]}
+            if used.get(door):
+                return used[door]
+            await asyncio.sleep(0.05)
 
 
 async def test_deepgrams_sdk_with_a_key(node: TestServer, key: str, speech: Speech) -> None:
@@ -109,8 +112,7 @@ async def test_deepgrams_sdk_with_a_key(node: TestServer, key: str, speech: Spee
         if item["type"] == "Results" and item["is_final"]
     )
     assert word_errors(speech.text, text) <= 0.2, text
-    used = await usage_of(node, key)
-    assert used["deepgram"] == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.05)
+    assert await usage_of(node, key, "deepgram") == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.05)
 
 
 async def test_a_grant_through_deepgrams_sdk(node: TestServer, key: str, speech: Speech) -> None:
@@ -122,7 +124,7 @@ async def test_a_grant_through_deepgrams_sdk(node: TestServer, key: str, speech:
         await connection.send_media(pcm(speech))
         await connection.send_close_stream()
         assert [message async for message in connection]
-    assert await usage_of(node, key), "it is the key's usage"
+    assert await usage_of(node, key, "deepgram") > 0, "it is the key's usage"
 
 
 async def test_openais_sdk_with_a_key(node: TestServer, key: str, speech: Speech) -> None:
@@ -140,8 +142,7 @@ async def test_openais_sdk_with_a_key(node: TestServer, key: str, speech: Speech
         async with openai_client(node, value).realtime.connect(extra_query={"intent": "transcription"}) as connection:
             assert (await connection.recv()).type == "session.created"
     await emptied(node)
-    used = await usage_of(node, key)
-    assert used["openai"] == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.1)
+    assert await usage_of(node, key, "openai") == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.1)
 
 
 async def test_the_native_websocket_with_a_key_and_with_a_join_token(
@@ -175,7 +176,7 @@ async def test_the_native_websocket_with_a_key_and_with_a_join_token(
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await http.ws_connect(url.update_query(token=token))
         assert refused.value.status == 401, "once"
-    assert (await usage_of(node, key))["websocket"] == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.05)
+    assert await usage_of(node, key, "websocket") == pytest.approx(speech.samples().size / SAMPLE_RATE, abs=0.05)
 
 
 async def test_a_server_that_is_killed_has_counted_all_but_the_last_seconds(
