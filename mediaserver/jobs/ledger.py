@@ -225,6 +225,7 @@ class Ledger:
 def _usage(job: Job, *, now_s: float) -> Usage:
     """What a completed job used, written with its end: once, whatever becomes of its worker."""
     summary = job.summary or {}
+    audio_s = float(summary.get("duration_s", 0.0)) * int(summary.get("channels", 1))
     return Usage(
         id=job.id,
         tenant=job.tenant,
@@ -235,8 +236,8 @@ def _usage(job: Job, *, now_s: float) -> Usage:
         day=datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d"),
         began_at=job.created_at,
         updated_at=now_s,
-        audio_s=float(summary.get("duration_s", 0.0)) * int(summary.get("channels", 1)),
-        speech_s=float(summary.get("speech_s") or 0.0),
+        audio_s=audio_s,
+        speech_s=min(float(summary.get("speech_s") or 0.0), audio_s),  # each was rounded
     )
 
 

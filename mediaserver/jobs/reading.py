@@ -74,8 +74,8 @@ class Reading:
 
     @property
     def speech_samples(self) -> int:
-        """Of the utterances that were found until now, in all channels."""
-        return sum(cutter.speech_samples for cutter in self._cutters)
+        """Of the utterances that were found until now, in all channels; without what fills the last frame up."""
+        return sum(min(cutter.speech_samples, self.samples) for cutter in self._cutters)
 
     async def __aenter__(self) -> Reading:
         loop = asyncio.get_running_loop()

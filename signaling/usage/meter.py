@@ -144,7 +144,7 @@ class Meter:
                 door,
                 heard,
                 audio_s=audio_s,
-                speech_s=speech_s,
+                speech_s=min(speech_s, audio_s),  # three channels of a length are not always thrice it
                 has_ended=True,
             )
             self._counted[name] = counted

@@ -100,6 +100,14 @@ async def test_pieces_are_told_in_order_with_times_on_the_recordings_clock(tmp_p
     assert {window.kind for window in engine.windows} == {Kind.RECORDING}
 
 
+async def test_there_is_never_more_speech_than_audio(tmp_path: Path) -> None:
+    spoken = speech([0.5], each_s=3.0, pause_s=0.0)[:-100]  # to the last, which fills no frame
+    path = write_wav(tmp_path / "a.wav", [spoken, spoken])
+    transcript = await recorder(Engine()).transcribe(path, RecordingOptions(multichannel=True))
+    assert transcript.speech_s == pytest.approx(2 * transcript.duration_s)
+    assert transcript.speech_s <= 2 * transcript.duration_s
+
+
 async def test_pieces_in_hand_are_bounded(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", [speech([0.5] * 60)])
     engine, full = Engine(), asyncio.Event()

@@ -309,6 +309,21 @@ async def test_a_job_says_how_much_was_spoken_and_that_it_was_translated(databas
     assert (row.tenant, row.key_id, row.features, row.speech_s) == ("local", None, "translation", 12.5)
 
 
+async def test_no_recording_has_more_speech_than_audio(database: Database) -> None:
+    store, ledger = Store(database), Ledger(database, counts_keyless=True)
+    summary = {"duration_s": 1.001, "speech_s": 3.004, "model": "base", "channels": 3}  # each rounded from 1.00125 s
+    await store.add([NewJob("job_1", {}, 60.0, url="https://x.invalid")], now_s=NOVEMBER_S)
+    job = await ledger.claim("a", now_s=NOVEMBER_S)
+    assert job is not None
+    await ledger.complete(job, "a", body=b"packed", summary=summary, size_bytes=5, now_s=NOVEMBER_S)
+    meter = Meter(database, Settings(usage_keyless=True))
+    audio_s = 0.1 * 3 - 1e-9
+    meter.recorded(LOCAL, door="openai", model="base", audio_s=audio_s, speech_s=0.1 + 0.1 + 0.1)
+    await meter.flush()
+    both = await rows(database)
+    assert [row.speech_s for row in both] == [row.audio_s for row in both] == [3 * 1.001, audio_s]
+
+
 async def test_without_a_key_it_is_counted_where_the_setting_says_so(database: Database) -> None:
     meter, registry = Meter(database, Settings(usage_keyless=True)), Registry(max_sessions=9, metrics=Metrics())
     registry.on_added.append(meter.opened)
