@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from importlib.metadata import version
 from typing import Protocol
 
 import structlog
@@ -14,6 +13,7 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.jobs.service import Jobs
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from mediaserver.version import VERSION
 from signaling.auth.accounts import Accounts
 from signaling.eventlogs import EventLogs
 from signaling.limits import Admission
@@ -107,9 +107,7 @@ class Lifetime:
         self._logs.close()
 
     async def _record(self, _app: web.Application) -> AsyncIterator[None]:
-        self._audit.record(
-            "server.start", details={"version": version("voiceforge"), "settings": told_settings(self._settings)}
-        )
+        self._audit.record("server.start", details={"version": VERSION, "settings": told_settings(self._settings)})
         yield
         self._audit.record("server.stop")
         await self._audit.close()

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from yarl import URL
 from mediaserver.errors import ConfigError, MediaError
 from mediaserver.outbound.addresses import Reach, reach_of
 from mediaserver.outbound.names import Names
+from mediaserver.version import VERSION
 
 URL_MAX_LETTERS = 2048
 """Signed addresses of object stores are 500 to 1500 letters; servers refuse what is much longer."""
@@ -102,7 +102,7 @@ def outbound_session(policy: OutboundPolicy) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # what is not decompressed cannot be a bomb
         trust_env=False,
-        headers={"User-Agent": f"VoiceForge/{version('voiceforge')}", "Accept-Encoding": "identity"},
+        headers={"User-Agent": f"VoiceForge/{VERSION}", "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from email.utils import parsedate_to_datetime
 from fractions import Fraction
-from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -19,6 +18,7 @@ from av.audio.frame import AudioFrame
 from mediaserver.errors import VoiceForgeError
 from mediaserver.ingest.container import OPUS_FRAME_SAMPLES, OPUS_RATE
 from mediaserver.settings import Settings
+from mediaserver.version import VERSION
 from signaling.caller import FRAME_S, Call, CallTrack
 from signaling.client_key import VARIABLE, key_headers
 from signaling.doctor.finding import Check, Finding, failed, fine, skipped, warned
@@ -122,8 +122,8 @@ async def check_server(settings: Settings, url: str | None) -> Finding:
         text = f"{base} takes sessions, but not with what this command has. {refused}"
         return warned(text, f"Set {VARIABLE} to a key of scope `stream`.")
     text = f"{base} takes sessions (VoiceForge {told.get('version')}, model {told.get('model')})."
-    if told.get("version") != version("voiceforge"):
-        return warned(text, f"This command is of version {version('voiceforge')}.")
+    if told.get("version") != VERSION:
+        return warned(text, f"This command is of version {VERSION}.")
     return fine(text)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Literal
 
 from aiohttp import web
 
+from mediaserver.version import VERSION
 from signaling.openapi.async_types import (
     AsyncApi,
     Bindings,
@@ -60,7 +60,7 @@ def asyncapi_document(app: web.Application, *, host: str) -> bytes:
     schemas.make()
     keys = _keys([conversation for _, conversation in spoken])
     document = AsyncApi(
-        info=Info(title="VoiceForge", version=version("voiceforge"), description=DESCRIPTION),
+        info=Info(title="VoiceForge", version=VERSION, description=DESCRIPTION),
         default_content_type=JSON,
         servers={
             carrier: Server(

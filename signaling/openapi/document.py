@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
 from openapi_pydantic import OpenAPI
 from pydantic import BaseModel
 
+from mediaserver.version import VERSION
 from signaling.openapi.operation import (
     FOREIGN,
     JSON,
@@ -89,7 +89,7 @@ def openapi_document(app: web.Application) -> bytes:
     used = {route.operation.tag for route in routes}
     document = {
         "openapi": OPENAPI_VERSION,
-        "info": {"title": "VoiceForge", "version": version("voiceforge"), "description": DESCRIPTION},
+        "info": {"title": "VoiceForge", "version": VERSION, "description": DESCRIPTION},
         "servers": [{"url": "/", "description": "This server."}],
         "tags": [{"name": tag.value, "description": text} for tag, text in TAGS.items() if tag in used],
         "paths": paths,

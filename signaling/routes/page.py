@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mediaserver.session.effective import Effective, EffectiveConfig
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings, TurnDetection
+from mediaserver.version import VERSION
 from signaling.auth.principal import Scope, principal_of
 from signaling.limits import ServedEngine
 from signaling.openapi.operation import JSON, Access, Answer, Operation, Tag, Undescribed, described
@@ -138,7 +138,7 @@ class Page:
         may_stream = Scope.STREAM in principal_of(request).scopes
         ice_servers = self._ice_servers.for_session(newcomer()) if may_stream else []
         body = ServerConfig(
-            version=version("voiceforge"),
+            version=VERSION,
             ready=engine is not None and engine.ready,
             model=settings.model if engine is None else engine.model_name,
             languages=[] if engine is None else list(engine.languages),

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 
 import structlog
 from sqlalchemy import text
@@ -17,6 +16,7 @@ from mediaserver.errors import VoiceForgeError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings, StateAway
 from mediaserver.storage.database import Database
+from mediaserver.version import VERSION
 from signaling.limits import Admission, Reason, ServedEngine
 from signaling.registry import Registry
 from signaling.seeing.machine_use import Sources, look
@@ -95,7 +95,6 @@ class NodeWatch:
         self._looked_s = self._counted_s = -math.inf
         self._jobs: Mapping[str, int] = {}
         self._held_back: tuple[str, ...] = ()
-        self._version = version("voiceforge")  # it is read from files: not at each look
         self._built: tuple[str, ...] = ()
         admission.further = self._reasons
         metrics.on_scrape.append(self.show)
@@ -145,7 +144,7 @@ class NodeWatch:
         metrics.engine_up.set(engine is not None and engine.ready)
         metrics.engine_overloaded.set(engine is not None and engine.overload_retry_after_s() is not None)
         model = "" if engine is None else engine.model_name
-        built = (self._version, model, *(("", "") if status is None else (status.device, status.compute_type)))
+        built = (VERSION, model, *(("", "") if status is None else (status.device, status.compute_type)))
         if built != self._built and (status is not None or not self._built):
             metrics.build_info.clear()
             metrics.build_info.labels(*built).set(1)

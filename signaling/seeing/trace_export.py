@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib.metadata import version
 from urllib.parse import unquote
 
 import structlog
@@ -38,6 +37,7 @@ from yarl import URL
 from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from mediaserver.version import VERSION
 from signaling.seeing.spans import Span, Value
 from signaling.seeing.trace_share import OwnShare, of_stranger
 
@@ -79,7 +79,7 @@ class OtlpSpans:
         # Without a ratio the SDK has asked OTEL_TRACES_SAMPLER.
         self._provider.sampler = OwnShare(self._provider.sampler)
         self._provider.add_span_processor(self._sender)
-        self._tracer = self._provider.get_tracer("voiceforge", version("voiceforge"))
+        self._tracer = self._provider.get_tracer("voiceforge", VERSION)
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(
@@ -306,7 +306,7 @@ def _headers(settings: Settings) -> dict[str, str] | None:
 def _resource() -> Resource:
     named = OTEL_SERVICE_NAME in os.environ or SERVICE_NAME in os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
     # Each process is an instance of its own; OTEL_RESOURCE_ATTRIBUTES may name it otherwise.
-    own: dict[str, str] = {SERVICE_VERSION: version("voiceforge")}
+    own: dict[str, str] = {SERVICE_VERSION: VERSION}
     if SERVICE_INSTANCE_ID not in os.environ.get(OTEL_RESOURCE_ATTRIBUTES, ""):
         own[SERVICE_INSTANCE_ID] = str(uuid.uuid4())
     return Resource.create(own if named else {**own, SERVICE_NAME: "voiceforge"})

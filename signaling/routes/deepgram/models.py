@@ -9,12 +9,12 @@ import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.metadata import version
 
 from aiohttp import web
 
 from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.settings import Settings
+from mediaserver.version import VERSION
 from signaling.limits import LOADING_RETRY_AFTER_S, ServedEngine
 from signaling.model_names import require_served
 from signaling.openapi.operation import described
@@ -85,7 +85,7 @@ class Models:
             name=name,
             canonical_name=name,
             languages=list(engine.languages),
-            version=version("voiceforge"),
+            version=VERSION,
             uuid=model_uuid(name),
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from importlib.metadata import version
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from mediaserver.version import VERSION
 from signaling.routes.deepgram.messages import ModelInfo
 from signaling.routes.deepgram.refusals import Refusal
 
@@ -63,4 +63,4 @@ def model_uuid(name: str) -> str:
 
 def model_info(name: str) -> ModelInfo:
     """A model as results name it."""
-    return ModelInfo(name=name, version=version("voiceforge"))
+    return ModelInfo(name=name, version=VERSION)
