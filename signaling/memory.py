@@ -44,10 +44,11 @@ PERIOD_S = 1.0
 WORTHWHILE = 3
 """After so many searches of the young (10 000 objects more) there may be something to be found among all."""
 
-OVERDUE = 40
-"""After so many (a hundred thousand objects) all are searched though somebody is there: some 200 sessions have begun by
-then, one after another, without a second in which there was none. With eighty peers connected it takes 50 ms; to wait
-for longer would let what still ends in circles (WebSocket sessions do, with seconds of audio) grow to a gigabyte."""
+OVERDUE = 300
+"""After so many (a million objects) all are searched though somebody is there: some 1500 sessions have begun by then,
+one after another, without a second in which there was none. It takes 50 ms with eighty peers connected and half a
+second with a thousand, so it is rare: a session that ends leaves six small objects to it, asyncio's of its connection.
+"""
 
 PAUSES_MAX = 1000
 """Kept until they are told, the oldest dropped first; in a second there are 20."""

@@ -155,7 +155,7 @@ class Outgoing:
         self._idle = asyncio.Event()
         self._idle.set()
         self._gone = False
-        self._task = asyncio.create_task(self._run(), name="socket-outgoing")
+        self._task: asyncio.Task[None] | None = asyncio.create_task(self._run(), name="socket-outgoing")
 
     def send(self, telling: Telling) -> None:
         """Queue a message. Never blocks, never raises."""
@@ -187,14 +187,27 @@ class Outgoing:
         except TimeoutError:
             log.info("socket closed with messages unsent", unsent_letters=self._unsent_letters)
         self._gone = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        sending, self._task = self._task, None
+        if sending is not None:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
         try:
             async with asyncio.timeout(deadline_s):
                 message = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
                 await self._ws.close(code=code, message=message)
         except TimeoutError:
             self._cut()
+        finally:
+            self._untie()
+
+    def _untie(self) -> None:
+        """What a socket keeps of a connection that was lost refers to all that it passed through, the socket too.
+
+        Such a circle is found by a search through all objects only, and it holds the session.
+        """
+        lost = self._ws.exception()
+        if lost is not None:
+            lost.__traceback__ = lost.__context__ = lost.__cause__ = None
 
     async def _run(self) -> None:
         try:
@@ -235,10 +248,10 @@ class Visit:
     """One connection of a session that waits for its client when a connection drops.
 
     Args:
-        on_lost: called once where the connection is over and the client did not say that the session is.
+        on_lost: given this visit, once, where the connection is over and the client did not say that the session is.
     """
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    def __init__(self, on_lost: Callable[[Visit], None]) -> None:
         self.on_lost = on_lost
         self.over = asyncio.Event()
         """Set once the connection is of no more use, though the session goes on."""
@@ -289,7 +302,7 @@ async def converse(
         results = await asyncio.gather(reading, *others, return_exceptions=True)
         has_failed = isinstance(results[0], Exception)
         if visit is not None and not said_all.is_set() and not has_failed:
-            visit.on_lost()  # nothing where the feed has ended
+            visit.on_lost(visit)  # nothing where the feed has ended
         else:
             await feed.close("error" if has_failed and visit is not None else "peer_lost")  # nothing where it has ended
     if isinstance(results[0], Exception):

@@ -176,7 +176,7 @@ async def attend(
 ) -> None:
     """One connection of a session, from its upgrade to its close frame; arguments as in `serve`."""
     outgoing = Outgoing(request, ws, metrics)
-    visit = None if guest is None else _visit_of(guest)
+    visit = None if guest is None else Visit(guest.lost)
     code, why = terms.failed
     try:
         on_message = begin(outgoing)
@@ -197,8 +197,3 @@ async def attend(
                 await end()
         finally:
             await outgoing.close(code, why)
-
-
-def _visit_of(guest: Guest) -> Visit:
-    visit = Visit(lambda: guest.lost(visit))
-    return visit

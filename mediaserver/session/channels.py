@@ -56,6 +56,13 @@ class Outlet(Protocol):
         ...
 
 
+class Nobody:
+    """An outlet without a client."""
+
+    def send(self, event: Event, seq: int, channel: int) -> None:
+        """Leave it out."""
+
+
 class Channels:
     """The sessions of one connection.
 
@@ -115,6 +122,7 @@ class Channels:
             withheld, self._withheld = self._withheld, []
             for event, channel in withheld:
                 self._send(event, channel)
+            self._let_go_when_over()
 
     @property
     def is_open(self) -> bool:
@@ -282,6 +290,14 @@ class Channels:
             self.fail(TOLD_BEFORE[reason])
         self._is_closing = True
         await asyncio.gather(*(session.close(reason, deadline_s=deadline_s) for session in self._sessions))
+        self._let_go_when_over()
+
+    def _let_go_when_over(self) -> None:
+        """Who was told refers to these channels: a circle, which only a search through all objects would find."""
+        if self._closed == self.count and not self._is_sealed:
+            self._outlet = Nobody()
+            self.on_finalized = None
+            self.on_inner.clear()
 
     def _finalized(self, channel: int) -> None:
         if self.on_finalized is not None:
@@ -296,6 +312,7 @@ class Channels:
     def _take(self, event: Event, channel: int) -> None:
         """An event of a channel; what concerns the connection is told once."""
         if isinstance(event, Metadata | Closed) and not self._is_told_of:
+            self._closed += isinstance(event, Closed)
             return  # refused after all: nobody was told that it is there
         if isinstance(event, Metadata):
             self._totals.append(event)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mediaserver.events import Event
-from mediaserver.session.channels import Channels, Outlet
+from mediaserver.session.channels import Channels, Nobody, Outlet
 
 
 class Tap(Protocol):
@@ -35,7 +35,7 @@ class Tee:
 
     def let_go(self) -> None:
         """The client is gone; those who listen in are still told."""
-        self._outlet = _Nobody()
+        self._outlet = Nobody()
 
     def begin(self, channels: Channels) -> None:
         """Tell those who listen in what they listen to."""
@@ -47,10 +47,3 @@ class Tee:
         self._outlet.send(event, seq, channel)
         for tap in self._taps:
             tap.send(event, seq, channel)
-
-
-class _Nobody:
-    """An outlet without a client."""
-
-    def send(self, event: Event, seq: int, channel: int) -> None:
-        """Leave it out."""

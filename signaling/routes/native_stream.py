@@ -72,7 +72,7 @@ class NativeStream:
         self.config = config
         self.relay = Relay(NativeDialect(session_id), log=log)
         self._visit: Visit | None = None
-        self._conversation: _Conversation | None = None
+        self._connections = 0
         self._has_said_all = False
         self._holding = Holding(window_s=window_s, door=DOOR, metrics=metrics, on_expired=self._expired)
         if found is not None and log is not None:
@@ -157,13 +157,13 @@ class NativeStream:
             channels.tell(Resumed(stream_time=channels.stream_time_s, received_bytes=self.feed.received_bytes))
         return self._talk()
 
-    def hears(self, conversation: _Conversation) -> bool:
+    def hears(self, connection: int) -> bool:
         """Whether a connection is still its client's: what another one brings has been sent again."""
-        return conversation is self._conversation
+        return connection == self._connections
 
     def _talk(self) -> OnMessage:
-        self._conversation = _Conversation(self)
-        return self._conversation.hear
+        self._connections += 1
+        return _Conversation(self, self._connections).hear
 
     def visited(self, visit: Visit) -> None:
         """As `Guest.visited`."""
@@ -171,9 +171,11 @@ class NativeStream:
 
     def lost(self, visit: Visit) -> None:
         """As `Guest.lost`."""
-        if visit is not self._visit or not self.feed.is_open:
+        if visit is not self._visit:
             return
         self._visit = None
+        if not self.feed.is_open:
+            return
         self.relay.disconnect()
         self.feed.detach()
         if not self._holding.lost():
@@ -221,6 +223,7 @@ class NativeStream:
 
     def _ended(self, reason: str) -> None:
         self._holding.close()
+        self._visit = None  # it knows this session
         on_ended, self.on_ended = self.on_ended, None
         if on_ended is not None:
             on_ended(reason)
@@ -229,13 +232,14 @@ class NativeStream:
 class _Conversation:
     """What one connection says, and what comes of it."""
 
-    def __init__(self, stream: NativeStream) -> None:
+    def __init__(self, stream: NativeStream, connection: int) -> None:
         self._stream = stream
+        self._connection = connection
         self._feed = stream.feed
 
     async def hear(self, message: WSMessage) -> bool:
         """Act on a text or binary message; False: the client has said all. Never raises for what is in it."""
-        if not self._stream.hears(self):
+        if not self._stream.hears(self._connection):
             return True
         self._feed.touch()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from structlog.contextvars import bound_contextvars
@@ -97,7 +98,7 @@ class SocketDoor:
 
             def begin(outgoing: Outgoing) -> OnMessage:
                 listener = _Listener(feed, outgoing, outlet.conversation)
-                outlet.conversation.on_format = listener.reformat
+                outlet.conversation.on_format = partial(_reformat, feed)
                 outlet.conversation.begin(feed.channels)
                 outlet.outgoing = outgoing
                 feed.channels.start()
@@ -188,20 +189,21 @@ class _Listener:
             self._outgoing.send(telling)
         return True
 
-    def reformat(self, audio_format: AudioFormat) -> None:
-        """Take another format of audio.
 
-        Raises:
-            RealtimeError: audio has come already.
-        """
-        if self._feed.received_bytes:
-            raise RealtimeError(
-                "INVALID_VALUE",
-                "`session.audio.input.format`: audio has come already.",
-                "Set the format before the first audio, or connect again.",
-                param="session.audio.input.format",
-            )
-        self._feed.reformat(audio_format)
+def _reformat(feed: Feed, audio_format: AudioFormat) -> None:
+    """Take another format of audio.
+
+    Raises:
+        RealtimeError: audio has come already.
+    """
+    if feed.received_bytes:
+        raise RealtimeError(
+            "INVALID_VALUE",
+            "`session.audio.input.format`: audio has come already.",
+            "Set the format before the first audio, or connect again.",
+            param="session.audio.input.format",
+        )
+    feed.reformat(audio_format)
 
 
 def _read(text: str) -> tuple[AnyClientEvent, bytes | None]:
