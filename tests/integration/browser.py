@@ -55,6 +55,29 @@ def _at_microphone_rate(part: Speech | float) -> np.ndarray:
     return np.concatenate([out.to_ndarray()[0] for out in (*resampler.resample(frame), *resampler.resample(None))])
 
 
+HISTORY = """() => {
+  window.history_of = { state: [], progress: [] };
+  const note = () => {
+    const state = document.querySelector("[data-testid=state]")?.dataset.state;
+    const progress = document.querySelector("[data-testid=progress]")?.textContent;
+    for (const [name, now] of Object.entries({ state, progress })) {
+      const before = window.history_of[name];
+      if (now && before.at(-1) !== now) before.push(now);
+    }
+  };
+  const everything = { attributes: true, childList: true, characterData: true, subtree: true };
+  new MutationObserver(note).observe(document, everything);
+}"""
+"""Keeps what the page's connection was and what it said of it: some of it lasts less than it takes to look."""
+
+HAS_SHOWN = "([name, text]) => window.history_of[name].some((shown) => shown.includes(text))"
+
+
+async def has_shown(page: Page, name: str, text: str, *, within_s: float) -> None:
+    """Wait until the page's `state` or `progress` has been this, or has had it in it, for however short a time."""
+    await page.wait_for_function(HAS_SHOWN, arg=[name, text], timeout=within_s * 1000)
+
+
 @asynccontextmanager
 async def browser_page(sound: Path | None, *, flags: Sequence[str] = FLAGS) -> AsyncIterator[Page]:
     """A page of headless Chromium that hears `sound`; what it asks of other hosts fails the test."""
@@ -65,6 +88,7 @@ async def browser_page(sound: Path | None, *, flags: Sequence[str] = FLAGS) -> A
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
         context = await browser.new_context(permissions=["microphone"] if sound is not None else [])
         page = await context.new_page()
+        await page.add_init_script(f"({HISTORY})()")
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(f"error in the page: {error}"))
         page.on("request", lambda request: problems.append(request.url) if "127.0.0.1" not in request.url else None)

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.integration.browser import HAS_SHOWN, HISTORY
 from tests.integration.sound_card import SoundCard
 
 START_S = 60.0
@@ -126,6 +127,10 @@ class Tab:
             await asyncio.sleep(POLL_S)
         return found
 
+    async def has_shown(self, name: str, text: str) -> None:
+        """As `tests.integration.browser.has_shown`."""
+        await self.until(f"(name, text) => ({HAS_SHOWN})([name, text])", name, text)
+
 
 class Firefox:
     """A browser, by what it says on a WebSocket.
@@ -147,6 +152,7 @@ class Firefox:
         """Open the session."""
         await self.command("session.new", capabilities={})
         await self.command("session.subscribe", events=["log.entryAdded", "network.beforeRequestSent"])
+        await self.command("script.addPreloadScript", functionDeclaration=HISTORY)
 
     async def tab(self) -> Tab:
         """A further page."""

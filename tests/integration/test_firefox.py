@@ -192,7 +192,7 @@ async def test_whoever_speaks_is_understood_by_every_way_and_comes_back(
         await until(socket_page, "resuming")
         socket_way.mend()
         await until(socket_page, "connected")
-        await socket_page.until(f"() => ({TEXT})('progress').includes('Nothing was lost')")
+        await socket_page.has_shown("progress", "Nothing was lost")
         await speaking
         finals = "() => call.told.filter(({ type }) => type === 'final').map(({ transcript }) => transcript).join(' ')"
         heard = await other.until(finals)
