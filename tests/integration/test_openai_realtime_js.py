@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from signaling.own_server import own_server
 from tests.conftest import Speech, in_ci
-from tests.integration.test_browser import browser_page, microphone
+from tests.integration.browser import LEAD_IN_S, browser_page, microphone
 from tests.integration.test_openai_realtime import COMPLETED, DELTA, Heard, encoded
 from tests.scoring import word_errors
 
@@ -82,7 +82,7 @@ async def test_a_page_with_openais_agents_sdk_is_heard(url: str, origin: str, sp
     async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/realtime/client_secrets") as response:
         key = (await response.json())["value"]
     calls = f"{url}/v1/realtime/calls"
-    async with browser_page(microphone(tmp_path / "microphone.wav", speech)) as page:
+    async with browser_page(microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech)) as page:
         await page.goto(origin)
         call_id = await page.evaluate("([url, key]) => listen(url, key, transcriptionOnly)", [calls, key])
         assert call_id.startswith("rtc_")

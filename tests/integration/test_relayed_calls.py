@@ -65,7 +65,7 @@ async def url(turn: TurnServer, model_files: object, vad_model_path: object) -> 
 async def test_a_browser_that_may_only_relay_gets_the_right_words(
     turn: TurnServer, url: str, speech: Speech, tmp_path: Path
 ) -> None:
-    async with browser_page(microphone(tmp_path / "microphone.wav", speech)) as page:
+    async with browser_page(microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech)) as page:
         await page.add_init_script(RELAY_ONLY)
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url) if "/api/v1/config" in request.url else None)

@@ -20,8 +20,8 @@ from mediaserver.audio.clock import Samples
 from mediaserver.decoder.catalogue import ModelFiles
 from signaling.own_server import own_server
 from tests.conftest import Speech
+from tests.integration.browser import LEAD_IN_S, browser_page, microphone
 from tests.integration.real_server import emptied, serving
-from tests.integration.test_browser import LEAD_IN_S, browser_page, microphone
 from tests.scoring import word_errors
 from tests.unit.ingest.encoded_audio import encoded, opus_packets
 
@@ -198,7 +198,7 @@ RECORD = """async ({url, seconds}) => {
 async def test_what_mediarecorder_makes_of_a_microphone_has_the_right_words(
     model_files: object, vad_model_path: object, speech: Speech, tmp_path: Path
 ) -> None:
-    async with own_server(()) as url, browser_page(microphone(tmp_path / "microphone.wav", speech)) as page:
+    async with own_server(()) as url, browser_page(microphone(tmp_path / "microphone.wav", LEAD_IN_S, speech)) as page:
         await page.goto(url)
         socket = url.replace("http://", "ws://") + PATH
         seconds = speech.duration_s + LEAD_IN_S + 1.0
