@@ -17,6 +17,10 @@ from signaling.cluster.served import ServedState, StateServer
 from signaling.cluster.state import State
 
 
+PATIENCE_S = 30.0
+"""How long a call may take here: to find a Redis Cluster's nodes has taken 2 s on a busy machine, a server's limit."""
+
+
 @dataclass(frozen=True)
 class StateKit:
     """A state as two processes see it.
@@ -49,7 +53,7 @@ async def in_memory() -> AsyncIterator[StateKit]:
 async def in_redis(url: str) -> AsyncIterator[StateKit]:
     """A Redis that runs. Its clock is the real one: short times are short, and waited for."""
     prefix = f"test-{secrets.token_hex(4)}:"
-    one, other = (RedisState(parse_redis_url(url), prefix=prefix) for _ in range(2))
+    one, other = (RedisState(parse_redis_url(url), prefix=prefix, limit_s=PATIENCE_S) for _ in range(2))
     yield StateKit(one, other, 0.2, asyncio.sleep)
     await one.close()
     await other.close()
