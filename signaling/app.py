@@ -29,6 +29,7 @@ from signaling.lifetime import Background, Lifetime
 from signaling.limits import SDP_MAX_BYTES, Admission, Gate, ServedEngine
 from signaling.outbound import Outbound
 from signaling.privacy.endings import Endings
+from signaling.privacy.others import Others
 from signaling.privacy.service import Privacy
 from signaling.problems import in_dialect, problems_middleware
 from signaling.recordings import Recordings
@@ -208,8 +209,8 @@ def make_app(
         jobs=jobs,
         logs=logs,
         audit=audit,
-        endings=Endings(registry=registry, flush=meter.flush),
-        is_alone=lambda: member is None or member.places.is_alone,
+        endings=Endings(registry=registry, outbound=outbound, flush=meter.flush),
+        others=None if member is None else Others(shared.state, member.places),
     )
     revocations = Revocations(keys=accounts.keys, registry=registry)
     guard = Guard(

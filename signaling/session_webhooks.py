@@ -26,7 +26,7 @@ from mediaserver.outbound.webhooks import ATTEMPTS_MAX, Webhooks
 from mediaserver.session.channels import Channels
 from mediaserver.session.dialect import NativeDialect
 from mediaserver.settings import Settings, WebhookBatch
-from signaling.outbound import Outbound
+from signaling.outbound import Outbound, Source
 
 log = structlog.get_logger(__name__)
 
@@ -137,8 +137,8 @@ class SessionWebhooks:
         receiver = receiver or self._own
         if receiver is None:
             return None
-        return SessionWebhook(
-            session_id,
+        tap = SessionWebhook(
+            Source.now(session_id),
             receiver,
             self,
             batch=self._batch,
@@ -146,20 +146,22 @@ class SessionWebhooks:
             metrics=self._metrics,
             sequence=sequence,
         )
+        self._outbound.owes(tap)
+        return tap
 
     def sender(self, receiver: Receiver) -> Webhooks:
         """What delivers to a receiver."""
         return (self._own_outbound if receiver.is_own else self._outbound).webhooks()
 
-    def start(self, work: Coroutine[None, None, None]) -> bool:
-        """Run a session's deliveries; False where too many are under way."""
+    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None] | None:
+        """Run a session's deliveries; None where too many are under way. It is awaited here, and may be cancelled."""
         if len(self._tasks) >= BUSY_SESSIONS_MAX:
             work.close()
-            return False
+            return None
         task = asyncio.create_task(work, name="session-webhooks")
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return True
+        return task
 
     async def close(self) -> None:
         """Wait a moment for what is under way, then give it up."""
@@ -190,7 +192,7 @@ class SessionWebhook:
 
     def __init__(
         self,
-        session_id: str,
+        source: Source,
         receiver: Receiver,
         owner: SessionWebhooks,
         *,
@@ -199,7 +201,8 @@ class SessionWebhook:
         metrics: Metrics,
         sequence: int,
     ) -> None:
-        self._session_id = session_id
+        self.source = source
+        self._session_id = session_id = source.session_id
         self._receiver = receiver
         self._owner = owner
         self._batch = batch
@@ -211,7 +214,9 @@ class SessionWebhook:
         self._letters = 0
         self._sequence = sequence
         self._missed = 0
-        self._is_busy = self._is_over = False
+        self._under_way = 0  # events of the webhook that is being sent
+        self._sending: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def begin(self, channels: Channels) -> None:
         """Events carry the metadata and labels of its configuration."""
@@ -235,6 +240,18 @@ class SessionWebhook:
         self._dialect = NativeDialect(self._session_id)  # deliveries may outlive the audio that sessions remember
         self._go_on()
 
+    def drop(self) -> int:
+        """Its tenant's data is deleted: nothing more is told, nor tried again; how many events were not."""
+        count = len(self._waiting) + self._under_way
+        self._is_over, self._under_way = True, 0
+        self._clear()
+        if self._sending is not None:
+            self._sending.cancel()
+        if count:
+            log.info("session webhooks dropped", session=self._session_id, count=count, why="its data is deleted")
+            self._drop(count)
+        return count
+
     def _wait(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
         self._letters += len(waiting.text)
@@ -249,10 +266,10 @@ class SessionWebhook:
         self._metrics.webhooks_total.labels("dropped").inc(count)
 
     def _go_on(self) -> None:
-        if self._is_busy or not self._waiting:
+        if self._sending is not None or not self._waiting:
             return
-        self._is_busy = self._owner.start(self._deliver())
-        if not self._is_busy:
+        self._sending = self._owner.start(self._deliver())
+        if self._sending is None:
             log.warning("session webhooks dropped", session=self._session_id, why="too many sessions have some waiting")
             self._drop(len(self._waiting))
             self._clear()
@@ -266,10 +283,12 @@ class SessionWebhook:
             while self._waiting:
                 kind, texts = self._take()
                 missed, self._missed = self._missed, 0
+                self._under_way = len(texts)
                 body = self._body(kind, texts, missed)
                 done = await self._owner.sender(self._receiver).deliver(
                     self._receiver.url, body, secret=self._receiver.secret, event=kind
                 )
+                self._under_way = 0
                 if not done.delivered:
                     self._missed += missed + len(texts)
                 if not done.delivered and done.attempts >= ATTEMPTS_MAX and self._waiting:
@@ -284,7 +303,7 @@ class SessionWebhook:
                     self._drop(len(self._waiting))
                     self._clear()
         finally:
-            self._is_busy = False
+            self._sending = None
 
     def _take(self) -> tuple[str, list[str]]:
         """The next body's kind and events."""

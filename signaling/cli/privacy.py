@@ -52,7 +52,7 @@ def erase(*, tenant: str, usage_totals: str, yes: bool) -> None:
     certificate = asyncio.run(erasing)
     click.echo(json.dumps(certificate, indent=2, ensure_ascii=False))
     if not certificate["statement"]["is_complete"]:
-        click.echo("Something was found afterwards: see `found_afterwards`.", err=True)
+        click.echo("It is not complete: see `found_afterwards` and `processes_not_heard`.", err=True)
         sys.exit(EXIT_INCOMPLETE)
 
 
@@ -82,7 +82,7 @@ def verify(*, file: Path, public_key: str | None) -> None:
         raise VoiceForgeError("CERTIFICATE_INVALID", problem, "Compare it with what the server gave out.")
     said = read["statement"]
     what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in said["deleted"].items())
-    found = "nothing was found afterwards" if said["is_complete"] else "SOMETHING WAS FOUND AFTERWARDS"
+    found = "nothing was found afterwards" if said["is_complete"] else "IT IS NOT COMPLETE"
     click.echo(f"The signature is good. Deleted of {said['tenant']} until {said['ended_at']}: {what}; {found}.")
 
 

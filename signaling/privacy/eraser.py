@@ -52,8 +52,13 @@ TABLES = ("jobs", "results", "deliveries", "uploads", "usage")
 ALWAYS_NOT_COVERED = (
     "What clients and receivers of webhooks were told, and the operator's backups.",
     "Blocks of the disk that deleted files lay on, until the file system uses them again.",
-    "What other processes have in memory of the tenant's sessions: they end those that run and forget them within "
-    "seconds after the request; records for coming back expire within `resume_window_s`.",
+    "Records for coming back of sessions that waited for their client: they expire within `resume_window_s`; one that "
+    "comes back within a minute of the request is ended, and not counted here.",
+    "Recordings whose client waited for the answer of the same request: they are gone when it ends.",
+)
+UNKNOWN_OTHERS = (
+    "Whether other processes had sessions of the tenant could not be asked: if so, these are not counted, and end when "
+    "those processes see the request.",
 )
 OF_POSTGRES = (
     "PostgreSQL's write-ahead log, replicas, and pages whose rows were freed by VACUUM and are not yet used again.",
@@ -64,8 +69,8 @@ NOT_SCRUBBED = ("SQLite's log could not be emptied while somebody read: it is tr
 StopJobs = Callable[[Sequence[str]], None]
 
 
-async def _ends_none(_erasure: Erasure) -> int:
-    return 0
+async def _ends_none(_erasure: Erasure) -> int | None:
+    return None
 
 
 class Eraser:
@@ -77,8 +82,8 @@ class Eraser:
         erasures: the requests.
         signer: gives what signs certificates; asked off the event loop.
         stop_jobs: stops jobs that run in this process.
-        end_sessions: ends the sessions of this process that the request is about, and waits until none runs anywhere;
-            how many.
+        end_sessions: ends and counts the sessions of all processes that the request is about; how many processes
+            have not told within a bounded time that they have. None: it is not known whether there are any.
         forget: forgets what is in its memory of a tenant's ended sessions; how many.
         wall_s: seconds since 1970.
     """
@@ -91,7 +96,7 @@ class Eraser:
         *,
         signer: Callable[[], Signer],
         stop_jobs: StopJobs = lambda _ids: None,
-        end_sessions: Callable[[Erasure], Awaitable[int]] = _ends_none,
+        end_sessions: Callable[[Erasure], Awaitable[int | None]] = _ends_none,
         forget: Callable[[str], int] = lambda _tenant: 0,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
@@ -112,19 +117,18 @@ class Eraser:
             OSError: a file cannot be deleted, or the key not be read.
         """
         began_s = self._wall_s()
-        ended = await self._end_sessions(erasure)
+        unheard = await self._end_sessions(erasure)
         jobs, ran = await self._erase_jobs(erasure)
         uploads = await self._erase_uploads(erasure)
         await self._erase_usage(erasure)
         async with self._database.writing() as session:
-            sessions = {"event_logs": self._forget(erasure.tenant), **({"sessions_ended": ended} if ended else {})}
-            await self._erasures.count(session, erasure, sessions)
+            await self._erasures.count(session, erasure, {"event_logs": self._forget(erasure.tenant)})
         if ran or erasure.deleted.get("webhooks"):
             await asyncio.sleep(STOPPED_S)
             for job_id in ran:
                 await self._files.remove(job_id)
         gaps = await self._clean()
-        statement = await self._statement(erasure, began_s, names=[*jobs, *uploads], gaps=gaps)
+        statement = await self._statement(erasure, began_s, names=[*jobs, *uploads], gaps=gaps, unheard=unheard)
         signer = await asyncio.to_thread(self._signer)
         certificate = signer.sign(statement)
         await self._erasures.complete(erasure, certificate)
@@ -199,7 +203,7 @@ class Eraser:
         return gaps + NOT_SCRUBBED
 
     async def _statement(
-        self, erasure: Erasure, began_s: float, *, names: Sequence[str], gaps: Sequence[str]
+        self, erasure: Erasure, began_s: float, *, names: Sequence[str], gaps: Sequence[str], unheard: int | None
     ) -> dict[str, Any]:
         """What was done, and what is found when one looks again."""
         async with self._database.reading() as session:
@@ -239,9 +243,21 @@ class Eraser:
                 "names_looked_for": searched.looked_for,
                 "bytes_searched": searched.bytes,
             },
-            "is_complete": not any(rows.values()) and not files and not searched.found,
-            "not_covered": [*gaps, *ALWAYS_NOT_COVERED],
+            "processes_not_heard": unheard,
+            "is_complete": not any(rows.values()) and not files and not searched.found and not unheard,
+            "not_covered": [*_not_heard(unheard), *gaps, *ALWAYS_NOT_COVERED],
         }
+
+
+def _not_heard(unheard: int | None) -> tuple[str, ...]:
+    if unheard is None:
+        return UNKNOWN_OTHERS
+    if not unheard:
+        return ()
+    return (
+        f"{unheard} other processes did not tell in time that they have ended the tenant's sessions: what these had is "
+        "not counted, and they may run on until those processes see the request.",
+    )
 
 
 def _jobs_of(erasure: Erasure) -> tuple[ColumnElement[bool], ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mediaserver.errors import CapacityError, ConfigError
@@ -155,6 +155,14 @@ class Erasures:
         async with self._database.reading() as session:
             return list(await session.scalars(query.limit(limit)))
 
+    async def current(self, *, since_s: float) -> list[Erasure]:
+        """Those that came then or later, in seconds since 1970, and those that are not completed."""
+        if not self._database.exists:
+            return []
+        which = or_(Erasure.requested_at >= since_s, Erasure.state != ErasureState.COMPLETED)
+        async with self._database.reading() as session:
+            return list(await session.scalars(select(Erasure).where(which).limit(LISTED_MAX)))
+
     async def claim(self) -> Erasure | None:
         """Take the oldest request that nobody works on."""
         now_s = self._wall_s()
@@ -175,9 +183,16 @@ class Erasures:
     async def count(self, session: AsyncSession, erasure: Erasure, deleted: Mapping[str, int]) -> None:
         """Add to what a request has deleted, in the transaction that deletes it, and say that somebody is at it."""
         row = await session.get_one(Erasure, erasure.id, with_for_update=True, populate_existing=True)
-        row.deleted = {name: row.deleted.get(name, 0) + deleted.get(name, 0) for name in {*row.deleted, *deleted}}
+        row.deleted = _sum(row.deleted, deleted)
         row.lease_until = self._wall_s() + LEASE_S
         erasure.deleted = row.deleted
+
+    async def count_ended(self, erasure_id: str, ended: Mapping[str, int]) -> None:
+        """Add what a process has ended, whoever works on the request; too late once its certificate is signed."""
+        async with self._database.writing() as session:
+            row = await session.get(Erasure, erasure_id, with_for_update=True, populate_existing=True)
+            if row is not None and row.state != ErasureState.COMPLETED:
+                row.deleted = _sum(row.deleted, ended)
 
     async def complete(self, erasure: Erasure, certificate: dict[str, Any]) -> None:
         """It is done; the certificate says what was."""
@@ -202,6 +217,10 @@ class Erasures:
                 .where(Erasure.id == erasure_id, Erasure.state == ErasureState.RUNNING)
                 .values(lease_until=0.0)
             )
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {*one, *other}}
 
 
 def _too_many(message: str, *, ahead: int) -> CapacityError:

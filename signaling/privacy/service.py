@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -19,6 +21,7 @@ from signaling.privacy.certificate import Signer
 from signaling.privacy.endings import ENDED_S, Endings
 from signaling.privacy.eraser import Eraser, usage_of
 from signaling.privacy.erasures import Erasures
+from signaling.privacy.others import Others
 from signaling.privacy.tenants import Tenants
 from signaling.scratch import sweep_scratch
 from signaling.seeing.audit import Audit
@@ -30,12 +33,23 @@ LOOK_PERIOD_S = 2.0
 """How often it is looked for requests that another process took; those of this one wake it at once."""
 
 OTHERS_S = LOOK_PERIOD_S + ENDED_S + 1.0
-"""By then every process has seen a request, ended the sessions it is about, and written down what these used."""
+"""By then every process has seen a request, ended the sessions it is about, and written down what these used. It is not
+waited for longer: the certificate says how many have not told that they are done."""
 
 UPKEEP_PERIOD_S = 3600.0
 
 SEEN_S = 60.0
 """For so long a request is looked at again: clocks of two machines differ, and so does when a row can be seen."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request as this process heeds it: what it has ended and not yet counted, and whether it has told that it is
+    done."""
+
+    seen_s: float
+    ended: Counter[str] = field(default_factory=Counter)
+    is_told: bool = False
 
 
 class Privacy:
@@ -47,7 +61,7 @@ class Privacy:
         jobs: whose recordings are deleted, and stopped.
         logs: events of sessions that have ended, which requests of other processes concern too.
         endings: ends sessions.
-        is_alone: whether no other process has sessions.
+        others: the other processes that have sessions; None: there are none.
         audit: hears what was deleted.
         wall_s: seconds since 1970.
     """
@@ -61,17 +75,18 @@ class Privacy:
         logs: EventLogs,
         audit: Audit,
         endings: Endings,
-        is_alone: Callable[[], bool] = lambda: True,
+        others: Others | None = None,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._logs = logs
         self._audit = audit
         self._endings = endings
-        self._is_alone = is_alone
+        self._others = others
         self._wall_s = wall_s
         self._wake = asyncio.Event()
-        self._seen: dict[str, float] = {}  # bound: requests of SEEN_S, of which UNFINISHED_MAX wait
+        self._asked: dict[str, _Asked] = {}  # bound: requests of SEEN_S, and UNFINISHED_MAX that wait
+        self._heeding = asyncio.Lock()  # what is ended is counted by one who ends it
         self.tenants = Tenants(database, usage_keep_days=settings.usage_keep_days, wall_s=wall_s)
         self.erasures = Erasures(database, wall_s=wall_s)
         self._eraser = Eraser(
@@ -91,6 +106,11 @@ class Privacy:
 
     async def run(self) -> None:
         """Work until cancelled; what fails is tried again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._carry_out())
+            tasks.create_task(self._heed())  # also while this one works on a request: others wait for it
+
+    async def _carry_out(self) -> None:
         loop = asyncio.get_running_loop()
         upkeep_s = loop.time()
         while True:
@@ -105,8 +125,13 @@ class Privacy:
             except TimeoutError:
                 pass
 
+    async def _heed(self) -> None:
+        while True:
+            await self._surely("ending", self.heed)
+            await asyncio.sleep(LOOK_PERIOD_S)
+
     async def look(self) -> None:
-        """Carry out what waits, and forget what other processes were asked to delete.
+        """Carry out what waits.
 
         Raises:
             VoiceForgeError: the database fails.
@@ -123,26 +148,40 @@ class Privacy:
             self._audit.record(
                 "data.deleted", object={"tenant": claimed.tenant, "erasure": claimed.id}, details=claimed.deleted
             )
+
+    async def heed(self) -> None:
+        """End and forget here what any process was asked to delete.
+
+        Raises:
+            VoiceForgeError: the database fails; what was ended is counted later.
+        """
         now_s = self._wall_s()
-        for erasure in await self.erasures.all(since_s=now_s - SEEN_S):
+        for erasure in await self.erasures.current(since_s=now_s - SEEN_S):
             await self._end_here(erasure)  # again and again: one may come back here that was held elsewhere
-            if erasure.id not in self._seen:
-                self._seen[erasure.id] = now_s
-                self._logs.forget_tenant(erasure.tenant)
-        self._seen = {name: seen_s for name, seen_s in self._seen.items() if abs(now_s - seen_s) < 2 * SEEN_S}
+        self._asked = {name: asked for name, asked in self._asked.items() if abs(now_s - asked.seen_s) < 2 * SEEN_S}
 
     async def _end_here(self, erasure: Erasure) -> None:
-        """What another process was asked to delete."""
-        if await self._endings.end(erasure):
-            await roll_up(self._database, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
-            self._logs.forget_tenant(erasure.tenant)
+        async with self._heeding:
+            is_new = erasure.id not in self._asked
+            asked = self._asked.setdefault(erasure.id, _Asked(self._wall_s()))
+            asked.seen_s = self._wall_s()
+            ended = await self._endings.end(erasure)
+            asked.ended += Counter(sessions_ended=ended.sessions, session_webhooks=ended.untold)
+            if is_new or ended.sessions:
+                asked.ended += Counter(event_logs=self._logs.forget_tenant(erasure.tenant))
+            if asked.ended["sessions_ended"]:
+                await self._endings.flush()
+                await roll_up(self._database, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
+            if asked.ended:
+                await self.erasures.count_ended(erasure.id, asked.ended)
+                asked.ended.clear()
+            if self._others is not None and not asked.is_told:
+                asked.is_told = await self._others.tell_done(erasure.id)
 
-    async def _end_everywhere(self, erasure: Erasure) -> int:
-        """End a request's sessions here, and give other processes the time to do so."""
-        ended = await self._endings.end(erasure)
-        if not self._is_alone():
-            await asyncio.sleep(OTHERS_S)
-        return ended
+    async def _end_everywhere(self, erasure: Erasure) -> int | None:
+        """End a request's sessions here, and give other processes the time to do so; as `Others.unheard`."""
+        await self._end_here(erasure)
+        return 0 if self._others is None else await self._others.unheard(erasure.id, limit_s=OTHERS_S)
 
     async def _give_back(self, erasure_id: str) -> None:
         try:

@@ -163,7 +163,7 @@ async def test_sessions_that_run_are_ended_and_forgotten(node: Node) -> None:
             assert response.status == status
     async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
         assert response.status == 201, "a new one is welcome"
-    await node.app[PRIVACY].look()
+    await node.app[PRIVACY].heed()
     assert node.peers[-1].closed == []
 
 
@@ -181,7 +181,7 @@ async def test_other_processes_end_theirs_and_what_these_used_names_no_session(
     async with asyncio.timeout(20):
         while not both[1].peers[0].closed:
             await asyncio.sleep(0.05)
-    await both[1].app[PRIVACY].look()
+    await both[1].app[PRIVACY].heed()
     assert [node.peers[0].closed for node in both] == [["data_deleted"]] * 2
     async with both[0].app[ACCOUNTS].database.reading() as session:
         assert (await session.scalars(select(Usage.id).where(Usage.tenant == "acme"))).all() == []
