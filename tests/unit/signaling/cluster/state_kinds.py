@@ -16,7 +16,6 @@ from signaling.cluster.redis_url import parse_redis_url
 from signaling.cluster.served import ServedState, StateServer
 from signaling.cluster.state import State
 
-
 PATIENCE_S = 30.0
 """How long a call may take here: to find a Redis Cluster's nodes has taken 2 s on a busy machine, a server's limit."""
 
