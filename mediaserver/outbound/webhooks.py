@@ -173,6 +173,14 @@ class Webhooks:
         task.add_done_callback(self._forget)
         return True
 
+    def drop(self, delivery_id: str) -> bool:
+        """Give up one that `post_soon` took; False: it has arrived, or was given up before."""
+        task = next((task for task, outgoing in self._outstanding.items() if outgoing.id == delivery_id), None)
+        if task is not None:
+            self._cut_off(task)
+            log.info("webhook dropped", delivery=delivery_id, reason="it is no longer to be told")
+        return task is not None
+
     async def close(self, *, deadline_s: float = 0.0) -> None:
         """Wait for what is outstanding, at most `deadline_s`, then cut the rest."""
         self._closed = True
@@ -191,12 +199,15 @@ class Webhooks:
             worst = max(self._outstanding, key=lambda task: self._outstanding[task].failures, default=None)
             if worst is None or not self._outstanding[worst].failures:
                 return False
-            del self._outstanding[worst]
-            self._cut.add(worst)
-            worst.cancel()
-            self._metrics.webhooks_total.labels("dropped").inc()
+            self._cut_off(worst)
             log.warning("webhook dropped", reason="it failed most often, and there is no room")
         return True
+
+    def _cut_off(self, task: asyncio.Task[None]) -> None:
+        del self._outstanding[task]
+        self._cut.add(task)
+        task.cancel()
+        self._metrics.webhooks_total.labels("dropped").inc()
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._outstanding.pop(task, None)

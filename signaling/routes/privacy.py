@@ -117,9 +117,10 @@ TAKEN = {
     HTTPStatus.ACCEPTED: Answer("It is taken, and survives a restart.", {JSON: ErasureBody}, {"Location": Location})
 }
 DELETES = (
-    "Sessions that run are ended, with the reason `data_deleted`. All recordings with their files, transcripts and "
-    "webhooks that are still owed, uploads, and which session used what, as it is now; recordings under way are "
-    "stopped. It takes seconds, then a signed certificate says what was deleted and that nothing was found afterwards."
+    "Sessions that run are ended, in every process, with the reason `data_deleted`; what webhooks and callbacks were "
+    "still to tell of them is dropped. All recordings with their files, transcripts and webhooks that are still owed, "
+    "uploads, and which session used what, as it is now; recordings under way are stopped. It takes seconds, then a "
+    "signed certificate says what was deleted, what was found afterwards, and which processes could not be heard."
 )
 
 LIST = Operation(

@@ -11,6 +11,7 @@ from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import shown
 from mediaserver.outbound.webhooks import Webhooks
 from mediaserver.session.dialect import Telling
+from signaling.outbound import Source
 
 log = structlog.get_logger(__name__)
 
@@ -35,15 +36,28 @@ class CallbackPost:
         method: POST or PUT.
         headers: of every request.
         metrics: counts what is dropped.
+        source: the session that it is told of.
     """
 
-    def __init__(self, webhooks: Webhooks, url: str, *, method: str, headers: dict[str, str], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        url: str,
+        *,
+        method: str,
+        headers: dict[str, str],
+        metrics: Metrics,
+        source: Source,
+    ) -> None:
+        self.source = source
         self._webhooks = webhooks
         self._url = url
         self._method = method
         self._headers = headers
         self._metrics = metrics
         self._waiting: deque[str] = deque()
+        self._under_way = 0  # the message that is being sent
+        self._is_dropped = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,6 +65,8 @@ class CallbackPost:
 
     def send(self, telling: Telling) -> None:
         """Queue a message. Never blocks, never raises."""
+        if self._is_dropped:
+            return
         if telling.droppable and len(self._waiting) >= DROPPING:
             self._metrics.events_dropped_total.inc()
             return
@@ -61,6 +77,18 @@ class CallbackPost:
         self._waiting.append(telling.text)
         self._idle.clear()
         self._wake.set()
+
+    def drop(self) -> int:
+        """Its tenant's data is deleted: nothing more is told, nor tried again; how many messages were not."""
+        count = len(self._waiting) + self._under_way
+        self._waiting.clear()
+        self._under_way, self._is_dropped = 0, True
+        self._task.cancel()  # it is awaited by `close`, which has nothing to wait for now
+        self._idle.set()
+        if count:
+            log.info("callbacks dropped", receiver=shown(self._url), count=count, why="its data is deleted")
+            self._metrics.webhooks_total.labels("dropped").inc(count)
+        return count
 
     async def close(self, *, deadline_s: float = LAST_S) -> None:
         """Wait for what is left, at most so long."""
@@ -77,6 +105,7 @@ class CallbackPost:
         while True:
             while self._waiting:
                 text = self._waiting.popleft()
+                self._under_way = 1
                 await self._webhooks.deliver(
                     self._url,
                     text.encode(),
@@ -85,6 +114,7 @@ class CallbackPost:
                     headers=self._headers,
                     method=self._method,
                 )
+                self._under_way = 0
             self._idle.set()
             self._wake.clear()
             await self._wake.wait()

@@ -23,7 +23,7 @@ from mediaserver.session_config import SessionConfig
 from signaling.limits import Admission
 from signaling.model_names import require_served
 from signaling.openapi.operation import described
-from signaling.outbound import Outbound
+from signaling.outbound import Outbound, Source
 from signaling.registry import Registry
 from signaling.routes.deepgram.callbacks import CallbackPost
 from signaling.routes.deepgram.credentials import credentials_of
@@ -180,13 +180,16 @@ class Listen:
     def _callback(self, query: LiveQuery, request_id: str) -> CallbackPost | None:
         if query.callback is None:
             return None
-        return CallbackPost(
+        post = CallbackPost(
             self._outbound.webhooks(),
             query.callback,
             method=query.callback_method,
             headers={REQUEST_ID: request_id},
             metrics=self._metrics,
+            source=Source.now(request_id),
         )
+        self._outbound.owes(post)
+        return post
 
 
 class _Outlet:

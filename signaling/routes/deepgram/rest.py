@@ -18,11 +18,12 @@ from mediaserver.errors import CapacityError, ConfigError, VoiceForgeError
 from mediaserver.jobs.recording import Recorder, RecordingOptions
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.client import parse_url
+from mediaserver.outbound.webhooks import Delivery, new_delivery_id
 from mediaserver.settings import Settings
 from signaling.limits import ServedEngine
 from signaling.model_names import require_served
 from signaling.openapi.operation import described
-from signaling.outbound import Outbound
+from signaling.outbound import Outbound, Source
 from signaling.recordings import Recordings
 from signaling.routes.deepgram.body import WAV_FORMATS, Raw, fetch, read_url, save_body
 from signaling.routes.deepgram.callbacks import EVENT
@@ -57,6 +58,32 @@ class _Asked:
     options: RecordingOptions
     recorder: Recorder
     raw: Raw | None
+
+
+class _Later:
+    """A recording whose client is told its transcript later, by callback.
+
+    Args:
+        source: the request.
+        outbound: the way to the callback.
+    """
+
+    def __init__(self, source: Source, outbound: Outbound) -> None:
+        self.source = source
+        self.delivery_id = new_delivery_id()
+        self.task: asyncio.Task[None] | None = None
+        self._outbound = outbound
+
+    def drop(self) -> int:
+        """Its tenant's data is deleted: it is transcribed no further, or told no more; how many were dropped."""
+        task, self.task = self.task, None
+        if task is not None and not task.done():
+            return int(task.cancel())  # it is awaited where it was begun
+        return int(self._outbound.webhooks().drop(self.delivery_id))
+
+    def told(self, _delivery: Delivery) -> None:
+        """It was told, or could not be; until then it is known to be owed, for this is called."""
+        self.task = None
 
 
 class Rest:
@@ -177,6 +204,9 @@ class Rest:
         return await fetch(self._outbound.session(), url, path, max_bytes=self._settings.upload_max_bytes)
 
     def _work_later(self, asked: _Asked, work: Callable[[], Coroutine[None, None, Recorded]], folder: Scratch) -> None:
+        later = _Later(Source.now(asked.request_id), self._outbound)
+        self._outbound.owes(later)
+
         async def run() -> None:
             try:
                 try:
@@ -188,15 +218,15 @@ class Rest:
                     log.exception("recording failed")
                     failure = VoiceForgeError("INTERNAL_ERROR", "The server failed at this recording.", "Try again.")
                     body = refusal_body(failure, asked.request_id).model_dump_json()
-                self._post(asked, body)
+                self._post(asked, body, later)
             finally:
                 self._done(folder)
 
-        task = asyncio.create_task(run(), name=f"deepgram-{asked.request_id}")
+        task = later.task = asyncio.create_task(run(), name=f"deepgram-{asked.request_id}")
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    def _post(self, asked: _Asked, body: str) -> None:
+    def _post(self, asked: _Asked, body: str, later: _Later) -> None:
         assert asked.query.callback is not None
         self._outbound.webhooks().post_soon(
             asked.query.callback,
@@ -205,6 +235,8 @@ class Rest:
             event=EVENT,
             headers={REQUEST_ID: asked.request_id},
             method=asked.query.callback_method,
+            delivery_id=later.delivery_id,
+            on_done=later.told,
         )
 
     def _done(self, folder: Scratch) -> None:

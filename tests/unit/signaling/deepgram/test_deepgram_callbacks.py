@@ -10,6 +10,7 @@ import pytest
 from mediaserver.metrics import Metrics
 from mediaserver.outbound.webhooks import Delivery
 from mediaserver.session.dialect import Telling
+from signaling.outbound import Source
 from signaling.routes.deepgram.callbacks import DROPPING, WAITING_MAX, CallbackPost
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
@@ -37,6 +38,7 @@ def post(receiver: Receiver, metrics: Metrics | None = None) -> CallbackPost:
         method="PUT",
         headers={"dg-request-id": "r1"},
         metrics=metrics or Metrics(),
+        source=Source.now("r1"),
     )
 
 
