@@ -193,17 +193,28 @@ console.log(JSON.stringify({{ verbose, streamed, refused }}));
 async def test_a_client_that_hangs_up_stops_the_decode(
     url: str, speeches: dict[str, Speech], no_leaked_tasks: None, tmp_path: Path
 ) -> None:
-    speech = speeches["gettysburg-slt"]
+    samples, _ = joined(list(speeches.values()) * 8, pause_s=0.5)  # minutes: nothing decodes them in a second
+    path = write_wav(tmp_path / "long.wav", [samples])
     async with aiohttp.ClientSession() as http:
+
+        async def until(line: str) -> str:
+            async with asyncio.timeout(40):
+                while True:
+                    async with http.get(f"{url}metrics") as response:
+                        if line in (text := await response.text()):
+                            return text
+                    await asyncio.sleep(0.02)
+
         form = aiohttp.FormData({"model": "whisper-1"})
-        form.add_field("file", speech.path.read_bytes(), filename="a.flac")
+        form.add_field("file", path.read_bytes(), filename="a.wav")
         request = asyncio.create_task(http.post(f"{url}v1/audio/transcriptions", data=form))
-        async with asyncio.timeout(20):
-            while not list(tmp_path.glob("voiceforge-*")):
-                await asyncio.sleep(0.02)
+        await until("voiceforge_recordings_running 1.0")
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
-    async with asyncio.timeout(2):  # a quarter of a second to notice, and half of one to stop
+        told = await until("voiceforge_recordings_running 0.0")
+    assert 'voiceforge_recordings_total{outcome="cancelled"} 1.0' in told
+    assert 'outcome="completed"' not in told
+    async with asyncio.timeout(40):
         while list(tmp_path.glob("voiceforge-*")):
             await asyncio.sleep(0.02)
 
