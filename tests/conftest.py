@@ -31,8 +31,9 @@ from mediaserver.settings import Settings
 FIXTURES = Path(__file__).parent / "fixtures"
 SPEECH = FIXTURES / "speech"
 
-SETTLE_S = 3.0
-"""How long threads, tasks and sockets may take to go after a test; executors end their threads lazily."""
+SETTLE_S = 15.0
+"""How long threads, tasks and sockets may take to go after a test; executors end their threads lazily. What is
+left behind stays, so this says only how busy the machine may be."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY
-from tests.integration.real_server import serving
+from tests.integration.real_server import emptied, serving
 
 
 @asynccontextmanager
@@ -22,7 +21,7 @@ async def served(model_files: ModelFiles, vad_model_path: Path, data_dir: Path) 
     settings = Settings(data_dir=data_dir, outbound_allow_private=True)
     async with serving(model_files, vad_model_path, settings=settings) as server:
         yield server
-        assert len(server.app[REGISTRY]) == 0
+        await emptied(server)
 
 
 def finals_of(messages: list[dict[str, Any]], *, channel: int = 0, channels: int = 1) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool
 from mediaserver.decoder.catalogue import ModelFiles
 from mediaserver.decoder.engine import open_engine
+from mediaserver.errors import CapacityError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
-from signaling.app import REGISTRY, make_app
+from signaling.app import ADMISSION, REGISTRY, make_app
 from tests.waiting import until
 
 
@@ -40,6 +41,19 @@ async def serving(
         await server.close()
         await engine.close()
         await vad.close()
+
+
+async def rested(server: TestServer) -> None:
+    """Return once a new session would be let in: where finals were late, a server refuses them for some seconds yet."""
+
+    def takes_one() -> bool:
+        try:
+            server.app[ADMISSION].check()
+        except CapacityError:
+            return False
+        return True
+
+    await until(takes_one)
 
 
 async def emptied(server: TestServer) -> None:

@@ -32,6 +32,7 @@ from signaling.routes import whip
 from tests.conftest import Speech, in_ci
 from tests.integration.real_server import serving
 from tests.scoring import word_errors
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -124,7 +125,7 @@ def posted(receiver: Receiver, session_id: str) -> list[Event]:
 
 async def all_posted(receiver: Receiver, session_id: str) -> list[Event]:
     """`posted`, once the end is."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while not (events := posted(receiver, session_id)) or events[-1]["type"] != "closed":
             await asyncio.sleep(0.02)
     return events

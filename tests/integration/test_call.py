@@ -23,6 +23,7 @@ from signaling.caller import Call, RecordingTrack
 from tests.conftest import Speech, SpeechData
 from tests.integration.real_server import serving
 from tests.scoring import word_errors
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -179,7 +180,7 @@ async def test_thirty_sessions_leave_no_thread_task_or_socket_behind(
     for _ in range(5):
         await asyncio.gather(*(one() for _ in range(6)))
     assert node.sessions == 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while (
             own_threads() > threads
             or len(process.net_connections("inet")) > sockets

@@ -21,7 +21,7 @@ from mediaserver.settings import Settings
 from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from tests.conftest import Speech
-from tests.integration.real_server import emptied, serving
+from tests.integration.real_server import emptied, rested, serving
 from tests.scoring import word_errors
 
 pytestmark = pytest.mark.timeout(120)
@@ -73,6 +73,7 @@ class Caller:
         channel.on("message", lambda text: self.events.append(json.loads(text)))
         configure_ice(pc, LOOPBACK, on_lost=lambda: None)
         await pc.setLocalDescription(await pc.createOffer())
+        await rested(self.node)
         url = self.node.make_url(self.url)
         if self.events:
             url = url.with_query(after=str(self.events[-1]["seq"] if after is None else after))

@@ -24,7 +24,7 @@ from mediaserver.audio.clock import Samples
 from mediaserver.decoder.catalogue import ModelFiles
 from tests.conftest import Speech
 from tests.integration.deepgram_served import finals_of, served, text_of
-from tests.integration.real_server import emptied
+from tests.integration.real_server import emptied, rested
 from tests.integration.test_socket import at_rate, linear16
 from tests.recordings import joined, write_wav
 from tests.scoring import word_errors
@@ -56,8 +56,9 @@ def environment(node: TestServer) -> DeepgramClientEnvironment:
     )
 
 
-@pytest.fixture
-def client(node: TestServer) -> AsyncDeepgramClient:
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(node: TestServer) -> AsyncDeepgramClient:
+    await rested(node)  # from the test before
     return AsyncDeepgramClient(api_key="any", environment=environment(node))
 
 

@@ -29,8 +29,9 @@ from signaling.app import REGISTRY
 from signaling.caller import RecordingTrack
 from signaling.routes.openai_realtime.client_events import APPEND_MAX_BYTES
 from tests.conftest import Speech
-from tests.integration.real_server import emptied, serving
+from tests.integration.real_server import emptied, rested, serving
 from tests.scoring import word_errors
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
@@ -72,6 +73,12 @@ async def node(model_files: ModelFiles, vad_model_path: Any, turn_model_path: An
     await turns.close()
 
 
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def is_rested(node: Node) -> None:
+    """From the test before."""
+    await rested(node.server)
+
+
 def encoded(speech: Speech, *, codec: str = "pcm_s16le", rate: int = 24_000, silence_s: float = 1.0) -> list[bytes]:
     """A recording and a silence after it, in pieces of `PIECE_S`."""
     samples = np.concatenate((speech.samples(), np.zeros(int(silence_s * 16_000), np.float32)))
@@ -95,7 +102,7 @@ async def no_tasks_left() -> AsyncIterator[None]:
     """Fails when what is done within leaves tasks behind."""
     before = asyncio.all_tasks()
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.02)
 
@@ -287,7 +294,7 @@ async def call(client: AsyncOpenAI, speech: Speech) -> None:
     assert heard.types[0] == "session.created"
     assert word_errors(speech.text, heard.text) <= 0.25, heard.text
     channel.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while heard.types[-1] != "error":
             await asyncio.sleep(0.02)
     assert heard.events[-1]["error"]["code"] == "audio_by_rtp"

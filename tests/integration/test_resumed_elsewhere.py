@@ -25,6 +25,7 @@ from tests.integration.real_server import emptied
 from tests.integration.test_call_resumed import Caller, TimedTrack
 from tests.integration.test_socket_resumed import Client, two_of, uncut
 from tests.scoring import word_errors
+from tests.waiting import LIMIT_S
 
 SDPFRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
@@ -39,7 +40,7 @@ class Deployment:
         self.metrics = metrics
 
     async def know_each_other(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while any(server.app[MEMBER].places.is_alone for server in self.servers):
                 await asyncio.sleep(0.05)
 
@@ -80,7 +81,7 @@ async def test_a_drained_server_hands_its_sessions_over(two: Deployment, speeche
     two.servers[0].app[ADMISSION].stop()
     await two.servers[0].app[MEMBER].leave()
     await two.servers[0].app[REGISTRY].hand_over_all(deadline_s=3.0)
-    await asyncio.wait_for(client.over(), 5)
+    await asyncio.wait_for(client.over(), LIMIT_S)
     assert client.codes == [1012]
     assert client.events[-1]["type"] == "reconnect"
     assert len(two.servers[0].app[REGISTRY]) == 0
@@ -116,7 +117,7 @@ async def test_what_a_server_had_that_is_gone_is_gone_on_with_once(
     await client.connect()
     await client.send(int(len(audio) * 0.45))  # in the middle of a sentence
     written = two.count(0, "resumptions_total", outcome="written")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while two.count(0, "resumptions_total", outcome="written") == written:
             await asyncio.sleep(0.05)
     await two.servers[0].app[MEMBER].leave()

@@ -16,8 +16,9 @@ from aiohttp.test_utils import TestServer
 
 from mediaserver.decoder.catalogue import ModelFiles
 from tests.conftest import Speech
-from tests.integration.real_server import emptied, serving
+from tests.integration.real_server import emptied, rested, serving
 from tests.scoring import word_errors
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -65,9 +66,10 @@ class Client:
             url = self.node.make_url(PATH).with_query(self._query)
         else:
             url = self.node.make_url(resume["path"]).with_query(after=str(self.events[-1]["seq"]))
+        await rested(self.node)
         self._ws = await self._http.ws_connect(url)
         self._reading = asyncio.create_task(self._read(self._ws))
-        await asyncio.wait_for(self._ready.wait(), 10)
+        await asyncio.wait_for(self._ready.wait(), LIMIT_S)
 
     async def _read(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         async for message in ws:
