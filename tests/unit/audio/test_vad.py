@@ -19,6 +19,7 @@ from mediaserver.audio.vad import (
     INLINE_FRAMES,
     MAX_BACKLOG_FRAMES,
     RUN_FRAMES,
+    TURN_STREAMS,
     VadPool,
     VadStream,
     Verdict,
@@ -253,8 +254,21 @@ async def test_a_frame_of_each_stream_is_judged_on_the_loop_unless_they_are_many
     for listener in listeners:
         listener.stream.push(levels(0.5))
     await until(lambda: all(listener.verdicts for listener in listeners))
-    assert model.batches == [streams]
+    assert max(model.batches) == (TURN_STREAMS if streams <= INLINE_FRAMES else streams)
+    assert sum(model.batches) == streams
     assert (model.threads == {threading.get_ident()}) == (streams <= INLINE_FRAMES)
+
+
+async def test_a_crowd_is_judged_in_equal_turns_with_others_between_them(pool: VadPool, model: Model) -> None:
+    listeners = [Listener(pool) for _ in range(TURN_STREAMS + 10)]
+    told_at_tick: list[int] = []
+    for listener in listeners:
+        listener.stream.push(levels(0.5))
+    while sum(told_at_tick) < len(listeners):
+        await asyncio.sleep(0)
+        told_at_tick.append(sum(bool(listener.verdicts) for listener in listeners) - sum(told_at_tick))
+    assert [told for told in told_at_tick if told] == [TURN_STREAMS // 2 + 5] * 2
+    assert model.threads == {threading.get_ident()}
 
 
 async def test_muted_streams_in_a_batch_leave_the_others_their_own_verdicts(pool: VadPool, model: Model) -> None:
