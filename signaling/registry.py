@@ -286,9 +286,9 @@ class Registry:
         if tasks:
             await asyncio.shield(asyncio.gather(*tasks))
 
-    def sessions(self) -> list[LiveSession]:
-        """Those that are not closing."""
-        return [live for live in self._by_secret.values() if live.closing is None]
+    def sessions(self, *, with_closing: bool = False) -> list[LiveSession]:
+        """Those that are not closing, or all."""
+        return [live for live in self._by_secret.values() if with_closing or live.closing is None]
 
     def end_those(self, which: Callable[[LiveSession], bool], reason: str, *, deadline_s: float) -> int:
         """Begin to close some sessions, each within `deadline_s`; how many. Nobody waits for their end."""

@@ -26,7 +26,7 @@ REASON = "data_deleted"
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How many sessions were ended, and how much that was said in any was not told to its receiver."""
+    """How many sessions have ended, and how much that was said in any was not told to its receiver."""
 
     sessions: int
     untold: int
@@ -48,13 +48,15 @@ class Endings:
         self.flush = flush
 
     async def end(self, erasure: Erasure) -> Ended:
-        """End those of its tenant that are older than it, and wait until they are gone. Their receivers, and those of
-        sessions that have ended, are told nothing more. Raises nothing."""
+        """End those of its tenant that are older than it, and wait until they are gone, those too that were closing.
+
+        Their receivers, and those of sessions that have ended, are told nothing more. Raises nothing.
+        """
 
         def is_meant(live: LiveSession) -> bool:
             return live.principal.tenant == erasure.tenant and live.began_at <= erasure.requested_at
 
-        lives = self._registry.sessions()
+        lives = self._registry.sessions(with_closing=True)  # what they say last, and what they used, is still to come
         ending = [live for live in lives if is_meant(live)]
         untold = self._outbound.drop(
             erasure.tenant,

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from mediaserver.jobs.store import NewJob, Store
 from mediaserver.storage.usage import Usage
-from signaling.app import ACCOUNTS, PRIVACY
+from signaling.app import ACCOUNTS, PRIVACY, REGISTRY
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope, TokenKind
 from signaling.privacy import service
@@ -165,6 +165,24 @@ async def test_sessions_that_run_are_ended_and_forgotten(node: Node) -> None:
         assert response.status == 201, "a new one is welcome"
     await node.app[PRIVACY].heed()
     assert node.peers[-1].closed == []
+
+
+async def test_a_session_that_is_closing_already_is_waited_for(node: Node) -> None:
+    """What it used is written down when it is gone: that would stand there after the certificate."""
+    admin, stream = await headers(node, "house", Scope.ADMIN), await headers(node, "acme", Scope.STREAM)
+    async with node.client.post("/whip", data=OFFER, headers={**SDP, **stream}) as response:
+        location = response.headers["Location"]
+    node.peers[0].may_close.clear()
+    closing = asyncio.create_task(node.client.delete(location))
+    async with asyncio.timeout(30):
+        while node.app[REGISTRY].sessions():
+            await asyncio.sleep(0)
+        _, body = await ask(node, "DELETE", f"{TENANTS}/acme/data", admin)
+        while (await ask(node, "GET", f"/api/v1/erasures/{body['id']}", admin))[1]["state"] == "queued":
+            await asyncio.sleep(0.01)
+    node.peers[0].may_close.set()
+    assert (await closing).status == 200
+    assert (await completed(node, body["id"], admin))["deleted"]["sessions_ended"] == 1
 
 
 async def test_other_processes_end_theirs_and_what_these_used_names_no_session(
