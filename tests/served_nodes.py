@@ -267,7 +267,7 @@ class Socket(Heard):
         """
         audio = linear16(self.speech)
         cut = (audio[at : at + CHUNK_BYTES] for at in range(0, len(audio), CHUNK_BYTES))
-        async with await self._connect(url) as ws:
+        async with await connected(url, self.http) as ws:
 
             async def send() -> None:
                 with suppress(ConnectionError):
@@ -287,12 +287,14 @@ class Socket(Heard):
                 await asyncio.gather(sending, return_exceptions=True)
             self.close_code = ws.close_code
 
-    async def _connect(self, url: str) -> aiohttp.ClientWebSocketResponse:
-        query = {"encoding": "linear16", "sample_rate": "16000"}
-        while True:
-            try:
-                return await self.http.ws_connect(f"{url}/ws/v1/transcribe", params=query)
-            except aiohttp.WSServerHandshakeError as exc:
-                if exc.status != 503 or exc.headers is None:
-                    raise
-                await asyncio.sleep(float(exc.headers["Retry-After"]))
+
+async def connected(url: str, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+    """A session over the native WebSocket; a server that is busy is asked again when it says."""
+    query = {"encoding": "linear16", "sample_rate": "16000"}
+    while True:
+        try:
+            return await http.ws_connect(f"{url}/ws/v1/transcribe", params=query)
+        except aiohttp.WSServerHandshakeError as exc:
+            if exc.status != 503 or exc.headers is None:
+                raise
+            await asyncio.sleep(float(exc.headers["Retry-After"]))

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Speech
-from tests.served_nodes import Peer, ServeProcess, Socket, peer, served
+from tests.served_nodes import Peer, ServeProcess, Socket, connected, peer, served
 from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
@@ -62,8 +62,7 @@ async def test_both_workers_serve_peers_and_sockets(node: ServeProcess, speech: 
         assert {one.close_code for one in sockets} == {1000}
     async with AsyncExitStack() as held:  # one worker has room for four
         for _ in range(5):
-            address = f"{node.url}/ws/v1/transcribe?encoding=linear16&sample_rate=16000"
-            await held.enter_async_context(node.http.ws_connect(address))
+            await held.enter_async_context(await connected(node.url, node.http))
     used = {line["worker"] for line in node.lines(event="session opened")}
     assert used == {1, 2}, used
     async with peer(speech, node.http) as third:
