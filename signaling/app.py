@@ -22,6 +22,7 @@ from signaling.cluster.membership import Membership
 from signaling.cluster.places import Place
 from signaling.cluster.shared import Shared
 from signaling.cluster.state import State
+from signaling.crowds import Crowds
 from signaling.eventlogs import EventLogs
 from signaling.hsts import Hsts
 from signaling.jobs_bell import JobsBell
@@ -316,7 +317,8 @@ def _middlewares(
 ) -> list[Middleware]:
     """From the outermost to the innermost."""
     return [
-        *([] if hop is None else [hop.arriving]),  # first, for it says where the request comes from
+        Crowds().middleware,
+        *([] if hop is None else [hop.arriving]),  # it says where the request comes from
         requests.middleware,
         problems_middleware,
         in_dialect(OPENAI_AUDIO, refusal_response),

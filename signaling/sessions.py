@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mediaserver.audio.turn import TurnPool
 from mediaserver.audio.vad import VadPool
-from mediaserver.ingest.peer import Peer
+from mediaserver.ingest.peer import Peer, new_closings
 from mediaserver.metrics import Metrics
 from mediaserver.session import Session, Sink
 from mediaserver.session.channels import Channels, MakeSession, Outlet
@@ -62,6 +62,7 @@ class SessionFactory:
         self._webhooks = webhooks
         self._meter = meter
         self._watch = watch
+        self._closings = new_closings()
 
     @property
     def engine(self) -> ServedEngine | None:
@@ -154,6 +155,7 @@ class SessionFactory:
             window_s=self.settings.resume_window_s,
             is_stereo=is_stereo,
             going_on=going_on,
+            closings=self._closings,
             on_stage=watching[0].reached if watching else None,
         )
 

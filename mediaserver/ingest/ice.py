@@ -18,6 +18,7 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import CandidatePair, Connection, get_host_addresses
 from aioice.stun import TransactionError
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from aiortc.rtcdtlstransport import State as DtlsState
 
 from mediaserver.errors import CapacityError
 from mediaserver.ingest.intake import bound_messages, bound_sources, bound_waiting, survive_malformed
@@ -98,7 +99,8 @@ async def close_peer_connection(pc: RTCPeerConnection) -> None:
     Symptom: a peer that is closed while it connects leaves a task (and an error about it in the log) behind. Cause:
     aiortc's `close` does not wait for its own gathering and connecting. These bind further sockets, start the receiver
     which has just been stopped, and start ICE for the data channels on a closed transport unless it has no candidates.
-    It may go when `close` ends them first. May be called again.
+    They would begin DTLS, too, which has nobody to talk to and is a quarter of all the work of such an end, unless it
+    is over. It may go when `close` ends them first. May be called again.
 
     Nor does it leave a circle of objects, which only a search through all of them would find: each connection has 500,
     and what stands in for aiortc's methods refers to its sessions.
@@ -106,6 +108,9 @@ async def close_peer_connection(pc: RTCPeerConnection) -> None:
     connections = connections_of(pc)
     for connection in connections:
         connection._local_candidates.clear()
+    for transport in transports_of(pc):
+        if transport.state == "new":
+            transport._state = DtlsState.CLOSED
     await pc.close()
     for transceiver in pc.getTransceivers():
         await transceiver.stop()

@@ -33,6 +33,7 @@ from mediaserver.ingest.sdp_parts import CANDIDATES_MAX
 from mediaserver.ingest.tracks import TrackEvents, Tracks
 from mediaserver.ingest.watchdog import Alarm, Due, Watchdog
 from mediaserver.metrics import Metrics
+from mediaserver.pace import Pace
 from mediaserver.session.dialect import Dialect
 from mediaserver.settings import Settings
 
@@ -94,6 +95,7 @@ class Link:
         metrics: shared by all.
         dialect: names the data channel.
         events: whom it tells, until `stop`.
+        closings: shared by all whose connections may close at once.
         session_s: when its session began, on the event loop's clock; None: now.
     """
 
@@ -106,6 +108,7 @@ class Link:
         metrics: Metrics,
         dialect: Dialect,
         events: LinkEvents,
+        closings: Pace,
         session_s: float | None = None,
     ) -> None:
         self.offer = offer
@@ -113,6 +116,7 @@ class Link:
         self._settings = settings
         self._metrics = metrics
         self._events = events
+        self._closings = closings
         self._log = log.bind(session=session_id)
         self._loop = asyncio.get_running_loop()
         self._candidates = len(offer.transport.candidates)
@@ -212,6 +216,7 @@ class Link:
         self.stop()
         self.sink.close()
         if self._pc is not None:
+            await self._closings.turn()
             await attempt(self._log, "connection", close_peer_connection(self._pc), CLOSE_CONNECTION_S)
         self.state = State.CLOSED
         self._events = NOBODY

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aioice import stun
 from aioice.ice import Connection, StunProtocol
-from aiortc import RTCPeerConnection
+from aiortc import RTCDtlsTransport, RTCPeerConnection
 
 from mediaserver.errors import CapacityError
 from mediaserver.ingest import ice
@@ -230,6 +230,36 @@ async def test_a_peer_connection_is_configured_between_its_descriptions() -> Non
     await close_peer_connection(caller)
 
 
+async def test_one_that_is_closed_while_it_connects_begins_no_dtls(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[RTCDtlsTransport] = []
+
+    async def start(transport: RTCDtlsTransport, _parameters: object) -> None:
+        begun.append(transport)
+
+    monkeypatch.setattr(RTCDtlsTransport, "start", start)
+    caller, callee = new_peer_connection(), new_peer_connection()
+    caller.addTransceiver("audio")
+    caller.createDataChannel("transcripts")
+    configure_ice(caller, options(), on_lost=lambda: None)
+    await caller.setLocalDescription(await caller.createOffer())
+    await callee.setRemoteDescription(caller.localDescription)
+    configure_ice(callee, options(), on_lost=lambda: None)
+    others = asyncio.all_tasks()
+    await callee.setLocalDescription(await callee.createAnswer())
+    connecting = asyncio.all_tasks() - others
+    states: list[str] = []
+    callee.on("connectionstatechange", lambda: states.append(callee.connectionState))
+    while callee.iceConnectionState != "checking":
+        await asyncio.sleep(0)
+    await close_peer_connection(callee)
+    assert connecting
+    await asyncio.wait(connecting)
+    assert begun == []
+    assert states[-1:] == ["closed"]
+    assert "connected" not in states
+    await close_peer_connection(caller)
+
+
 async def test_no_public_stun_server_is_asked() -> None:
     pc = new_peer_connection()
     pc.addTransceiver("audio")
@@ -254,3 +284,5 @@ def test_contract_the_seams_are_where_they_were() -> None:
     made = vars(Connection(ice_controlling=False))
     assert {"_protocols", "_nominated", "_query_consent_task", "_local_candidates", "_closing"} <= set(made)
     assert asyncio.iscoroutinefunction(RTCPeerConnection.close)
+    connecting = inspect.getsource(RTCPeerConnection._RTCPeerConnection__connect)  # type: ignore[attr-defined]
+    assert 'if dtlsTransport.state == "new":' in connecting
