@@ -6,7 +6,6 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,6 +20,7 @@ from mediaserver.settings import Settings
 from signaling.engine_order import Order
 from signaling.finding import find_model, in_daemon_thread
 from signaling.parent import Parent, tell_parent
+from signaling.scratch import remove_left
 from signaling.seeing.telemetry import configure_logging
 from signaling.shutdown import SIGNALS, StopSignals
 
@@ -57,8 +57,7 @@ def run_supervised(path: Path) -> int:
         return EXIT_FAILED
     finally:
         if parent.is_gone:
-            with suppress(OSError):
-                path.parent.rmdir()  # made for this socket alone, by a parent that cannot remove it any more
+            remove_left(path.parent)  # made for this socket alone, by a parent that cannot remove it any more
     return 0
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -17,6 +15,7 @@ from mediaserver.decoder.remote.client import RemoteEngine
 from mediaserver.decoder.remote.process import EngineProcess
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
+from signaling.scratch import ENGINE, Scratch
 
 NOT_FOR_AN_ENGINE = {
     "turn_urls",
@@ -60,24 +59,23 @@ class Order:
 
 
 class OwnProcess(EngineProcess):
-    """A child whose socket lies in a directory of its own, which goes with it."""
+    """A child whose socket lies in a folder of its own, which goes with it."""
 
-    def __init__(self, directory: Path, order: Order, metrics: Metrics) -> None:
-        self.socket = directory / "engine"
-        self._directory = directory
+    def __init__(self, order: Order, metrics: Metrics) -> None:
+        self._scratch = Scratch(ENGINE)
+        self.socket = self._scratch.path / "engine"
         command = (sys.executable, "-m", "signaling.cli", "engine", "--supervised", "--socket", str(self.socket))
         super().__init__(command, order=order.to_line(), metrics=metrics)
 
     async def close(self) -> None:
-        """End it, and remove its directory."""
+        """End it, and remove its folder."""
         await super().close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.remove()
 
 
 def child_engine(settings: Settings, model: ModelFiles, metrics: Metrics) -> RemoteEngine:
     """An engine in a child process, not started yet."""
-    directory = Path(tempfile.mkdtemp(prefix="voiceforge-engine-"))  # mode 0700
-    process = OwnProcess(directory, Order(settings, model), metrics)
+    process = OwnProcess(Order(settings, model), metrics)
     return RemoteEngine(
         process.socket, metrics=metrics, interim_period_s=settings.interim_period_ms / 1000, host=process
     )

@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import click
 import structlog
@@ -38,6 +35,7 @@ from signaling.engine_order import OwnProcess
 from signaling.finding import find_model, find_turns, find_vad, in_daemon_thread
 from signaling.nodes import new_node
 from signaling.port import open_port, url_of
+from signaling.scratch import WORKERS, Scratch
 from signaling.seeing.telemetry import configure_logging
 from signaling.shutdown import StopSignals
 from signaling.workers.order import Order, settings_of_worker, workers_of
@@ -75,7 +73,8 @@ class Supervisor:
         self._sockets = sockets
         self._count = workers_of(settings)
         self._node = new_node()
-        self._folder = Path(tempfile.mkdtemp(prefix="voiceforge-workers-"))  # mode 0700
+        self._scratch = Scratch(WORKERS)
+        self._folder = self._scratch.path
         self._metrics = Metrics()
         self._state = open_state(settings)
         self._served = None if settings.redis_url is not None else StateServer(self._state, self._folder / "state")
@@ -105,9 +104,7 @@ class Supervisor:
             click.echo(f"Loading the model {settings.model} …")
             files = await in_daemon_thread(lambda: find_model(settings), name="find-model")
             await in_daemon_thread(lambda: _find_others(settings), name="find-models")
-            self._engine = OwnProcess(
-                Path(tempfile.mkdtemp(prefix="voiceforge-engine-")), EngineOrder(settings, files), self._metrics
-            )
+            self._engine = OwnProcess(EngineOrder(settings, files), self._metrics)
             given["engine_socket"] = self._engine.socket
             starting.append(self._engine.start)
         for number in range(1, self._count + 1):
@@ -146,7 +143,7 @@ class Supervisor:
         if self._served is not None:
             await self._served.close()
         await self._state.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._scratch.remove)
         return not was_forced
 
     async def _close_workers(self) -> None:

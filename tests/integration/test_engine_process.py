@@ -106,7 +106,7 @@ async def test_a_session_outlives_its_engine(model_files: ModelFiles, vad_model_
     assert word_errors(speech.text, " ".join(recorder.finals)) < 0.1, recorder.finals
     assert not [event for event in recorder.events if isinstance(event, Failed | Warned)]
     assert engines_of(os.getpid()) == []
-    assert own_directories() == before
+    assert own_directories() <= before  # a server that starts meanwhile sweeps up what killed ones have left
 
 
 async def test_a_final_in_hand_when_the_engine_dies_is_decoded_by_the_next(
@@ -220,7 +220,7 @@ async def test_a_server_shows_that_its_engine_is_down_and_takes_it_along_when_it
         running.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(running.process.wait(), LIMIT_S) == 0
         assert not engine.is_running()
-    assert own_directories() == before
+    assert own_directories() <= before  # a server that starts meanwhile sweeps up what killed ones have left
 
 
 async def test_an_engine_whose_parent_is_killed_ends() -> None:
