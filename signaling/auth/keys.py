@@ -129,8 +129,10 @@ class Keys:
             Its row, and the key itself, which is kept nowhere.
 
         Raises:
-            ConfigError: INVALID_KEY: a tenant, a network, a scope or a plan that is none.
+            ConfigError: INVALID_KEY: a name with control characters; a tenant, a network, a scope or a plan that is
+                none.
         """
+        _require_readable(wanted.name)
         self._plans.require(wanted.plan)
         row, value = _made(wanted, now_s=self._wall_s())
         async with self._database.writing() as session:
@@ -294,6 +296,17 @@ _NO_DIGEST = hashlib.sha256(b"").hexdigest()
 
 def _is_fresh(read_s: float, now_s: float) -> bool:
     return 0 <= now_s - read_s < FRESH_S  # a clock that was set back makes nothing fresh for longer
+
+
+def _require_readable(name: str) -> None:
+    """Names stand in tables and logs: none may look like two lines, or like another. Of new keys: old ones can still be
+    followed by others."""
+    if not name.isprintable():
+        raise ConfigError(
+            "INVALID_KEY",
+            "`name` has a line break or another character that cannot be seen.",
+            "Write it on one line, of letters, digits, signs and plain spaces.",
+        )
 
 
 def _made(wanted: NewKey, *, now_s: float) -> tuple[ApiKey, str]:

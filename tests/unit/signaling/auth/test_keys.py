@@ -11,6 +11,9 @@ from mediaserver.errors import ConfigError, VoiceForgeError
 from mediaserver.storage.database import Database
 from signaling.auth.keys import FRESH_S, REMEMBERED_MAX, USED_AGAIN_S, Keys, NewKey, is_within
 from signaling.auth.principal import KeyLimits, Scope
+from signaling.auth.tables import ApiKey
+
+UNSEEN = ("\n", "\r", "\t", "\0", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\u200b", "\ud800")
 
 NEW = NewKey("phone", "acme", scopes=[Scope.STREAM], limits=KeyLimits(sessions=2))
 
@@ -108,6 +111,23 @@ async def test_a_key_that_makes_no_sense_is_not_made(keys: Keys, wanted: NewKey)
         await keys.create(wanted)
     assert refused.value.code == "INVALID_KEY"
     assert await keys.all() == []
+
+
+async def test_a_name_is_one_line_that_can_be_read(keys: Keys) -> None:
+    for character in UNSEEN:
+        with pytest.raises(ConfigError, match="`name`") as refused:
+            await keys.create(NewKey(f"a{character}b", "acme"))
+        assert refused.value.code == "INVALID_KEY"
+    assert await keys.all() == []
+
+
+async def test_a_name_is_in_any_script_and_one_that_is_older_than_the_rule_can_be_followed(keys: Keys) -> None:
+    row, _ = await keys.create(NewKey("Empfang – 受付 №1 ☎", "acme"))
+    async with keys._database.writing() as session:
+        old = await session.get(ApiKey, row.id)
+        assert old is not None
+        old.name = "two\nlines"
+    assert (await keys.rotate(row.id, overlap_s=1.0))[0].name == "two\nlines"
 
 
 async def test_a_key_comes_from_its_networks_only(keys: Keys) -> None:

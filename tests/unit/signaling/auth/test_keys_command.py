@@ -44,6 +44,8 @@ def test_keys_are_made_listed_rotated_and_revoked() -> None:
     [
         (("create", "x", "--tenant", "a b"), "`tenant`"),
         (("create", "x", "--network", "nonsense"), "`networks`"),
+        (("create", "two\nlines"), "`name`"),
+        (("create", "red\x1b[31m"), "`name`"),
         (("create", "x", "--sessions", "-1"), "`sessions`"),
         (("rotate", "00000000"), "no such key"),
         (("revoke", "00000000"), "no such key"),

@@ -580,3 +580,14 @@ def test_what_a_token_decides_the_client_cannot_change() -> None:
         assert refused.value.code == "FIXED_BY_TOKEN"
     with pytest.raises(ConfigError, match="`language`"):
         SessionConfig(language="de").fixed({"language": "en"})
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J"])
+async def test_a_key_is_made_with_a_name_that_can_be_seen(guarded: Node, name: str) -> None:
+    headers, wanted = bearer(await new_key(guarded)), {"name": name, "tenant": "acme"}
+    async with guarded.client.post("/api/v1/admin/keys", json=wanted, headers=headers) as response:
+        assert response.status == 400
+        said = await response.text()
+    assert "INVALID_KEY" in said
+    assert "`name` has a line break" in said
+    assert len(await guarded.app[ACCOUNTS].keys.all()) == 2
