@@ -210,7 +210,8 @@ class Engine:
                 hypotheses = await loop.run_in_executor(self._threads, _decode, model, [t.window for t in batch])
             finally:
                 self._free_slots += 1
-                self._scheduler.done(batch, took_s=loop.time() - started_s)
+                now_s = loop.time()
+                self._scheduler.done(batch, now_s=now_s, took_s=now_s - started_s)
                 self._wake.set()  # interims of these sessions may be taken again
             self._deliver(batch, hypotheses, started_s)
 

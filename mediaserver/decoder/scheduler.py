@@ -170,14 +170,17 @@ class Scheduler:
                 self._taken_at_s[ticket.window.session_id] = now_s
         return batch
 
-    def done(self, batch: list[Ticket], *, took_s: float | None = None) -> None:
+    def done(self, batch: list[Ticket], *, now_s: float, took_s: float | None = None) -> None:
         """The batch has been decoded; its sessions may be taken again.
 
         Args:
             batch: as it was taken.
+            now_s: the time.
             took_s: how long its decode was, None where that says nothing.
         """
-        if took_s is not None and batch[0].window.kind is Kind.RECORDING:
+        if any(ticket.window.kind is not Kind.RECORDING for ticket in batch):
+            self._spare.heard(now_s)  # who had to wait for this has had no reason yet to send more
+        elif took_s is not None:
             self._spare.decoded(context_frames=sum(ticket.context_frames for ticket in batch), took_s=took_s)
         for ticket in batch:
             session_id = ticket.window.session_id

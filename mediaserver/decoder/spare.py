@@ -9,8 +9,8 @@ for as short a batch as fills the device.
 from __future__ import annotations
 
 SPEAKING_S = 3.0
-"""For so long after its last window a session counts as speaking: windows come 0.1 to 0.6 s apart while it does, and
-most pauses are shorter."""
+"""For so long after its last window came, or was decoded, a session counts as speaking: windows come 0.1 to 0.6 s
+apart while it does, and most pauses are shorter."""
 
 UNNOTICED_S = 0.25
 """A batch that is expected to take no longer may go first even while somebody speaks: it moves a word by less than the
@@ -43,7 +43,7 @@ class Spare:
         self._frame_s: float | None = None  # seconds a frame of context, None until a batch has been decoded
 
     def heard(self, now_s: float) -> None:
-        """A live session has sent a window."""
+        """A live session has sent a window, or one of its windows has been decoded."""
         self._heard_at_s = max(self._heard_at_s, now_s)
 
     def room(self, context_frames: int, now_s: float, *, free_slots: int) -> int:

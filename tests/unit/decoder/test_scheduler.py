@@ -68,14 +68,14 @@ def test_an_interim_waits_while_its_session_is_being_decoded() -> None:
     queue.add(newer)
     assert queue.take(1.0) == []
     assert queue.next_due_s() is None
-    queue.done(batch)
+    queue.done(batch, now_s=0.0)
     assert queue.take(1.0) == [newer]
 
 
 def test_interims_of_a_session_are_a_period_apart_and_carry_the_newest_audio() -> None:
     queue, replaced = scheduler()
     queue.add(ticket("a", Kind.INTERIM))
-    queue.done(queue.take(0.0))
+    queue.done(queue.take(0.0), now_s=0.0)
     older, newer = ticket("a", Kind.INTERIM, queued_at_s=0.1), ticket("a", Kind.INTERIM, queued_at_s=0.5)
     queue.add(older)
     assert queue.take(PERIOD_S - 0.01) == []
@@ -88,7 +88,7 @@ def test_interims_of_a_session_are_a_period_apart_and_carry_the_newest_audio() -
 def test_tries_for_the_first_words_come_sooner_but_push_nobody_aside() -> None:
     queue, _ = scheduler(max_batch=1)
     queue.add(ticket("a", Kind.FIRST_INTERIM))
-    queue.done(queue.take(0.0))
+    queue.done(queue.take(0.0), now_s=0.0)
     again, waiting = ticket("a", Kind.FIRST_INTERIM, queued_at_s=0.1), ticket("b", Kind.INTERIM, queued_at_s=0.2)
     queue.add(again)
     queue.add(waiting)
@@ -107,7 +107,7 @@ def test_free_slots_share_what_is_due_and_the_last_gathers_what_will_be_soon() -
     queue, _ = scheduler(slots=2)
     for session, at_s in (("a", 0.0), ("b", 0.0), ("soon", AHEAD_S), ("later", AHEAD_S + 0.1)):
         queue.add(ticket(session, Kind.INTERIM, queued_at_s=at_s))
-        queue.done(queue.take(at_s))
+        queue.done(queue.take(at_s), now_s=at_s)
     for session in ("a", "b", "soon", "later"):
         queue.add(ticket(session, Kind.INTERIM, queued_at_s=0.5))
     assert [t.window.session_id for t in queue.take(PERIOD_S, free_slots=2)] == ["a"]
@@ -119,7 +119,7 @@ def test_a_speculative_final_takes_the_turn_of_its_interim_and_gives_it_up_to_th
     queue, replaced = scheduler(max_batch=1)
     pause, speech = ticket("a", Kind.SPECULATIVE), ticket("a", Kind.INTERIM)
     queue.add(ticket("a", Kind.INTERIM))
-    queue.done(queue.take(0.0))
+    queue.done(queue.take(0.0), now_s=0.0)
     queue.add(pause)
     assert queue.next_due_s() == 0.0
     queue.add(speech)
@@ -151,7 +151,7 @@ def test_sessions_that_are_gone_are_forgotten() -> None:
     queue, _ = scheduler()
     for number in range(100):
         queue.add(ticket(f"s{number}", Kind.INTERIM, queued_at_s=float(number)))
-        queue.done(queue.take(float(number)))
+        queue.done(queue.take(float(number)), now_s=float(number))
     assert len(queue._taken_at_s) <= 2
 
 
@@ -207,7 +207,7 @@ def test_every_ticket_is_taken_or_replaced_exactly_once(script: list[tuple[str, 
         batch = queue.take(now_s)
         assert len(batch) <= 3
         taken += batch
-        queue.done(batch)
+        queue.done(batch, now_s=0.0)
         due_s = queue.next_due_s()
         now_s = now_s if batch or due_s is None else max(now_s, due_s)
         assert batch or due_s is not None

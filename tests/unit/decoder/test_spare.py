@@ -41,7 +41,7 @@ class Device:
                 queue.add(coming.pop(0))
             while running and running[0][0] <= now_s:
                 _, _, took_s, batch = heapq.heappop(running)
-                queue.done(batch, took_s=took_s)
+                queue.done(batch, now_s=now_s, took_s=took_s)
             while len(running) < self.slots:
                 batch = queue.take(now_s, free_slots=self.slots - len(running))
                 if not batch:
@@ -99,6 +99,16 @@ def test_a_final_waits_for_no_recording_where_there_are_two_slots() -> None:
     begun_s = [at_s for at_s, _ in device.recorded if 10.0 < at_s < 55.0]
     assert len(begun_s) >= 45 / 1.5 * 0.8, "one slot goes on with the recording"
     assert all(after - before > 1.4 for before, after in pairwise(begun_s)), "and only one"
+
+
+def test_who_waited_long_for_an_answer_is_still_speaking_when_it_comes() -> None:
+    """Where a window takes longer than a session counts as speaking, the slot that was theirs stays theirs."""
+    device = Device(slots=2, frame_s=(SPEAKING_S + 1.0) / 700)
+    answered_s = 1.0 + SPEAKING_S + 1.0
+    live = [ticket(Kind.FINAL, at_s=1.0), ticket(Kind.FINAL, at_s=answered_s + 0.1)]
+    files = [ticket(Kind.RECORDING, at_s=1.1, session="file", frames=1400) for _ in range(9)]
+    device.run([*live, *files], until_s=30.0)
+    assert device.waits[Kind.FINAL] == [0.0, 0.0]
 
 
 def test_a_first_word_waits_for_the_batch_that_runs_and_no_longer() -> None:
