@@ -19,7 +19,7 @@ FLUSH_S = 3.0
 """How long the last finals may take of what was said until then: the client hears them, and nobody keeps them."""
 
 ENDED_S = FLUSH_S + CUT_GRACE_S
-"""After so long every session that was to be ended is gone."""
+"""After so long every session that was to be ended is gone, unless it was closing already, with more time for that."""
 
 REASON = "data_deleted"
 

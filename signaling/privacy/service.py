@@ -44,11 +44,12 @@ SEEN_S = 60.0
 
 @dataclass(slots=True)
 class _Asked:
-    """A request as this process heeds it: what it has ended and not yet counted, and whether it has told that it is
-    done."""
+    """A request as this process heeds it: what it has ended and not yet counted, whether what was used until then is
+    written down, and whether it has told that it is done."""
 
     seen_s: float
     ended: Counter[str] = field(default_factory=Counter)
+    is_written: bool = False
     is_told: bool = False
 
 
@@ -169,9 +170,12 @@ class Privacy:
             asked.ended += Counter(sessions_ended=ended.sessions, session_webhooks=ended.untold)
             if is_new or ended.sessions:
                 asked.ended += Counter(event_logs=self._logs.forget_tenant(erasure.tenant))
-            if asked.ended["sessions_ended"]:
+            asked.is_written = asked.is_written and not ended.sessions
+            if not asked.is_written:  # also what sessions and recordings used that ended a moment before
                 await self._endings.flush()
-                await roll_up(self._database, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
+                rolled = await roll_up(self._database, *usage_of(erasure), keeps_totals=erasure.keeps_totals)
+                asked.ended += Counter(usage_rows=rolled)
+                asked.is_written = True
             if asked.ended:
                 await self.erasures.count_ended(erasure.id, asked.ended)
                 asked.ended.clear()

@@ -87,18 +87,20 @@ async def test_what_cannot_be_counted_yet_is_counted_later_and_only_then_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, failures = Endings.__init__, [2]
+    made: list[Endings] = []
 
     def with_a_flush_that_fails(endings: Endings, **given: Any) -> None:
         make(endings, **given)
+        made.append(endings)
         really = endings.flush
 
-        async def fails_twice() -> None:
-            if failures[0]:
+        async def fails_twice_elsewhere() -> None:
+            if endings is made[1] and failures[0]:
                 failures[0] -= 1
                 raise CapacityError("DATABASE_BUSY", "x", "y", retry_after_s=1)
             await really()
 
-        endings.flush = fails_twice
+        endings.flush = fails_twice_elsewhere
 
     monkeypatch.setattr(Endings, "__init__", with_a_flush_that_fails)
     async with two_places(tmp_path) as two:

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from sqlalchemy import select
 
+from mediaserver.storage.database import Database
+from mediaserver.storage.usage import Usage
 from signaling.app import ACCOUNTS, PRIVACY
 from signaling.auth.keys import NewKey
 from signaling.auth.principal import Scope
+from signaling.usage.meter import Meter
 from tests.unit.signaling.deepgram.vendors_door import RAW, SECOND, Node, a_second
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
@@ -107,3 +111,22 @@ async def test_a_recording_whose_result_was_to_be_posted_is_transcribed_no_furth
     assert callbacks() == []
     assert list(scratch.iterdir()) == []
     assert hook.tried.empty()
+
+
+async def test_what_a_recording_used_and_is_not_written_down_yet_is_not_written_afterwards(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def waits(_meter: Meter) -> None:
+        """As after a database that was busy."""
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Meter, "run", waits)
+    node: Node = await start()
+    status, _, _ = await node.post(data=a_second(), headers=await tenant_of(node))
+    assert status == 200
+    assert (await erased(node))["usage_rows"] == 1
+    await node.server.close()  # what is not written down yet is written now
+    database = Database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    async with database.reading() as session:
+        assert (await session.scalars(select(Usage.id))).all() == []
+    await database.close()
