@@ -28,6 +28,7 @@ from signaling.loading import Loaded, load_models
 from signaling.memory import Searches, settle
 from signaling.nodes import new_node
 from signaling.port import WAITING_MAX, listen_at, open_port, url_of
+from signaling.seeing.audit import require_audit_log
 from signaling.seeing.node_metrics import Crew
 from signaling.seeing.telemetry import AccessLogger, configure_logging
 from signaling.shutdown import StopSignals, drain, shut_down
@@ -226,9 +227,11 @@ async def serve(settings: Settings, *, load: Loader | None = None) -> None:
         load: loads what sessions share; `load_models` if None.
 
     Raises:
-        VoiceForgeError: PORT_IN_USE, PORT_NOT_PERMITTED, ADDRESS_UNAVAILABLE, or why the models cannot be loaded.
+        VoiceForgeError: PORT_IN_USE, PORT_NOT_PERMITTED, ADDRESS_UNAVAILABLE, AUDIT_LOG_UNUSABLE, or why the models
+            cannot be loaded.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
+    await require_audit_log(settings)
     state = open_state(settings)
     try:
         server = Server(settings, seat=Seat(state, place_of(settings, node=new_node())), load=load)

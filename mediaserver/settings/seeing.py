@@ -24,7 +24,9 @@ class SeeingSettings(Room):
         "is.",
         min_length=1,
     )
-    audit_required: bool = knob(True, "Refuse what administrators ask for while the audit log cannot be written.")
+    audit_required: bool = knob(
+        True, "Refuse to start, and what administrators ask for, while the audit log cannot be written."
+    )
     disk_reserve_mib: int = knob(
         512,
         "Free space in MiB below which /readyz falls, where `data_dir` lies; 0: it does not count.",

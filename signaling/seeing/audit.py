@@ -19,7 +19,7 @@ from enum import StrEnum
 
 import structlog
 
-from mediaserver.errors import CapacityError
+from mediaserver.errors import CapacityError, ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.settings import Settings
 from signaling.auth.principal import NOBODY, Principal, TokenKind, current_principal
@@ -91,6 +91,11 @@ class Audit:
     def is_failing(self) -> bool:
         """Whether the last attempt to write it failed."""
         return self._writer is not None and self._writer.is_failing
+
+    @property
+    def why(self) -> str:
+        """What keeps it from being written, in a few words."""
+        return (self._writer.why if self._writer is not None else "").lower() or "it does not answer"
 
     def record(
         self,
@@ -223,6 +228,28 @@ class Audit:
         if request is not None:
             actor["address"] = request.address
         return actor
+
+
+async def require_audit_log(settings: Settings) -> None:
+    """Refuse to start where what administrators do would be refused: the start is written down, as `asked`.
+
+    Call it before anything listens, once for all processes of a server: one that is started again while a disk is full
+    still serves.
+
+    Raises:
+        ConfigError: AUDIT_LOG_UNUSABLE.
+    """
+    audit = Audit(settings)
+    try:
+        await audit.surely("server.start", outcome=Outcome.ASKED)
+    except AuditAwayError as exc:
+        raise ConfigError(
+            "AUDIT_LOG_UNUSABLE",
+            f"`audit_log` {settings.audit_log} cannot be written: {audit.why}.",
+            "Name a file that this user may write, on a disk with room; or turn `audit_required` off.",
+        ) from exc
+    finally:
+        await audit.close()
 
 
 def _route_of(request: RequestInfo | None) -> dict[str, object] | None:

@@ -149,6 +149,8 @@ class AuditWriter:
         self._is_closing = False
         self._has_unsynced = False
         self.is_failing = False
+        self.why = ""
+        """What the last attempt that failed failed at, as the system says it."""
 
     def put(self, line: bytes) -> None:
         """Have a line written soon."""
@@ -221,6 +223,7 @@ class AuditWriter:
             if not self.is_failing:
                 log.error("audit log cannot be written", failure=type(exc).__name__, said=str(exc)[:200])
             self.is_failing = True
+            self.why = str(getattr(exc, "strerror", None) or exc)
             kept = [item for item in taken[written:] if item.written is None]  # who waited is told, and may try again
             with self._changed:
                 self._waiting.extendleft(reversed(kept))

@@ -36,6 +36,7 @@ from signaling.finding import find_model, find_turns, find_vad, in_daemon_thread
 from signaling.nodes import new_node
 from signaling.port import open_port, url_of
 from signaling.scratch import WORKERS, Scratch
+from signaling.seeing.audit import require_audit_log
 from signaling.seeing.telemetry import configure_logging
 from signaling.shutdown import StopSignals
 from signaling.workers.order import Order, settings_of_worker, workers_of
@@ -199,6 +200,7 @@ async def supervise(settings: Settings) -> None:
         VoiceForgeError: why it cannot.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format, about={"worker": "supervisor"})
+    await require_audit_log(settings)
     has_keys = await _keys_exist(settings)
     sockets = await open_port(settings)
     supervisor = Supervisor(settings, sockets)

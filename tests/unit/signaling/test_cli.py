@@ -141,6 +141,17 @@ def test_serve_on_a_port_in_use_says_which(taken_port: int) -> None:
     assert "Traceback" not in output + errors
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_serve_without_the_audit_log_that_it_must_have_ends_before_it_listens(tmp_path: Path, workers: int) -> None:
+    process = start("serve", "--port", "0", "--workers", str(workers), "--audit-log", str(tmp_path))
+    output, errors = process.communicate(timeout=CALL_S)
+    assert process.returncode == 1
+    assert f"`audit_log` {tmp_path} cannot be written: is a directory." in errors
+    assert "audit_required" in errors
+    assert "Traceback" not in output + errors
+    assert "http://" not in output + errors
+
+
 # What transcribe refuses
 
 

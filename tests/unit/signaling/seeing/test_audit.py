@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from mediaserver.errors import ConfigError
 from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig
 from mediaserver.settings import Settings
 from signaling.auth.principal import LOCAL, Principal, Scope
 from signaling.seeing import audit_file
-from signaling.seeing.audit import REFUSALS_PER_MINUTE, Audit, AuditAwayError
+from signaling.seeing.audit import REFUSALS_PER_MINUTE, Audit, AuditAwayError, require_audit_log
 from signaling.seeing.audit_door import told_config, told_settings
 from signaling.seeing.audit_file import AuditWriter, FileTarget
 
@@ -111,6 +112,29 @@ async def test_processes_share_a_file(tmp_path: Path) -> None:
     for audit in audits:
         await audit.close()
     assert len(lines(path)) == 150
+
+
+async def test_a_server_does_not_start_without_the_log_that_it_must_have(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for path, why in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "file" / "audit.jsonl", "exists|not a directory"),
+        (Path("/dev/full"), "no space left"),
+    ):
+        with pytest.raises(ConfigError, match=why) as refusal:
+            await require_audit_log(Settings(audit_log=str(path)))
+        assert refusal.value.code == "AUDIT_LOG_UNUSABLE"
+        assert str(path) in refusal.value.message
+        assert "it does not answer" not in refusal.value.message
+        await require_audit_log(Settings(audit_log=str(path), audit_required=False))
+    await require_audit_log(Settings())
+
+
+async def test_a_start_is_asked_for_before_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "audit.jsonl"
+    await require_audit_log(Settings(audit_log=str(path)))
+    (line,) = lines(path)
+    assert (line["action"], line["outcome"], line["actor"]) == ("server.start", "asked", {"kind": "server"})
 
 
 async def test_a_disk_that_is_full_refuses_who_must_be_recorded(tmp_path: Path) -> None:
