@@ -10,13 +10,19 @@ from pathlib import Path
 
 import av
 import numpy as np
-from playwright.async_api import Page, Route, async_playwright
+from playwright.async_api import Page, Route, async_playwright, expect
 
 from tests.conftest import Speech
 from tests.faults.udp_proxy import Network, UdpProxy
 
 MICROPHONE_RATE = 48_000
 """Chromium's fake microphone wants this, or it plays at the wrong speed."""
+
+PATIENCE_MS = 30_000
+"""How long a page may take for what is expected of it, where a test says nothing else: playwright's 5 s are too few for
+a busy machine."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 LEAD_IN_S = 2.0
 """The fake microphone begins before the connection stands: without silence first, words would be lost."""

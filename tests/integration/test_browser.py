@@ -45,10 +45,10 @@ async def listen(page: Page, url: str, *, for_s: float) -> None:
     """Press the button, wait for the speech to be over, stop."""
     await page.goto(f"{url}/?raw=1")
     await page.get_by_test_id("start").click()
-    await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected", timeout=15_000)
+    await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected")
     await page.wait_for_timeout(for_s * 1000)
     await page.get_by_test_id("stop").click()
-    await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_test_id("start")).to_be_visible()
 
 
 async def test_a_spoken_sentence_appears_while_it_is_spoken_and_can_be_saved(
@@ -58,15 +58,15 @@ async def test_a_spoken_sentence_appears_while_it_is_spoken_and_can_be_saved(
         await page.goto(f"{server}/?raw=1")
         await page.get_by_test_id("start").click()
         # Interims come before the sentence ends, and what may change is marked.
-        await expect(page.get_by_test_id("unstable").first).to_be_visible(timeout=20_000)
-        await expect(page.get_by_test_id("final").first).to_be_visible(timeout=30_000)
-        await expect(page.get_by_test_id("latency")).to_have_text(re.compile(r"\d+(\.\d+)? (ms|s)"), timeout=10_000)
+        await expect(page.get_by_test_id("unstable").first).to_be_visible()
+        await expect(page.get_by_test_id("final").first).to_be_visible()
+        await expect(page.get_by_test_id("latency")).to_have_text(re.compile(r"\d+(\.\d+)? (ms|s)"))
         await page.wait_for_timeout(2500)
         async with page.expect_download() as download:
             await page.get_by_test_id("save-srt").click()
         saved = Path(await (await download.value).path()).read_text()
         await page.get_by_test_id("stop").click()
-        await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+        await expect(page.get_by_test_id("start")).to_be_visible()
         text = await spoken(page)
     assert word_errors(speech.text, text) <= 0.25, text
     assert re.search(r"\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}", saved)
@@ -94,7 +94,7 @@ async def test_a_browser_without_a_microphone_is_told_what_to_do(server: str) ->
         page = await browser.new_page()
         await page.goto(server)
         await page.get_by_test_id("start").click()
-        await expect(page.get_by_test_id("error")).to_be_visible(timeout=10_000)
+        await expect(page.get_by_test_id("error")).to_be_visible()
         code: Any = await page.get_by_test_id("error").get_attribute("data-code")
         await browser.close()
     assert code == "MICROPHONE_NOT_FOUND"
@@ -111,7 +111,7 @@ async def test_the_page_fits_a_phone_and_asks_for_the_microphone_once(server: st
         await page.add_init_script(COUNTS_ASKING)
         await page.goto(server)
         await page.get_by_test_id("start").tap()
-        await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected", timeout=15_000)
+        await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected")
         for size in (upright, on_its_side):
             await page.set_viewport_size(size)
             await expect(page.get_by_role("button", name="Settings")).to_be_in_viewport(ratio=1)
@@ -119,5 +119,5 @@ async def test_the_page_fits_a_phone_and_asks_for_the_microphone_once(server: st
             seen: Any = await page.evaluate(HOW_IT_FITS)
             assert seen == {"page": [size["width"], size["height"]], "tooSmall": [], "asked": 1}
         await page.get_by_test_id("stop").tap()
-        await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+        await expect(page.get_by_test_id("start")).to_be_visible()
         await browser.close()

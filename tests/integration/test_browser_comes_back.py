@@ -52,7 +52,7 @@ async def resuming(page: Page) -> None:
 async def stop(page: Page) -> None:
     """End the session, with its last finals."""
     await page.get_by_test_id("stop").click()
-    await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+    await expect(page.get_by_test_id("start")).to_be_visible()
 
 
 async def test_a_call_whose_packets_stop_goes_on_by_itself(server: str, speech: Speech, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_a_call_whose_packets_stop_goes_on_by_itself(server: str, speech: 
     async with browser_page(sound) as page, UdpWays(page) as ways:
         await page.goto(f"{server}/?raw=1&transport=webrtc")
         await page.get_by_test_id("start").click()
-        await expect(page.get_by_test_id("final").first).to_be_visible(timeout=30_000)
+        await expect(page.get_by_test_id("final").first).to_be_visible()
         await page.context.set_offline(True)
         ways.proxies[0].cut()
         await page.context.set_offline(False)  # what a browser tells that went from one network to another
@@ -166,7 +166,7 @@ async def test_the_page_asks_for_a_key_and_keeps_it_out_of_addresses(
         await page.goto(f"{url}/?raw=1&transport=webrtc")
         await page.get_by_test_id("start").click()
         await give(page, key[:-1] + ("A" if key[-1] != "A" else "B"))
-        await expect(page.get_by_test_id("key-why")).to_contain_text("not one", timeout=15_000)
+        await expect(page.get_by_test_id("key-why")).to_contain_text("not one")
         await give(page, key)
         await until(page, "connected")
         assert await page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])") == "[{},{}]"

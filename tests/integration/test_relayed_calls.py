@@ -71,11 +71,11 @@ async def test_a_browser_that_may_only_relay_gets_the_right_words(
         page.on("request", lambda request: asked.append(request.url) if "/api/v1/config" in request.url else None)
         await page.goto(f"{url}/?raw=1")
         await page.get_by_test_id("start").click()
-        await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected", timeout=15_000)
+        await expect(page.get_by_test_id("state")).to_have_attribute("data-state", "connected")
         used: dict[str, Any] = await page.evaluate(PAIRS)
         await page.wait_for_timeout((speech.duration_s + LEAD_IN_S + 2.0) * 1000)
         await page.get_by_test_id("stop").click()
-        await expect(page.get_by_test_id("start")).to_be_visible(timeout=15_000)
+        await expect(page.get_by_test_id("start")).to_be_visible()
         text = await spoken(page)
     assert used["candidateType"] == "relay"
     assert word_errors(speech.text, text) <= 0.25, text

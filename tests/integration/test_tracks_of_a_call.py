@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_peer import TONE_HZ, Call, RecordingSession, Tone, until
+from test_peer import EARLY_S, TONE_HZ, Call, RecordingSession, Tone, until
 
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.errors import ConfigError
@@ -85,7 +85,7 @@ async def test_each_track_is_heard_in_its_channel_and_a_silent_one_ends_nothing(
         assert all(track["packets"]["received"] > 20 for track in tracks)
         # Now all are silent.
         it.tones[1].playing.clear()
-        await until(lambda: it.ended == ["timeout"], 5.0)
+        await until(lambda: it.ended == ["timeout"], EARLY_S)
         assert it.types().count("warning") == 1
 
 

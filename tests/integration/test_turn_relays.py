@@ -23,6 +23,7 @@ from stun_turn.coturn import Peers
 from stun_turn.credentials import TurnCredentials
 from stun_turn.probe import Address, Relay, TurnError, allocate, ask_stun
 from stun_turn.urls import ServerUrl
+from tests.waiting import until
 
 pytestmark = [pytest.mark.needs("turnserver"), pytest.mark.timeout(60)]
 
@@ -38,10 +39,10 @@ async def relay(stack: AsyncExitStack, turn: TurnServer, made: TurnCredentials) 
 
 
 async def test_coturn_understands_every_line(turn: TurnServer) -> None:
+    await until(lambda: "White listing: 127.0.0.1" in turn.log())
+    await until(lambda: "Black listing: 0.0.0.0-255.255.255.255" in turn.log())
     assert "Bad configuration" not in turn.log()
     assert "ERROR" not in turn.log()
-    assert "White listing: 127.0.0.1" in turn.log()
-    assert "Black listing: 0.0.0.0-255.255.255.255" in turn.log()
 
 
 async def test_a_packet_goes_through_and_its_answer_comes_back(turn: TurnServer) -> None:
@@ -57,7 +58,7 @@ async def test_a_packet_goes_through_and_its_answer_comes_back(turn: TurnServer)
             assert (data, sender) == (b"there", relayed.address)
             await loop.sock_sendto(media, b"back", relayed.address)
             assert await relayed.receive() == (b"back", media.getsockname())
-    assert "s-1" in turn.log(), "one finds a session's relaying in coturn's log by its id"
+    await until(lambda: "s-1" in turn.log())  # one finds a session's relaying in coturn's log by its id
 
 
 async def test_expired_credentials_and_those_of_another_secret_are_refused(turn: TurnServer) -> None:
