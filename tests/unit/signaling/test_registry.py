@@ -12,7 +12,8 @@ from mediaserver.metrics import Metrics
 from mediaserver.session_config import SessionConfig
 from signaling import registry as registry_module
 from signaling.answering import channels_of
-from signaling.registry import Registry
+from signaling.registry import CLOSINGS_EACH_TURN, Registry
+from tests.loop_turns import LoopTurns
 
 
 def fake_peer(name: str = "s_1") -> FakePeer:
@@ -150,6 +151,34 @@ async def test_close_all_closes_all_at_once(registry: Registry) -> None:
         peer.may_close.set()
     await closing
     assert [peer.closed for peer in peers] == [["shutdown"], ["shutdown"]]
+    assert len(registry) == 0
+
+
+async def test_of_those_that_are_closed_at_once_a_few_begin_in_each_turn(metrics: Metrics) -> None:
+    registry, turns, begun = Registry(max_sessions=15, metrics=metrics), LoopTurns(), list[float]()
+
+    class NotingPeer(FakePeer):
+        async def close(self, reason: str, *, deadline_s: float | None = None) -> None:
+            assert deadline_s is not None
+            begun.append(deadline_s)
+            turns.note("close")
+            if len(begun) == 15:
+                everybody.set()
+            await super().close(reason, deadline_s=deadline_s)
+
+    everybody, may_close = asyncio.Event(), asyncio.Event()
+    for number in range(15):
+        peer = NotingPeer(f"s_{number}", SessionConfig())
+        peer.may_close = may_close  # none waits for the end of another
+        registry.add(peer.session_id, peer, door="whip")
+    turns.begin()
+    closing = asyncio.create_task(registry.close_all("shutdown", deadline_s=60.0))
+    await everybody.wait()
+    turns.end()
+    may_close.set()
+    await closing
+    assert turns.most("close") <= CLOSINGS_EACH_TURN
+    assert begun[-1] < 60.0  # the wait for its turn was part of its deadline
     assert len(registry) == 0
 
 
