@@ -16,8 +16,8 @@ NARROW = Network(to_client_bytes_s=800, to_client_queue_bytes=2500)
 """Events of this speech come at 3 kB/s and more, so most of them are too many."""
 
 METADATA = {f"field {number}": "x" * 256 for number in range(16)}
-"""As much as there may be, given back with every event: without it a busy machine makes so few interims that all of them
-fit into what may wait."""
+"""As much as there may be, given back with every event: without it a busy machine makes so few interims that all
+of them fit into what may wait."""
 
 FASTER_BYTES_S = 20_000
 """Once all has been said: how long the last events take is not of interest below that."""
