@@ -28,6 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from mediaserver.errors import VoiceForgeError
 from mediaserver.settings import Settings
+from mediaserver.version import VERSION
 from signaling.caller import Call
 from signaling.cli import main
 from signaling.cli.knobs import knobs
@@ -279,7 +280,7 @@ async def server() -> AsyncIterator[Serve]:
 
 def well(**changes: Any) -> dict[str, Any]:
     """What a server says that is well."""
-    config = {"name": "VoiceForge", "version": node.version("voiceforge"), "model": "tiny.en", **changes}
+    config = {"name": "VoiceForge", "version": VERSION, "model": "tiny.en", **changes}
     return {"/healthz": {}, "/readyz": {"reasons": []}, "/api/v1/config": config}
 
 
