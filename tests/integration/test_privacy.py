@@ -115,7 +115,7 @@ async def test_what_was_said_is_nowhere_after_its_deletion(node: TestServer, spe
         assert said_in(tmp_path, words) == set(), "live speech is kept nowhere"
         job, text = await client.record(speech)
         assert word_errors(speech.text, text) <= 0.1, text
-        assert 0.5 * speech.duration_s < job["result"]["speech_s"] <= job["result"]["duration_s"] + 0.5
+        assert 0.5 * speech.duration_s < job["result"]["speech_s"] <= job["result"]["duration_s"]
         heard = [word for word in words if word in text.lower()]
         assert said_in(tmp_path, [*heard, CALLER.lower()]) == {*heard, CALLER.lower()}, "or nothing could be missed"
         assert not list((tmp_path / "data" / "recordings").iterdir()), "its audio is gone with its end"
