@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_peer import EARLY_S, TONE_HZ, Call, RecordingSession, Tone, until
 
 from mediaserver.audio.clock import SAMPLE_RATE
 from mediaserver.errors import ConfigError
 from mediaserver.session import Sink
 from mediaserver.session_config import MAX_CHANNELS, SessionConfig
+from tests.integration.peer_call import EARLY_S, TONE_HZ, Call, RecordingSession, Tone
+from tests.waiting import until
 
 pytestmark = [pytest.mark.usefixtures("no_leaked_tasks"), pytest.mark.timeout(60)]
 
