@@ -122,7 +122,8 @@ class Channels:
             withheld, self._withheld = self._withheld, []
             for event, channel in withheld:
                 self._send(event, channel)
-            self._let_go_when_over()
+            if self._closed == self.count:
+                self._let_go()
 
     @property
     def is_open(self) -> bool:
@@ -290,14 +291,14 @@ class Channels:
             self.fail(TOLD_BEFORE[reason])
         self._is_closing = True
         await asyncio.gather(*(session.close(reason, deadline_s=deadline_s) for session in self._sessions))
-        self._let_go_when_over()
+        if not self._is_sealed:  # else what is withheld may have to be told yet, or a goodbye
+            self._let_go()
 
-    def _let_go_when_over(self) -> None:
+    def _let_go(self) -> None:
         """Who was told refers to these channels: a circle, which only a search through all objects would find."""
-        if self._closed == self.count and not self._is_sealed:
-            self._outlet = Nobody()
-            self.on_finalized = None
-            self.on_inner.clear()
+        self._outlet = Nobody()
+        self.on_finalized = None
+        self.on_inner.clear()
 
     def _finalized(self, channel: int) -> None:
         if self.on_finalized is not None:
@@ -312,7 +313,6 @@ class Channels:
     def _take(self, event: Event, channel: int) -> None:
         """An event of a channel; what concerns the connection is told once."""
         if isinstance(event, Metadata | Closed) and not self._is_told_of:
-            self._closed += isinstance(event, Closed)
             return  # refused after all: nobody was told that it is there
         if isinstance(event, Metadata):
             self._totals.append(event)

@@ -125,6 +125,17 @@ async def test_a_connection_that_was_refused_is_told_to_nobody(told: Told) -> No
     assert not [event for event, _, _ in told.events if isinstance(event, Metadata | Closed)]
 
 
+async def test_what_is_withheld_while_a_session_moves_is_told_where_it_does_not_and_then_nobody_is(told: Told) -> None:
+    channels, _ = made(told, 1)
+    channels.start()
+    channels.is_sealed = True
+    await channels.close("client")
+    assert len(told.events) == 1
+    channels.is_sealed = False
+    assert [type(event).__name__ for event, _, _ in told.events] == ["Ready", "Final", "Metadata", "Closed"]
+    assert not [name for name, value in vars(channels).items() if value is told]
+
+
 def test_commands_reach_every_channel_and_faults_are_told_once(told: Told) -> None:
     channels, (left, right) = made(told, 2)
     channels.configure({})
