@@ -248,11 +248,17 @@ async def test_a_final_that_fails_is_told_and_the_session_goes_on() -> None:
     assert len(stream.sink.of(Final)) == 1
 
 
-async def test_finals_that_do_not_come_are_given_up_at_the_deadline_and_told() -> None:
+async def spoken_to_a_decoder_that_hangs() -> tuple[Stream, asyncio.Event]:
+    """Two seconds of speech, and what lets their decodes go on."""
     decoder = ScriptedDecoder()
     decoder.gate = asyncio.Event()
     stream = Stream(decoder=decoder)
     await stream.speak(2.0)
+    return stream, decoder.gate
+
+
+async def test_finals_that_do_not_come_are_given_up_at_the_deadline_and_told() -> None:
+    stream, _ = await spoken_to_a_decoder_that_hangs()
     stream.session.finalize()
     await stream.speak(2.0)
     with capture_logs() as lines:
@@ -273,15 +279,12 @@ async def test_what_a_late_vad_has_not_heard_is_given_up_as_well() -> None:
 
 
 async def test_nothing_is_given_up_where_the_last_final_comes_with_the_deadline() -> None:
-    decoder = ScriptedDecoder()
-    decoder.gate = asyncio.Event()
-    stream = Stream(decoder=decoder)
-    await stream.speak(2.0)
+    stream, gate = await spoken_to_a_decoder_that_hangs()
     with capture_logs() as lines:
         closing = asyncio.create_task(stream.session.close("client"))
         await stream.pause(0.02)
         hurrying = asyncio.create_task(stream.session.close("shutdown", deadline_s=0.0))  # its turn comes first
-        decoder.gate.set()
+        gate.set()
         await asyncio.gather(closing, hurrying)
     assert len(stream.sink.of(Final)) == 1
     assert stream.sink.of(Warned) == []
@@ -289,10 +292,7 @@ async def test_nothing_is_given_up_where_the_last_final_comes_with_the_deadline(
 
 
 async def test_nothing_is_given_up_of_a_session_that_goes_on_elsewhere() -> None:
-    decoder = ScriptedDecoder()
-    decoder.gate = asyncio.Event()
-    stream = Stream(decoder=decoder)
-    await stream.speak(2.0)
+    stream, _ = await spoken_to_a_decoder_that_hangs()
     with capture_logs() as lines:
         await stream.session.close(MOVED, deadline_s=0.05)
     assert stream.sink.of(Warned) == []
